@@ -166,25 +166,28 @@ impl RequestRecord {
         };
     }
 
+    /// Records that the request opens a WebSocket.
+    pub fn set_websocket(&mut self) {
+        self.operation = metrics::Operation::Websocket;
+    }
+
     /// Records that the request asks for a token.
     pub fn set_token_request(&mut self) {
         self.operation = metrics::Operation::Token;
     }
 
-    /// Lists the request among the active transfers until it ends, if it moves content of a repository.
+    /// Lists the request among the active transfers until it ends, if it moves content of a repository or opens a WebSocket. The
+    /// entry of a WebSocket has its path in place of a repository.
     pub fn start_transfer(&mut self, activity: &Arc<ActivityTracker>) {
         let fields = &self.fields;
-        if matches!(
-            self.operation,
-            metrics::Operation::Pull | metrics::Operation::Push
-        ) {
+        let subject = match self.operation {
+            metrics::Operation::Pull | metrics::Operation::Push => Some(&*fields.repository),
+            metrics::Operation::Websocket => Some(&*fields.path),
+            _ => None,
+        };
+        if let Some(subject) = subject {
             let client = fields.client.to_string();
-            let texts = [
-                &*fields.user,
-                &*client,
-                self.site_name(),
-                &*fields.repository,
-            ];
+            let texts = [&*fields.user, &*client, self.site_name(), subject];
             let group = fields.client.network().group();
             let transfer = Transfer::new(self.operation, texts, self.started);
             self.transfer = activity.start_transfer(group, transfer);
@@ -319,6 +322,15 @@ impl Observer for RequestRecord {
         self.counts.of_thread().add_sent(self.operation, bytes);
         if let Some(guard) = &self.transfer {
             guard.transfer.add_sent(bytes);
+        }
+    }
+
+    fn on_received(&mut self, bytes: usize) {
+        self.upload.add_bytes(bytes);
+        let bytes = bytes as u64;
+        self.counts.of_thread().add_received(self.operation, bytes);
+        if let Some(guard) = &self.transfer {
+            guard.transfer.add_received(bytes);
         }
     }
 

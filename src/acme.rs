@@ -23,6 +23,6 @@ mod order;
 mod renewal;
 mod store;
 
-pub use self::challenges::Challenges;
+pub use self::challenges::{ACME_CHALLENGE_PATH, Challenges};
 pub use self::managed_hosts::{Acme, LETS_ENCRYPT, ManagedHost, Settings};
 pub use self::renewal::Renewals;

@@ -38,10 +38,10 @@ pub struct ActivityTracker {
     rejections: Mutex<VecDeque<(ClientNetworkGroup, RejectedRequest)>>,
 }
 
-/// A request that moves content of a repository.
+/// A request that moves content of a repository, or a WebSocket.
 #[derive(Debug)]
 pub struct Transfer {
-    /// Push or pull.
+    /// Push, pull or WebSocket.
     pub operation: Operation,
     /// The user; empty for an anonymous client.
     pub user: String,
@@ -49,7 +49,7 @@ pub struct Transfer {
     pub client: String,
     /// The name of the site.
     pub site: String,
-    /// The repository.
+    /// The repository; the path of a WebSocket.
     pub repository: String,
     /// When the request arrived.
     pub started: Instant,

@@ -19,10 +19,12 @@ use http_body::{Body as _, Frame, SizeHint};
 mod min_rate;
 mod recv_budget;
 mod request_body;
+mod tunnel;
 
 pub use min_rate::{MinRate, RateMonitor};
 pub use recv_budget::{ConnectionShare, MIN_UNTHROTTLED, RecvBudget};
 pub use request_body::{AbortReason, RequestBody, UploadState};
+pub use tunnel::{OpenTunnel, Tunnel, TunnelEnd};
 
 /// A body of bytes: empty, complete in memory, or streamed.
 pub struct Body {
@@ -37,6 +39,7 @@ enum Kind {
     Empty,
     Full(Bytes),
     Stream(Pin<Box<dyn http_body::Body<Data = Bytes, Error = Error> + Send>>),
+    Tunnel(Box<Tunnel>),
 }
 
 /// Why a body ended before it was complete.
@@ -115,6 +118,26 @@ impl Body {
         B: http_body::Body<Data = Bytes, Error = Error> + Send + 'static,
     {
         Self::new(Kind::Stream(Box::pin(body)))
+    }
+
+    /// Creates the body of a 101 response. It has no bytes; the tunnel begins after the response.
+    pub fn tunnel(tunnel: Tunnel) -> Self {
+        Self::new(Kind::Tunnel(Box::new(tunnel)))
+    }
+
+    /// Takes the tunnel out of the body of a 101 response, together with the observer. Returns the body unchanged if it is no
+    /// such body.
+    pub fn into_tunnel(mut self) -> Result<OpenTunnel, Self> {
+        match std::mem::replace(&mut self.kind, Kind::Empty) {
+            Kind::Tunnel(tunnel) => Ok(OpenTunnel {
+                tunnel: *tunnel,
+                observer: self.observer.take(),
+            }),
+            kind => {
+                self.kind = kind;
+                Err(self)
+            }
+        }
     }
 
     const fn new(kind: Kind) -> Self {
@@ -197,7 +220,7 @@ impl http_body::Body for Body {
 
     fn is_end_stream(&self) -> bool {
         match &self.kind {
-            Kind::Empty => true,
+            Kind::Empty | Kind::Tunnel(_) => true,
             Kind::Full(bytes) => bytes.is_empty(),
             Kind::Stream(stream) => stream.is_end_stream(),
         }
@@ -205,7 +228,7 @@ impl http_body::Body for Body {
 
     fn size_hint(&self) -> SizeHint {
         match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
+            Kind::Empty | Kind::Tunnel(_) => SizeHint::with_exact(0),
             Kind::Full(bytes) => SizeHint::with_exact(bytes.len() as u64),
             Kind::Stream(stream) => stream.size_hint(),
         }
@@ -215,7 +238,7 @@ impl http_body::Body for Body {
 impl Kind {
     fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Error>>> {
         match self {
-            Self::Empty => Poll::Ready(None),
+            Self::Empty | Self::Tunnel(_) => Poll::Ready(None),
             Self::Full(bytes) => {
                 let bytes = std::mem::take(bytes);
                 *self = Self::Empty;
@@ -234,6 +257,8 @@ impl Kind {
 pub trait Observer: Send {
     /// Called after `bytes` more bytes were passed on.
     fn on_data(&mut self, bytes: usize);
+    /// Called after `bytes` more bytes arrived from the client through a tunnel.
+    fn on_received(&mut self, _bytes: usize) {}
     /// Ready once the body must end before it is complete, because an operator has ended the transfer.
     fn poll_cut(&mut self, _cx: &Context<'_>) -> Poll<()> {
         Poll::Pending

@@ -15,13 +15,15 @@
 //! hyper        Connection         polled by driver::ConnectionDriver, which enforces the deadlines of state::ConnectionState
 //! request      Handler            gets an IncomingRequest for each request
 //! response     ResponseBody       returns the response to hyper, and ends the request when it is dropped
+//! tunnel       PendingTunnel      takes the place of hyper after a 101 response: copies bytes in both directions
 //! ```
 //!
 //! A connection is served on one thread, whose runtime must be a `LocalRuntime` of tokio: the parts of a connection share its
 //! state without atomics, and the tasks of its streams are spawned with `spawn_local`.
 //!
-//! On HTTP/2, `h2_executor` runs the task of each stream, and `early_response` decides how long a stream is kept whose response
-//! is complete before its request is.
+//! On HTTP/2, hyper and the driver share the stream (shared_stream): what h2 writes during one poll of the connection is flushed at
+//! the end of the poll. `h2_executor` runs the task of each stream, and `early_response` decides how long a stream is kept whose
+//! response is complete before its request is.
 
 use std::future::Future;
 use std::io;
@@ -53,12 +55,15 @@ mod http_on_https_port;
 mod inspect;
 mod preface;
 mod request;
+mod request_guard;
 mod response;
 mod serve;
 mod settings;
+mod shared_stream;
 mod shutdown;
 mod socket;
 mod state;
+mod tunnel;
 
 pub use early_response::EarlyResponses;
 use preface::Preface;
@@ -233,7 +238,8 @@ async fn perform_handshake<H: Handler>(
             info.tls = Some(tls);
             let connection = HttpConnection::new(info, context, state, handler);
             return Some(if is_http2 {
-                Box::pin(connection.http2(stream))
+                let hold = stream.send_hold();
+                Box::pin(connection.http2(stream, hold))
             } else {
                 Box::pin(connection.http1(stream))
             });
@@ -277,7 +283,8 @@ pub async fn serve_behind_proxy<S: Socket + 'static>(
     let stream = MonitoredSocket::with_read_ahead(accepted.stream, &state, preface.read);
     let http = HttpConnection::new(info, context, state, handler);
     if preface.is_http2 {
-        Box::pin(http.http2(stream)).await;
+        // Without TLS nothing is held back.
+        Box::pin(http.http2(stream, tls::SendHold::default())).await;
     } else {
         Box::pin(http.http1(stream)).await;
     }
@@ -324,7 +331,7 @@ pub(crate) async fn serve_stream<IO>(
     let state = ConnectionState::new(context.settings, context.shutdown.clone());
     let http = HttpConnection::new(info, context, Rc::new(state), handler);
     if is_http2 {
-        http.http2(stream).await;
+        http.http2(stream, tls::SendHold::default()).await;
     } else {
         http.http1(stream).await;
     }

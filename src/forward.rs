@@ -2,16 +2,17 @@
 //!
 //! `service` calls [`Forward::send`]. The request line is built from the permit, not from the bytes that the client sent. The
 //! header fields are filtered in both directions (`headers`), and URLs in the response that name the registry's own address
-//! are rewritten (`url_rewrite`).
+//! are rewritten (`url_rewrite`). The 101 response to a WebSocket handshake (`websocket`) has the connection to the upstream as its
+//! body.
 
 use std::sync::Arc;
 
-use http::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
-use http::{Method, Request, Response, Uri, request};
+use http::header::{CONNECTION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode, Uri, request};
 use http_body::Body as _;
 
 use crate::access::Permit;
-use crate::body::Body;
+use crate::body::{Body, Tunnel};
 use crate::registry::Operation;
 use crate::upstream::{self, HostHeader, ResponseBody, Upstream};
 
@@ -19,10 +20,12 @@ mod context;
 pub mod headers;
 mod path_map;
 mod url_rewrite;
+mod websocket;
 
 pub use context::ForwardContext;
 pub use path_map::PathMap;
 pub use url_rewrite::{ExternalOrigin, Origin};
+pub use websocket::{WebSocketError, WebSocketHandshake};
 
 use headers::{Edits, ForwardedField, RequestEdits};
 pub(crate) use url_rewrite::UrlRewriter;
@@ -85,6 +88,11 @@ impl Forward {
         Self { path_map, ..self }
     }
 
+    /// Whether the upstream checks the credentials of clients.
+    pub fn keeps_authorization(&self) -> bool {
+        self.keep_authorization
+    }
+
     /// The upstream of the route.
     pub fn upstream(&self) -> &Arc<Upstream> {
         &self.upstream
@@ -117,8 +125,10 @@ impl Forward {
         async move {
             let upload = permit.operation().and_then(Operation::upload);
             let client = context.client_info.client.network();
-            let sent = self.upstream.send(context.worker, client, upload, request?);
-            Ok(self.rewrite_response(sent.await?, context))
+            let worker = context.worker;
+            let response = self.upstream.send(worker, client, upload, request?).await?;
+            check_switch(&response, context)?;
+            Ok(self.rewrite_response(response, context))
         }
     }
 
@@ -144,6 +154,9 @@ impl Forward {
             headers::add_forwarded(&mut parts.headers, field, context);
         }
         headers::edit_request(&mut parts.headers, &self.edits.request, context);
+        if context.websocket.is_some() {
+            headers::set_upgrade(&mut parts.headers);
+        }
         let mut request = Request::new(body);
         *request.method_mut() = parts.method;
         let target = match &self.path_map {
@@ -181,7 +194,12 @@ impl Forward {
             headers::secure_cookies(&mut parts.headers);
         }
         headers::edit(&mut parts.headers, &self.edits.response);
-        let body = if body.is_end_stream() {
+        let body = if parts.status == StatusCode::SWITCHING_PROTOCOLS {
+            headers::set_upgrade(&mut parts.headers);
+            let upgrade = HeaderValue::from_static("upgrade");
+            parts.headers.insert(CONNECTION, upgrade);
+            self.tunnel(body)
+        } else if body.is_end_stream() {
             Body::empty()
         } else {
             Body::stream(body)
@@ -191,6 +209,34 @@ impl Forward {
         *response.headers_mut() = parts.headers;
         response
     }
+
+    /// The body of a 101 response: the connection to the upstream.
+    fn tunnel(&self, body: ResponseBody) -> Body {
+        body.into_tunnel()
+            .map_or_else(Body::empty, |(upstream, first)| {
+                Body::tunnel(Tunnel {
+                    upstream,
+                    first,
+                    max_silence: self.upstream.settings().each.read_timeout,
+                })
+            })
+    }
+}
+
+/// Rejects a 101 that does not accept the client's WebSocket.
+fn check_switch(
+    response: &Response<ResponseBody>,
+    context: &ForwardContext<'_>,
+) -> Result<(), Error> {
+    let is_accepted = response.status() != StatusCode::SWITCHING_PROTOCOLS
+        || context
+            .websocket
+            .is_some_and(|handshake| handshake.is_accepted_by(response.headers()));
+    is_accepted
+        .then_some(())
+        .ok_or(Error::Upstream(upstream::Error::Malformed(
+            "the 101 does not fit the key of the WebSocket handshake",
+        )))
 }
 
 /// Sets the media type of an upload to `application/octet-stream`, and rejects forms.

@@ -10,7 +10,7 @@ use http::{Response, StatusCode};
 use crate::access::Denied;
 use crate::auth;
 use crate::body::{self, Body};
-use crate::forward;
+use crate::forward::{self, WebSocketError};
 use crate::metrics::RejectionReason;
 use crate::registry::RegistryError;
 use crate::registry::catalog::CatalogError;
@@ -85,6 +85,9 @@ pub enum Rejection {
     /// `Content-Length` is larger than the route's `max_body`.
     #[error("the body is larger than {0} bytes")]
     BodyTooLarge(u64),
+    /// The request asks for another protocol than a WebSocket, or its handshake is malformed or not allowed.
+    #[error(transparent)]
+    WebSocket(#[from] WebSocketError),
     /// A request for a registry arrived over plain HTTP.
     #[error("this registry is served over https only")]
     PlainHttp,
@@ -121,6 +124,16 @@ impl Rejection {
         // A retry on this connection would fail again. HTTP/2 has only the status to say so.
         if matches!(self, Self::OtherClientCa) && format.is_http1 {
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        // RFC 6455 section 4.4, RFC 9110 section 15.5.22.
+        if matches!(self, Self::WebSocket(WebSocketError::Version)) {
+            for (name, value) in [
+                (header::SEC_WEBSOCKET_VERSION, "13"),
+                (header::UPGRADE, "websocket"),
+                (header::CONNECTION, "upgrade"),
+            ] {
+                headers.insert(name, HeaderValue::from_static(value));
+            }
         }
         let (media_type, body) = match self {
             // The registry API has a format of its own for errors, in which the text is the message.
@@ -189,13 +202,21 @@ impl Rejection {
             | Self::TokenMethod
             | Self::TransferCoding
             | Self::Expectation
+            | Self::WebSocket(
+                WebSocketError::Protocol
+                | WebSocketError::Method
+                | WebSocketError::Body
+                | WebSocketError::Version
+                | WebSocketError::Key,
+            )
             | Self::Forward(forward::Error::Form | forward::Error::Target) => Reason::Malformed,
             Self::TargetTooLong | Self::TooManyHeaderFields | Self::BodyTooLarge(_) => {
                 Reason::TooLarge
             }
             Self::Auth(error) => auth_reason(error),
             Self::Denied(Denied::Anonymous) => Reason::NoCredentials,
-            Self::Denied(Denied::Scope | Denied::Forbidden) => Reason::Forbidden,
+            Self::Denied(Denied::Scope | Denied::Forbidden)
+            | Self::WebSocket(WebSocketError::Origin) => Reason::Forbidden,
             Self::Catalog(CatalogError::Unreadable) => Reason::UpstreamBroken,
             Self::Catalog(CatalogError::TooLong) | Self::ConcurrencyLimit => Reason::Busy,
             Self::PlainHttp => Reason::PlainHttp,
@@ -243,6 +264,7 @@ impl Rejection {
             Self::TransferCoding => ErrorResponse::new(501, ErrorCode::Unsupported, self),
             Self::Expectation => ErrorResponse::new(417, ErrorCode::Unsupported, self),
             Self::BodyTooLarge(_) => ErrorResponse::new(413, ErrorCode::SizeInvalid, self),
+            Self::WebSocket(error) => websocket_response(*error),
             Self::PlainHttp => ErrorResponse::new(400, ErrorCode::Unsupported, self),
             Self::UntrustedPeer => ErrorResponse::denied(self, "the peer is no trusted proxy"),
             // A client would repeat the request after a 5xx.
@@ -375,6 +397,18 @@ fn catalog_response(error: CatalogError) -> ErrorResponse {
             ErrorResponse::new(503, ErrorCode::Unavailable, error).retry_after(60)
         }
     }
+}
+
+fn websocket_response(error: WebSocketError) -> ErrorResponse {
+    let (status, code) = match error {
+        WebSocketError::Protocol => (501, ErrorCode::Unsupported),
+        WebSocketError::Method | WebSocketError::Body | WebSocketError::Key => {
+            (400, ErrorCode::Unsupported)
+        }
+        WebSocketError::Version => (426, ErrorCode::Unsupported),
+        WebSocketError::Origin => (403, ErrorCode::Denied),
+    };
+    ErrorResponse::new(status, code, error)
 }
 
 /// The messages name no address of the upstream, and no cause: both are in the log.

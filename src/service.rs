@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use http::header::{self, HeaderValue};
 use http::{Method, Response, StatusCode, request};
 use hyper::body::Incoming;
@@ -23,7 +24,7 @@ use rustls_pki_types::UnixTime;
 
 use crate::access::{Authorization, CatalogFilter};
 use crate::access_log::{AccessLog, RequestRecord};
-use crate::acme::Challenges;
+use crate::acme::{ACME_CHALLENGE_PATH, Challenges};
 use crate::activity::ActivityTracker;
 use crate::auth::{Identity, TokenService};
 use crate::body::{Body, MinRate, UploadState};
@@ -36,17 +37,19 @@ use crate::net::cidr::Networks;
 use crate::net::host::https_authority;
 use crate::registry::is_registry_path;
 use crate::rejection::Rejection;
-use crate::site::{HostTable, Route, RouteMatch, Site, Sites};
+use crate::site::{HostTable, Route, RouteMatch, Site, Sites, StaticContent};
 use crate::target::{self, Target};
 use crate::tls::ClientCa;
 
 mod catalog;
+mod challenge_file;
 mod classify;
 mod concurrency;
 mod head_checks;
 mod request_scope;
 mod static_response;
 mod token_endpoint;
+mod websocket;
 
 use classify::{Authorized, ClassifiedRequest, authorize, classify};
 pub use concurrency::ConcurrencyLimits;
@@ -170,7 +173,7 @@ impl Service {
         let mut scope = self.open_scope(&request);
         let result = match self.key_authorization(&request.parts).await {
             Some(key_authorization) => Ok(key_authorization_response(key_authorization)),
-            None => self.redirect_to_https(&request, &mut scope),
+            None => self.respond_over_plain_http(&request, &mut scope).await,
         };
         let response = result.unwrap_or_else(|rejection| scope.reject(&rejection));
         scope.finish(response)
@@ -262,7 +265,9 @@ impl Service {
         scope: &mut RequestScope<'_>,
     ) -> Result<(Target, &Site), Rejection> {
         let (target, site) = self.find_site(request, scope)?;
-        check_client_certificate(&self.sites, site, &request.connection, UnixTime::now())?;
+        if self.sites.any_client_ca() {
+            check_client_certificate(&self.sites, site, &request.connection, UnixTime::now())?;
+        }
         Ok((target, site))
     }
 
@@ -311,31 +316,23 @@ impl Service {
         request: Box<ReceivedRequest>,
         scope: &mut RequestScope<'_>,
     ) -> Result<Response<Body>, Rejection> {
-        let ReceivedRequest {
-            worker,
-            client_info,
-            parts,
-            body,
-            upload,
-            ..
-        } = *request;
         // Parsed before authentication, so that the access log names the operation. `authorize` reports a parse error
         // only to clients that may send requests here at all.
-        let classified = classify(site, route, &parts, target);
+        let classified = classify(site, route, &request.parts, target);
         let operation = classified
             .as_ref()
             .ok()
             .and_then(ClassifiedRequest::operation);
         scope.record.set_operation(operation);
-        let external = external_origin(site, target, client_info.scheme);
+        let external = external_origin(site, target, request.client_info.scheme);
         let authenticator = &route.authenticator;
         scope.format.challenge =
             authenticator.challenge(external.scheme, external.authority, operation);
         let identity = authenticator
-            .authenticate(&parts.headers, client_info.client)
+            .authenticate(&request.parts.headers, request.client_info.client)
             .await
             .inspect_err(|_| {
-                let user = authenticator.known_user(&parts.headers);
+                let user = authenticator.known_user(&request.parts.headers);
                 scope.record.set_attempted_user(user);
             })?;
         scope.record.set_user(identity.name());
@@ -343,23 +340,30 @@ impl Service {
             Authorized::Forward(authorization) => authorization,
             Authorized::Redirect(location) => return Ok(redirect_to_canonical(&location)),
         };
-        check_expectation(&parts.headers)?;
+        check_expectation(&request.parts.headers)?;
+        let handshake = websocket::read_handshake(route, &request.parts, external)?;
+        if handshake.is_some() {
+            scope.record.set_websocket();
+        }
         scope.start_transfer();
-        let body = self.request_body(route, &parts, body, upload, scope)?;
+        // The parts of the request stay in the box: as variables, they would have places of their own in this future.
+        let (body, upload) = (request.body, request.upload);
+        let body = self.request_body(route, &request.parts, body, upload, scope)?;
         let context = ForwardContext {
-            client_info: &client_info,
+            client_info: &request.client_info,
             target,
             external,
             is_site: &|host| site.is_named(host),
             user: identity.user(),
+            websocket: handshake.as_ref(),
             request_id: scope.id.as_str(),
-            worker,
+            worker: request.worker,
         };
         let started = Instant::now();
         let response = match authorization {
             Authorization::Full(permit) => {
                 let transfer = scope.record.transfer();
-                let mut sent = pin!(route.forward.send(permit, parts, body, &context));
+                let mut sent = pin!(route.forward.send(permit, request.parts, body, &context));
                 poll_fn(|cx| match transfer {
                     Some(transfer) if transfer.poll_cut(cx).is_ready() => {
                         Poll::Ready(Err(Rejection::Cut))
@@ -369,7 +373,8 @@ impl Service {
                 .await?
             }
             Authorization::FilteredCatalog(filter) => {
-                Box::pin(self.list_repositories(site, route, &filter, &identity, &parts, &context))
+                let parts = &request.parts;
+                Box::pin(self.list_repositories(site, route, &filter, &identity, parts, &context))
                     .await?
             }
         };
@@ -424,7 +429,8 @@ impl Service {
         challenges.http01_response(token).await
     }
 
-    fn redirect_to_https(
+    /// Responds with the file of an ACME client, if the route has a directory of them, and otherwise with a redirect or an error.
+    async fn respond_over_plain_http(
         &self,
         request: &ReceivedRequest,
         scope: &mut RequestScope<'_>,
@@ -432,18 +438,37 @@ impl Service {
         let (target, site) = self
             .find_site(request, scope)
             .inspect_err(|_| scope.set_requested_host(&request.parts))?;
-        // A client that speaks https to a trusted proxy, which speaks plain HTTP to this one, would get the same
-        // redirect again and again.
-        if scope.format.is_registry || request.client_info.scheme == "https" {
-            return Err(Rejection::PlainHttp);
+        if let Some(RouteMatch::Response(response)) = site.match_route(target.path())
+            && let StaticContent::Webroot(webroot) = &response.content
+        {
+            let client = request.client_info.client;
+            let permit = self.concurrency_limits.acquire_challenge_file(client)?;
+            let method = &request.parts.method;
+            let content =
+                challenge_file::read_requested(webroot, method, target.path(), permit).await?;
+            return Ok(key_authorization_response(content));
         }
-        let authority = match &site.external_url {
-            Some(origin) => origin.authority.clone(),
-            None => https_authority(target.host(), site.https_port),
-        };
-        let location = format!("https://{authority}{}", target.path_and_query());
-        Ok(redirect(StatusCode::PERMANENT_REDIRECT, &location))
+        redirect_to_https(request, site, &target, scope)
     }
+}
+/// A redirect to the same target over https; an error for a registry client.
+fn redirect_to_https(
+    request: &ReceivedRequest,
+    site: &Site,
+    target: &Target,
+    scope: &RequestScope<'_>,
+) -> Result<Response<Body>, Rejection> {
+    // A client that speaks https to a trusted proxy, which speaks plain HTTP to this one, would get the same redirect again
+    // and again.
+    if scope.format.is_registry || request.client_info.scheme == "https" {
+        return Err(Rejection::PlainHttp);
+    }
+    let authority = match &site.external_url {
+        Some(origin) => origin.authority.clone(),
+        None => https_authority(target.host(), site.https_port),
+    };
+    let location = format!("https://{authority}{}", target.path_and_query());
+    Ok(redirect(StatusCode::PERMANENT_REDIRECT, &location))
 }
 
 /// The site among `sites` that the request addresses. An absolute request target takes precedence over the Host field. It
@@ -484,7 +509,7 @@ fn client_info(
     ClientInfo::new(client, field, scheme, &parts.headers, trusted)
 }
 
-/// Checks that this connection may carry requests for `site`, if some sites ask for client certificates.
+/// Checks that this connection may carry requests for `site`. Called if some sites ask for client certificates.
 ///
 /// The site follows from the Host field, but the client certificate that the proxy asked for followed from the SNI
 /// name in the ClientHello. A request may only go to a site that would have asked for the same. The 421 tells the
@@ -498,9 +523,6 @@ fn check_client_certificate(
     connection: &ConnectionInfo,
     now: UnixTime,
 ) -> Result<(), Rejection> {
-    if !sites.any_client_ca() {
-        return Ok(());
-    }
     let Some(tls) = &connection.tls else {
         // A proxy in front has terminated TLS, so there is no client certificate here. The configuration does not permit a
         // site with `client_ca` on such an address.
@@ -552,7 +574,8 @@ fn redirect(status: StatusCode, location: &str) -> Response<Body> {
     response
 }
 
-fn key_authorization_response(key_authorization: String) -> Response<Body> {
+fn key_authorization_response(key_authorization: impl Into<Bytes>) -> Response<Body> {
+    let key_authorization = key_authorization.into();
     let length = HeaderValue::from(key_authorization.len());
     let mut response = Response::new(Body::full(key_authorization));
     let headers = response.headers_mut();
@@ -561,6 +584,3 @@ fn key_authorization_response(key_authorization: String) -> Response<Body> {
     headers.insert(header::CONTENT_LENGTH, length);
     response
 }
-
-/// Where certificate authorities fetch key authorizations (RFC 8555 section 8.3).
-const ACME_CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";

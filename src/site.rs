@@ -4,6 +4,7 @@
 //! of prefixes.
 
 use std::collections::HashMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use http::StatusCode;
@@ -86,6 +87,8 @@ pub enum StaticContent {
     Location(Template),
     /// A body of plain text.
     Text(Template),
+    /// The file of an ACME client below this directory, over plain HTTP only.
+    Webroot(PathBuf),
 }
 
 /// The result of matching a path against the routes of a site.
@@ -104,6 +107,8 @@ pub struct Route {
     pub path: String,
     /// Whether `/v2/` under the prefix is a registry API.
     pub registry: bool,
+    /// Whether clients may open WebSockets.
+    pub websocket: bool,
     /// Authenticates the client.
     pub authenticator: Authenticator,
     /// Decides what the client may do.

@@ -26,7 +26,7 @@ use crate::log::{Destination, LogWriter};
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::service::Service;
-use crate::site::{Route, Site, Sites};
+use crate::site::{Route, Site, Sites, StaticContent, StaticResponse};
 use crate::tls::{
     ClientCa, ReloadingCert, SharedTicketError, SharedTicketKeys, TicketKeys, TlsConfigs,
 };
@@ -289,6 +289,7 @@ impl SnapshotBuilder<'_> {
                     Some(build_route(route, authenticator, grant_file, upstream?))
                 })
                 .collect();
+            check_webroots(&site.responses, problems);
             let counts = self.site_counts(&name);
             sites.push(Site {
                 name,
@@ -378,12 +379,29 @@ fn build_route(
     Route {
         path: route.path.clone(),
         registry: route.registry,
+        websocket: route.websocket,
         authenticator,
         access,
         forward: Forward::new(upstream, keep_authorization, internal, route.edits.clone())
             .with_path_map(path_map),
         max_body: route.max_body,
         cors: route.cors.clone(),
+    }
+}
+
+/// Warns of directories of ACME clients that do not exist. An ACME client may create them later.
+fn check_webroots(responses: &[StaticResponse], problems: &mut Problems) {
+    for response in responses {
+        if let StaticContent::Webroot(path) = &response.content
+            && !path.is_dir()
+        {
+            let what = format!("respond.files: {} is no directory", path.display());
+            problems.push(
+                Problem::warning(None, what)
+                    .because("no certificate can be renewed by a file in it")
+                    .fix("create it, or name the directory that certbot gets as --webroot-path"),
+            );
+        }
     }
 }
 

@@ -48,7 +48,7 @@ pub use self::failure::HandshakeFailure;
 pub(crate) use self::failure::alert_name;
 pub use self::handshake::{Accepted, HandshakeError, TlsInfo, accept};
 pub use self::pem::Error as PemError;
-pub use self::record_stream::TlsStream;
+pub use self::record_stream::{SendHold, TlsStream};
 pub(crate) use self::shared_tickets::TicketKeyEvent;
 pub use self::shared_tickets::{Error as SharedTicketError, SharedTicketKeys};
 pub use self::subject_alt_name::SubjectAltName;

@@ -36,6 +36,7 @@ mod resolve;
 mod response_body;
 mod settings;
 mod tls;
+mod tunnel;
 
 pub use balance::MAX_ENDPOINTS;
 #[cfg(any(test, fuzzing))]

@@ -195,6 +195,7 @@ fn settings(endpoint: Endpoint) -> Settings {
         connect_retry: Duration::ZERO,
         host: HostHeader::Client,
         each: EndpointSettings {
+            server_name: None,
             trust: None,
             connect_timeout: PATIENCE,
             read_timeout: PATIENCE,

@@ -34,9 +34,16 @@ impl RequestId {
         str::from_utf8(&self.0).unwrap_or_default()
     }
 
-    /// The id as the value of a header field.
+    /// The id as the value of a response header field.
+    ///
+    /// The value is marked such that HPACK sends it as a literal that is never indexed (RFC 7541 section 6.2.3). No other response
+    /// has the same value, so an entry in the dynamic table would be of no use, would evict the fields that every response has,
+    /// and would be compared with each later id.
     pub fn header_value(&self) -> HeaderValue {
-        HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static("-"))
+        let mut value =
+            HeaderValue::from_bytes(&self.0).unwrap_or_else(|_| HeaderValue::from_static("-"));
+        value.set_sensitive(true);
+        value
     }
 }
 
@@ -61,6 +68,7 @@ mod tests {
             let is_digit = |digit: u8| digit.is_ascii_digit() || (b'a'..=b'f').contains(&digit);
             assert!(id.as_str().len() == 16 && id.as_str().bytes().all(is_digit));
             assert_eq!(id.header_value(), id.as_str());
+            assert!(id.header_value().is_sensitive(), "HPACK indexes the value");
         }
         assert_ne!(ids[0].as_str(), ids[1].as_str());
     }

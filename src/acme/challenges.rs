@@ -157,6 +157,9 @@ impl Challenges {
     }
 }
 
+/// Where certificate authorities fetch key authorizations (RFC 8555 section 8.3).
+pub const ACME_CHALLENGE_PATH: &str = "/.well-known/acme-challenge/";
+
 fn read(path: &Path) -> io::Result<String> {
     let text = bounded_file::read(path, MAX_FILE_BYTES)?;
     String::from_utf8(text).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))

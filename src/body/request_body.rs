@@ -237,8 +237,8 @@ impl UploadState {
         self.bytes.load(Ordering::Relaxed)
     }
 
-    /// Adds `more` bytes and returns the sum.
-    fn add_bytes(&self, more: usize) -> u64 {
+    /// Adds `more` bytes that have arrived and returns the sum.
+    pub fn add_bytes(&self, more: usize) -> u64 {
         self.bytes.fetch_add(more as u64, Ordering::Relaxed) + more as u64
     }
 

@@ -89,6 +89,8 @@ pub(crate) mod listen {
         /// Names that a request to the admin listener may have in Host, in addition to addresses, localhost and the hosts of
         /// the sites.
         ADMIN_HOSTS = "admin_hosts": List<Host> = List(address::host);
+        /// The port in the https URLs that clients use.
+        PUBLIC_PORT = "public_port": Number<u16> = Number::new(1..=65535);
         /// The number of threads that serve connections.
         WORKERS = "workers": Number<usize> = Number::new(1..=256);
         /// Networks of balancers that pass TLS connections through.
@@ -387,6 +389,8 @@ pub(crate) mod route {
         RESPONSE_HEADERS = "response_headers": Named<Text<String>> = HEADERS;
         /// Further fields about the client's request that the proxy sets for the upstream.
         FORWARDED = "forwarded": List<ForwardedWord> = List(forwarded);
+        /// Whether clients may open WebSockets, with registry = false only.
+        WEBSOCKET = "websocket": Boolean = Boolean;
         /// A file with further rights.
         GRANT_FILE = "grant_file": Text<String> = Text(value::live_file);
         /// Rights.
@@ -431,6 +435,8 @@ pub(crate) mod respond {
         STATUS = "status": Status = Status;
         /// The destination of a redirect.
         LOCATION = "location": Text<Template> = Text(value::location);
+        /// A directory with the files of an ACME client.
+        FILES = "files": Text<String> = Text(value::text);
         /// The body of the response, as plain text.
         TEXT = "text": Text<Template> = Text(value::response_text);
     }
@@ -449,6 +455,8 @@ pub(crate) mod upstream {
         CERT = "cert": Text<String> = Text(value::live_file);
         /// A PEM file with the private key of that certificate.
         KEY = "key": Text<String> = Text(value::live_file);
+        /// The name in the TLS handshake with https:// addresses, for which their certificates must be valid.
+        SERVER_NAME = "server_name": Text<Host> = Text(address::host);
         /// The Host of requests to the upstream.
         HOST = "host": WithDefault<Text<HostHeader>> = WithDefault { form: Text(url::host_header), default: HostHeader::Client };
         // An upstream is near: if it does not answer a SYN for this long, it is down.

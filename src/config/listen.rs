@@ -27,6 +27,8 @@ pub struct Listen {
     pub behind_proxy: Vec<ListenAddr>,
     /// The admin listener.
     pub admin: Admin,
+    /// The port in the https URLs that clients use; `None` if it is the port of the first address for TLS.
+    pub public_port: Option<u16>,
     /// The number of threads that serve connections.
     pub workers: usize,
     /// The peers whose connections begin with a PROXY header.
@@ -125,6 +127,7 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Listen> {
         http,
         behind_proxy,
         admin,
+        public_port: table.get(&listen::PUBLIC_PORT).map(|port| port.value),
         workers: table
             .get(&listen::WORKERS)
             .map_or_else(default_workers, |workers| workers.value),

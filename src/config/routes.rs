@@ -18,6 +18,7 @@ use super::table::{ScalarOrTable, Table};
 use super::upstreams::{self, Upstream, UpstreamLimits};
 use super::url::ExternalUrl;
 use super::value::{placeholders, write};
+use crate::acme::ACME_CHALLENGE_PATH;
 use crate::forward::headers::{Edits, FieldValue, ForwardedField, RequestEdits, is_reserved};
 use crate::forward::{HeaderEdits, Origin};
 use crate::net::cidr::{Cidr, Networks};
@@ -35,6 +36,8 @@ pub struct Route {
     pub path: String,
     /// Whether `/v2/` below the path is a registry.
     pub registry: bool,
+    /// Whether clients may open WebSockets.
+    pub websocket: bool,
     /// How clients log in.
     pub auth: Auth,
     /// The destination.
@@ -95,7 +98,7 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
         check_case(table, path);
     }
     if table.place_of(&route::RESPOND).is_some() {
-        return static_response(table, path).map(RouteOrResponse::Response);
+        return static_response(table, path, context.base).map(RouteOrResponse::Response);
     }
     table.require(&route::UPSTREAM, "upstream = \"http://127.0.0.1:5000\"");
     let auth = route_auth(table, context);
@@ -105,6 +108,7 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
         check_token(table, path, registry);
     }
     let max_body = table.value(&route::MAX_BODY);
+    let websocket = websocket(table, registry);
     let edits = HeaderEdits {
         request: request_edits(table, auth.as_ref()),
         forwarded: forwarded(table, path.as_ref()),
@@ -135,6 +139,7 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
         auth_place: auth_place.unwrap_or_else(|| table.place()),
         path: path?.value,
         registry,
+        websocket,
         auth: auth?,
         upstream: upstream?,
         max_body: (max_body > 0).then_some(max_body),
@@ -197,14 +202,33 @@ fn check_token(table: &Table<'_>, path: &Spanned<String>, registry: bool) {
     }
 }
 
+/// Reads `websocket`. A registry has no WebSockets, so the key has no meaning there.
+fn websocket(table: &Table<'_>, registry: bool) -> bool {
+    let written = table.get(&route::WEBSOCKET);
+    if let (true, Some(written)) = (registry, &written) {
+        table.report(
+            Problem::error(written.place, "websocket on a route with a registry")
+                .because(
+                    "the registry API has no WebSockets; the key is valid on routes with registry = false",
+                )
+                .fix("remove it, or add registry = false to the route"),
+        );
+    }
+    !registry && written.is_none_or(|written| written.value)
+}
+
 /// Whether `/v2/` or a part of it is below the path. A path that was rejected may be one, because it has a problem already.
 fn may_be_registry(path: Option<&Spanned<String>>) -> bool {
     path.is_none_or(|path| path.trim_end_matches('/').is_empty() || is_registry_path(path))
 }
 
 /// Reads a route with `respond`, and reports the keys that it does not use.
-fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<StaticResponse> {
-    let response = response(table);
+fn static_response(
+    table: &Table<'_>,
+    path: Option<Spanned<String>>,
+    base: &Path,
+) -> Option<StaticResponse> {
+    let response = response(table, path.as_ref(), base);
     if let Some(place) = table.place_of(&route::UPSTREAM) {
         table.report(
             Problem::error(place, "a route has both respond and upstream")
@@ -212,7 +236,7 @@ fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<S
                 .fix("remove one of them"),
         );
     }
-    let useless: [&dyn AnyKey; 13] = [
+    let useless: [&dyn AnyKey; 14] = [
         &route::AUTH,
         &route::GRANT,
         &route::GRANT_FILE,
@@ -226,6 +250,7 @@ fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<S
         &route::SATISFY,
         &route::CORS,
         &route::FORWARDED,
+        &route::WEBSOCKET,
     ];
     for key in useless {
         if let Some(place) = table.place_of(key) {
@@ -245,8 +270,12 @@ fn static_response(table: &Table<'_>, path: Option<Spanned<String>>) -> Option<S
     })
 }
 
-/// Reads the value of `respond`: a status, or a table with a status and a location or a text.
-fn response(table: &Table<'_>) -> Option<(StatusCode, StaticContent)> {
+/// Reads the value of `respond`: a status, a table with a status and a location or a text, or a table with a directory.
+fn response(
+    table: &Table<'_>,
+    path: Option<&Spanned<String>>,
+    base: &Path,
+) -> Option<(StatusCode, StaticContent)> {
     let response = match table.scalar_or_table(&route::RESPOND)? {
         ScalarOrTable::Scalar(item) => {
             let status = item.spanned(Status.read(&item)?);
@@ -255,6 +284,10 @@ fn response(table: &Table<'_>) -> Option<(StatusCode, StaticContent)> {
         }
         ScalarOrTable::Table(response) => response,
     };
+    if response.place_of(&respond::FILES).is_some() {
+        let files = webroot(table, &response, path)?;
+        return Some((StatusCode::OK, StaticContent::Webroot(base.join(files))));
+    }
     response.require(&respond::STATUS, "status = 308");
     let status = response.get(&respond::STATUS);
     let (location, text) = (
@@ -285,6 +318,38 @@ fn response(table: &Table<'_>) -> Option<(StatusCode, StaticContent)> {
         (Content::Text, _, text) => StaticContent::Text(text?.value),
     };
     Some((status?.value, content))
+}
+
+/// Reads `respond.files`, the directory of an ACME client, and reports keys and a path that do not fit.
+fn webroot(
+    table: &Table<'_>,
+    response: &Table<'_>,
+    path: Option<&Spanned<String>>,
+) -> Option<String> {
+    let others: [&dyn AnyKey; 3] = [&respond::STATUS, &respond::LOCATION, &respond::TEXT];
+    if let Some((other, place)) = others
+        .into_iter()
+        .find_map(|other| Some((other, response.place_of(other)?)))
+    {
+        table.report(
+            Problem::error(
+                place,
+                format!("respond has both files and {}", other.name()),
+            )
+            .because("the response is the file, or 404")
+            .fix("remove one of them"),
+        );
+    }
+    if let Some(path) = path
+        && path.trim_end_matches('/') != ACME_CHALLENGE_PATH.trim_end_matches('/')
+    {
+        table.report(
+            Problem::error(path.place, format!("respond.files on the route {}", path.value))
+                .because("the proxy serves files for the challenges of certificate authorities only (RFC 8555 section 8.3)")
+                .fix(format!("write path = \"{ACME_CHALLENGE_PATH}\"")),
+        );
+    }
+    Some(response.get(&respond::FILES)?.value)
 }
 
 /// What a response has besides its status.

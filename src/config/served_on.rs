@@ -18,7 +18,9 @@ pub(crate) struct ServedOn {
     pub(crate) has_https: bool,
     /// The first address of `listen.behind_proxy` among them.
     pub(crate) behind_proxy: Option<ListenAddr>,
-    /// The port of the first address of `listen.https` among them. 443 if there is none, because the proxy in front usually has
+    /// Whether the site is served on an address of `listen.http`. True if `[listen]` could not be read.
+    pub(crate) has_http: bool,
+    /// `listen.public_port`, or the port of the first address of `listen.https` among them. 443 if there is none, because the proxy in front usually has
     /// this port.
     pub(crate) https_port: u16,
 }
@@ -62,7 +64,11 @@ impl ServedOn {
         }
         Self {
             has_https: https.is_some() || listen.is_none(),
-            https_port: https.and_then(ListenAddr::port).unwrap_or(443),
+            has_http: listen.is_none_or(|listen| listen.http.iter().any(|address| is_on(&address))),
+            https_port: listen
+                .and_then(|listen| listen.public_port)
+                .or_else(|| https.and_then(ListenAddr::port))
+                .unwrap_or(443),
             behind_proxy: behind_proxy.cloned(),
             listen: own,
         }

@@ -22,7 +22,7 @@ use crate::forward::Origin;
 use crate::net::host::Host;
 use crate::net::listener::ListenAddr;
 use crate::registry::is_registry_path;
-use crate::site::StaticResponse;
+use crate::site::{StaticContent, StaticResponse};
 use crate::tls::ClientAuthMode;
 
 /// A `[[site]]` table.
@@ -104,6 +104,7 @@ pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits, listen: Option<&Lis
         && sites.iter().all(|site| is_served(site, listen))
     {
         check_unused(root, listen, &sites);
+        check_redirect_port(root, listen, &sites);
     }
     sites
 }
@@ -136,6 +137,36 @@ fn check_unused(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
         }
     };
     https.chain(behind_proxy).for_each(report);
+}
+
+/// Warns if the port to which plain HTTP requests are redirected is a guess. A port that is published under another number, as that
+/// of a container, is not what clients can connect to.
+fn check_redirect_port(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
+    let is_guess = |site: &&Site| {
+        site.external.is_none()
+            && !matches!(site.https_port, 0 | 443)
+            && listen.http.iter().any(|address| site.is_on(address))
+    };
+    let Some(site) = sites
+        .iter()
+        .find(is_guess)
+        .filter(|_| listen.public_port.is_none())
+    else {
+        return;
+    };
+    let port = site.https_port;
+    let place = root
+        .table(&keys::LISTEN)
+        .and_then(|table| table.place_of(&listen::HTTP));
+    let what =
+        format!("clients of listen.http are redirected to port {port}, the port of listen.https");
+    root.report(
+        Problem::warning(place, what)
+            .because("clients do not reach the port if it is published as another one, as that of a container often is")
+            .fix(format!(
+                "write public_port = 443 in [listen], or public_port = {port} if clients use that"
+            )),
+    );
 }
 
 /// The hosts of the sites that were read, each with its position and the `listen` of its site.
@@ -190,6 +221,7 @@ fn read_site(
         .map(|route| routes::read(route, &context))
         .collect();
     check_routes(&tables, &read);
+    check_webroots(&tables, &read, served_on);
     let (mut routes, mut responses) = (Vec::new(), Vec::new());
     for route in read.into_iter().flatten() {
         match route {
@@ -337,6 +369,25 @@ fn check_routes(tables: &[Table<'_>], routes: &[Option<RouteOrResponse>]) {
                         "with registry = false a mount is passed on as it arrived, and may read any repository of the upstream",
                     )
                     .fix("remove registry = false, or name another upstream"),
+            );
+        }
+    }
+}
+
+/// Reports directories of files that no client can reach, because the files are served over plain HTTP only.
+fn check_webroots(tables: &[Table<'_>], routes: &[Option<RouteOrResponse>], served_on: &ServedOn) {
+    for (table, route) in tables.iter().zip(routes) {
+        if let Some(RouteOrResponse::Response(response)) = route
+            && matches!(response.content, StaticContent::Webroot(_))
+            && !served_on.has_http
+        {
+            table.report(
+                Problem::error(
+                    table.place_of(&keys::route::RESPOND),
+                    "respond.files on a site that no address of listen.http serves",
+                )
+                .because("certificate authorities request the files on port 80, over plain HTTP (RFC 8555 section 8.3)")
+                .fix("add http = [\"[::]:80\"] to [listen], and the address to site.listen if the site has one"),
             );
         }
     }

@@ -70,7 +70,7 @@ pub(crate) fn read(
                     endpoints: vec![endpoint(url.value.url)],
                     host: upstream::HOST.form.default,
                     connect_retry: upstream::CONNECT_RETRY.form.default,
-                    each: endpoint_settings(connect_timeout, read_timeout, limits),
+                    each: endpoint_settings(None, connect_timeout, read_timeout, limits),
                 },
                 place: url.place,
                 ca: None,
@@ -96,9 +96,13 @@ fn read_table(
     let ca = table.get(&upstream::CA);
     let ca = ca.map(|ca| ca.map(|path| base.join(path)));
     let client = client_files(table, base);
+    let server_name = table.get(&upstream::SERVER_NAME);
     let urls = table.get(&upstream::URLS)?;
     check_urls(table, &urls, ca.as_ref());
     check_client_files(table, &urls, client.as_ref());
+    if let Some(name) = &server_name {
+        check_server_name(table, &urls, name.place);
+    }
     let path = common_path(table, &urls, registry);
     let place = urls.place;
     Some(Upstream {
@@ -110,7 +114,12 @@ fn read_table(
                 .collect(),
             connect_retry,
             host,
-            each: endpoint_settings(connect_timeout, read_timeout, limits),
+            each: endpoint_settings(
+                server_name.map(|name| without_brackets(name.value)),
+                connect_timeout,
+                read_timeout,
+                limits,
+            ),
         },
         place,
         ca,
@@ -174,12 +183,14 @@ fn check_no_path(table: &Table<'_>, name: &str, address: &Spanned<UpstreamAddres
 }
 
 fn endpoint_settings(
+    server_name: Option<String>,
     connect_timeout: Duration,
     read_timeout: Duration,
     limits: UpstreamLimits,
 ) -> EndpointSettings {
     EndpointSettings {
         trust: None,
+        server_name,
         connect_timeout,
         read_timeout,
         connections: limits.connections,
@@ -265,6 +276,20 @@ fn check_client_files(
             Problem::error(client.cert.place, what)
                 .because("a certificate is presented in a TLS handshake only")
                 .fix("write https:// in upstream.urls, or leave cert and key out"),
+        );
+    }
+}
+
+fn check_server_name(table: &Table<'_>, urls: &Spanned<Items<UpstreamAddress>>, place: Position) {
+    let is_https = |url: &Spanned<UpstreamAddress>| matches!(url.url, UpstreamUrl::Https { .. });
+    if urls.is_complete() && !urls.items.is_empty() && !urls.items.iter().any(is_https) {
+        let what = "upstream.server_name is of no use without an https:// address";
+        table.report(
+            Problem::error(place, what)
+                .because(
+                    "the name is sent and verified in a TLS handshake only; Host is host = \"…\"",
+                )
+                .fix("write https:// in upstream.urls, or leave server_name out"),
         );
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct ConnectionDriver<'a, H> {
     http: &'a mut H,
     state: &'a ConnectionState,
     timer: Pin<Box<Sleep>>,
+    /// The timer fires no later than a liveness probe is due. While this is true, no poll of the connection reads the clock.
+    is_probe_set: bool,
     shutdown: ShutdownPhase,
 }
 
@@ -68,6 +70,7 @@ impl<'a, H: GracefulConnection> ConnectionDriver<'a, H> {
             http,
             state,
             timer: Box::pin(tokio::time::sleep_until(wakeup)),
+            is_probe_set: false,
             shutdown: ShutdownPhase::NotStarted(Box::pin(shutdown.started())),
         }
     }
@@ -129,24 +132,36 @@ impl<'a, H: GracefulConnection> ConnectionDriver<'a, H> {
     fn poll_deadline(&mut self, cx: &mut Context<'_>) -> Poll<TimeoutKind> {
         loop {
             let deadline = self.state.deadline();
-            let wakeup = deadline.map_or_else(next_probe, |(at, _)| at);
-            if wakeup < self.timer.deadline() {
-                self.timer.as_mut().reset(wakeup);
+            match deadline {
+                Some((at, _)) => self.wake_up_by(at),
+                None if self.is_probe_set => {}
+                None => {
+                    self.is_probe_set = true;
+                    self.wake_up_by(next_probe());
+                }
             }
             if self.timer.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
+            self.is_probe_set = deadline.is_none();
             match deadline {
                 Some((at, kind)) if at <= Instant::now() => return Poll::Ready(kind),
-                Some(_) => self.timer.as_mut().reset(wakeup),
+                Some((at, _)) => self.timer.as_mut().reset(at),
                 None => {
-                    self.timer.as_mut().reset(wakeup);
+                    self.timer.as_mut().reset(next_probe());
                     // A request is active. If the proxy does not read, because the upstream takes nothing, no read reports
                     // that the client has closed the connection.
                     self.state.request_probe();
                     cx.waker().wake_by_ref();
                 }
             }
+        }
+    }
+
+    /// Moves the timer to `at` if that is earlier.
+    fn wake_up_by(&mut self, at: Instant) {
+        if at < self.timer.deadline() {
+            self.timer.as_mut().reset(at);
         }
     }
 }

@@ -18,6 +18,8 @@ pub(crate) struct RequestFramingValidator {
     is_in_head: bool,
     /// A header section ended in the bytes of the last [`Self::read`].
     has_ended_head: bool,
+    /// The last [`Self::read`] stopped after a header section with `Upgrade`.
+    awaits_upgrade: bool,
 }
 
 /// What the next byte belongs to.
@@ -58,11 +60,17 @@ pub(crate) enum Region {
 }
 
 impl RequestFramingValidator {
-    /// Follows more bytes of the stream.
-    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<(), FramingViolation> {
-        self.has_ended_head = false;
+    /// Follows more bytes of the stream, and returns how many.
+    ///
+    /// The result is less than all of them only after the header section of a request with `Upgrade` and without a body
+    /// ([`Self::awaits_upgrade`]): what the next bytes are depends on the response. The caller passes them to the next call if the
+    /// connection stays with HTTP.
+    pub(crate) fn read(&mut self, bytes: &[u8]) -> Result<usize, FramingViolation> {
+        (self.has_ended_head, self.awaits_upgrade) = (false, false);
         let mut rest = bytes;
-        while let Some((&byte, after)) = rest.split_first() {
+        while let Some((&byte, after)) = rest.split_first()
+            && !self.awaits_upgrade
+        {
             let region = self.region();
             self.is_in_head |= region == Region::Head;
             let skipped = self.skip_content(rest);
@@ -76,7 +84,12 @@ impl RequestFramingValidator {
                 return Err(FramingViolation { at, region });
             }
         }
-        Ok(())
+        Ok(bytes.len() - rest.len())
+    }
+
+    /// Whether the last read stopped after a request that may change the protocol of the connection.
+    pub(crate) fn awaits_upgrade(&self) -> bool {
+        self.awaits_upgrade
     }
 
     /// Whether a part of a header section has arrived, but not all of it.
@@ -179,7 +192,9 @@ impl RequestFramingValidator {
             }
             Position::FieldLine if is_empty => {
                 (self.is_in_head, self.has_ended_head) = (false, true);
-                self.body.position_after_head()
+                let next = self.body.position_after_head();
+                self.awaits_upgrade = self.body.has_upgrade && next == Some(Position::RequestLine);
+                next
             }
             Position::FieldLine => {
                 self.body.read_field(&self.line)?;
@@ -200,6 +215,7 @@ struct BodyFraming {
     content_length: Option<u64>,
     transfer_coding: Option<TransferCoding>,
     is_connect: bool,
+    has_upgrade: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -243,6 +259,8 @@ impl BodyFraming {
                 None if is_chunked => TransferCoding::Chunked,
                 _ => TransferCoding::Unknown,
             });
+        } else if name.eq_ignore_ascii_case(b"upgrade") {
+            self.has_upgrade = true;
         }
         Some(())
     }
@@ -496,6 +514,32 @@ mod tests {
             assert_eq!(violation([bytes.as_bytes()]), expected, "{case:?}");
             let single_bytes = bytes.as_bytes().chunks(1);
             assert_eq!(violation(single_bytes), expected, "{case:?} byte by byte");
+        }
+    }
+
+    #[test]
+    fn reading_stops_after_a_request_that_may_change_the_protocol() {
+        let head = "GET /x HTTP/1.1\r\nHost: a\r\nUPGRADE: websocket\r\n\r\n";
+        let next = "\0 no HTTP";
+        for rest in ["", next] {
+            let mut framing = RequestFramingValidator::default();
+            let bytes = [head, rest].concat();
+            assert_eq!(framing.read(bytes.as_bytes()).unwrap(), head.len());
+            assert!(framing.awaits_upgrade() && framing.is_between_requests());
+            // The connection stays with HTTP.
+            assert_eq!(framing.read(b"GET / HTTP/1.1\r\n").unwrap(), 16);
+            assert!(!framing.awaits_upgrade() && framing.is_in_head());
+        }
+        for with_body in ["Content-Length: 3\r\n\r\nabc", "\r\nGET "] {
+            let mut framing = RequestFramingValidator::default();
+            let upgrade = if with_body.starts_with('C') {
+                "Upgrade: h2c\r\n"
+            } else {
+                "X-Upgrade: h2c\r\n"
+            };
+            let bytes = format!("{POST}{upgrade}{with_body}");
+            assert_eq!(framing.read(bytes.as_bytes()).unwrap(), bytes.len());
+            assert!(!framing.awaits_upgrade());
         }
     }
 

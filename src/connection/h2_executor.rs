@@ -12,8 +12,8 @@
 //! while the task is being polled: see [`SendProgress::current`].
 
 use std::cell::{Cell, RefCell};
-use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
+use std::future::Future;
+use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
@@ -63,36 +63,69 @@ impl StreamExecutor {
 
 impl<F> Executor<F> for StreamExecutor
 where
-    F: Future + 'static,
+    F: Future + Unpin + 'static,
 {
     fn execute(&self, stream: F) {
         let context = Rc::clone(&self.context);
-        tokio::task::spawn_local(async move {
-            let write_timeout = context.write_timeout;
-            let progress = Rc::new(SendProgress::new(context.min_rate));
-            let mut stream = pin!(stream);
-            let (mut timer, mut seen_pauses) = (None, 0);
-            poll_fn(|cx| {
-                let result = progress.with_current(|| stream.as_mut().poll(cx));
-                if result.is_ready() {
-                    return Poll::Ready(());
-                }
-                ready!(progress.poll_timeout(&mut timer, write_timeout, cx));
-                // While the proxy paused reading, a WINDOW_UPDATE of the client may have waited in the socket. Wait once more.
-                if context.share.paused_since(&mut seen_pauses) {
-                    progress.start_wait();
-                    ready!(progress.poll_timeout(&mut timer, write_timeout, cx));
-                }
-                progress.is_timed_out.set(true);
-                Poll::Ready(())
-            })
-            .await;
-            // hyper's future is dropped at the end of this block. Until then the stream is open; then h2 resets it, if the client
-            // has not ended it.
-            if progress.is_early_response.get() {
-                context.early.keep_stream().await;
-            }
+        tokio::task::spawn_local(StreamTask {
+            stream,
+            progress: Rc::new(SendProgress::new(context.min_rate)),
+            context,
+            timer: None,
+            seen_pauses: 0,
+            keep: None,
         });
+    }
+}
+
+/// The future of one stream. It is written by hand, because an `async` block would have room for hyper's future twice: as it was
+/// captured, and where it is polled.
+struct StreamTask<F> {
+    /// hyper's future. Until it is dropped together with this task, the stream is open; then h2 resets it, if the client has not
+    /// ended it.
+    stream: F,
+    context: Rc<StreamContext>,
+    progress: Rc<SendProgress>,
+    timer: Option<Pin<Box<Sleep>>>,
+    seen_pauses: u64,
+    /// Keeps the stream after an early response. hyper's future is complete then.
+    keep: Option<Pin<Box<dyn Future<Output = ()>>>>,
+}
+
+impl<F: Future + Unpin> Future for StreamTask<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = &mut *self;
+        if let Some(keep) = &mut this.keep {
+            return keep.as_mut().poll(cx);
+        }
+        let stream = Pin::new(&mut this.stream);
+        let result = this.progress.with_current(|| stream.poll(cx));
+        if result.is_pending() {
+            ready!(this.poll_timeout(cx));
+            this.progress.is_timed_out.set(true);
+        }
+        if !this.progress.is_early_response.get() {
+            return Poll::Ready(());
+        }
+        let context = Rc::clone(&this.context);
+        let keep = Box::pin(async move { context.early.keep_stream().await });
+        this.keep.insert(keep).as_mut().poll(cx)
+    }
+}
+
+impl<F> StreamTask<F> {
+    /// Ready when the client has taken nothing for too long.
+    fn poll_timeout(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let (progress, context) = (&self.progress, &self.context);
+        ready!(progress.poll_timeout(&mut self.timer, context.write_timeout, cx));
+        // While the proxy paused reading, a WINDOW_UPDATE of the client may have waited in the socket. Wait once more.
+        if context.share.paused_since(&mut self.seen_pauses) {
+            progress.start_wait();
+            ready!(progress.poll_timeout(&mut self.timer, context.write_timeout, cx));
+        }
+        Poll::Ready(())
     }
 }
 

@@ -17,68 +17,37 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
-use http::{HeaderValue, Response, header};
+use http::{HeaderValue, Response, StatusCode, header};
 use http_body::{Body as _, Frame, SizeHint};
 
 use super::h2_executor::SendProgress;
 use super::request::ResponseFuture;
-use super::state::ConnectionState;
-use crate::body::{self, AbortReason, Body, UploadState};
-
-/// One active request. The request is over when this value is dropped.
-pub(crate) struct RequestGuard {
-    state: Rc<ConnectionState>,
-    upload: Arc<UploadState>,
-}
-
-impl RequestGuard {
-    pub(crate) fn new(state: &Rc<ConnectionState>, upload: &Arc<UploadState>) -> Self {
-        state.begin_request();
-        Self {
-            state: Rc::clone(state),
-            upload: Arc::clone(upload),
-        }
-    }
-
-    /// Records why the request is aborted, if the proxy decided it.
-    fn record_abort_reason(&self) {
-        if let Some(reason) = self.state.abort_reason() {
-            self.upload.record_abort(reason);
-        }
-    }
-
-    /// Whether the request body is incomplete.
-    fn has_unread_body(&self) -> bool {
-        !self.upload.is_ended()
-    }
-}
-
-impl Drop for RequestGuard {
-    fn drop(&mut self) {
-        // If the request was rejected before its body was read, no body type records the end, so record it here.
-        self.upload.close();
-        self.state.end_request(self.has_unread_body());
-    }
-}
+use super::request_guard::RequestGuard;
+use super::tunnel::{PendingTunnel, TunnelSlot};
+use crate::body::{self, AbortReason, Body};
 
 /// The future of a response, which passes the guard of its request to the body.
 pub(crate) struct GuardedResponseFuture {
     future: ResponseFuture,
-    /// On HTTP/1, a response after which the connection is closed has `Connection: close`.
-    is_http1: bool,
+    /// Where the tunnel goes that begins after the response. HTTP/1 only, where the response also says whether the connection is
+    /// closed after it.
+    tunnels: Option<TunnelSlot>,
     /// `None` once the response is ready. Declared after the future: see the module documentation.
     guard: Option<RequestGuard>,
 }
 
 impl GuardedResponseFuture {
-    pub(crate) fn new(future: ResponseFuture, is_http1: bool, guard: RequestGuard) -> Self {
+    pub(crate) fn new(
+        future: ResponseFuture,
+        tunnels: Option<TunnelSlot>,
+        guard: RequestGuard,
+    ) -> Self {
         Self {
             future,
-            is_http1,
+            tunnels,
             guard: Some(guard),
         }
     }
@@ -93,16 +62,46 @@ impl Future for GuardedResponseFuture {
         };
         // Free the handler's future: an HTTP/2 stream, and with it this value, may be kept for a while after its response.
         self.future = Box::pin(std::future::pending());
-        let guard = self.guard.take();
+        let mut guard = self.guard.take();
+        if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+            let (parts, body) = response.into_parts();
+            let body = self.begin_tunnel(body, &mut guard);
+            return Poll::Ready(Ok(Response::from_parts(
+                parts,
+                ResponseBody::new(body, guard),
+            )));
+        }
+        if guard
+            .as_ref()
+            .is_some_and(|guard| guard.connection().end_upgrade())
+        {
+            // hyper may have found no bytes to read while they were kept.
+            cx.waker().wake_by_ref();
+        }
         let closes = guard
             .as_ref()
-            .is_some_and(|guard| guard.has_unread_body() || guard.state.is_shutting_down());
-        if self.is_http1 && closes {
+            .is_some_and(|guard| guard.has_unread_body() || guard.connection().is_shutting_down());
+        if self.tunnels.is_some() && closes {
             response
                 .headers_mut()
                 .insert(header::CONNECTION, CONNECTION_CLOSE);
         }
         Poll::Ready(Ok(response.map(|body| ResponseBody::new(body, guard))))
+    }
+}
+
+impl GuardedResponseFuture {
+    /// Moves the tunnel from the body of a 101 response to its slot, together with the guard: the request lasts as long as the
+    /// tunnel. Returns the rest of the body, which is empty.
+    fn begin_tunnel(&self, body: Body, guard: &mut Option<RequestGuard>) -> Body {
+        let open = match body.into_tunnel() {
+            Ok(open) => open,
+            Err(body) => return body,
+        };
+        if let (Some(slot), Some(guard)) = (&self.tunnels, guard.take()) {
+            *slot.borrow_mut() = Some(PendingTunnel::new(open, guard));
+        }
+        Body::empty()
     }
 }
 
@@ -181,7 +180,7 @@ impl ResponseBody {
                 .watched()
                 .is_some_and(|progress| progress.is_timed_out())
             {
-                guard.upload.record_abort(AbortReason::Timeout);
+                guard.record_abort(AbortReason::Timeout);
             }
             guard.record_abort_reason();
         }
@@ -231,7 +230,7 @@ impl http_body::Body for ResponseBody {
         // once the frame before this one is written.
         if !self.is_watched
             && let Some(guard) = &self.guard
-            && guard.state.withhold_frame()
+            && guard.connection().withhold_frame()
         {
             return Poll::Pending;
         }

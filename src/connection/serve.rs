@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Method, Request, Version};
+use http::{Method, Request};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -24,13 +24,17 @@ use super::early_response::{EarlyResponses, EarlyStreams};
 use super::h2_executor::StreamExecutor;
 use super::inspect::{Http1Inspector, Http2Inspector, InspectedStream};
 use super::request::{ConnectionInfo, Handler, IncomingRequest};
-use super::response::{GuardedResponseFuture, RequestGuard, ResponseBody};
+use super::request_guard::RequestGuard;
+use super::response::{GuardedResponseFuture, ResponseBody};
 use super::settings::Settings;
+use super::shared_stream::SharedStream;
 use super::shutdown::ShutdownSignal;
 use super::state::{ConnectionState, TimeoutKind};
+use super::tunnel::TunnelSlot;
 use crate::body::{ConnectionShare, RecvBudget, UploadState};
 use crate::metrics::{Connections, Protocol};
 use crate::net::addr::ClientAddr;
+use crate::tls::SendHold;
 
 /// What a connection shares with the rest of the process.
 #[derive(Clone, Debug)]
@@ -88,6 +92,7 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
         let open_connection = metrics.open(protocol);
         let head_size = self.context.settings.head_size;
         let stream = InspectedStream::new(stream, Http1Inspector::new(&state));
+        let tunnels = TunnelSlot::default();
         let mut http = http1::Builder::new()
             .timer(TokioTimer::new())
             // `ConnectionState` has this deadline, and is more exact: hyper would count idle time as a part of the head.
@@ -96,20 +101,38 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
             // With hyper's default of 408 KiB, three frames of an upload or a download that the other side does not take would
             // be in memory.
             .max_buf_size(head_size.max(WRITE_BUFFER_SIZE))
-            .serve_connection(TokioIo::new(stream), service_fn(self.service(None)));
+            .serve_connection(
+                TokioIo::new(stream),
+                service_fn(self.service(None, Some(&tunnels))),
+            );
         let Self { info, context, .. } = self;
         async move {
             let _open_connection = open_connection;
             let shutdown = context.shutdown.clone();
             let reason = ConnectionDriver::new(&mut http, &state, context.shutdown).await;
+            let http1::Parts { io, read_buf, .. } = http.into_parts();
+            let (stream, early) = io.into_inner().into_parts();
+            let tunnel = tunnels.take();
+            if let (Some(tunnel), CloseReason::Done) = (tunnel, &reason)
+                // Otherwise the client may not have got all of the response, and it could take bytes of the tunnel for the rest.
+                && !state.is_write_blocked()
+                && read_buf.is_empty()
+            {
+                Box::pin(tunnel.run(stream, early, &state)).await;
+                record_close(&info, &state, &reason, metrics);
+                return;
+            }
             record_close(&info, &state, &reason, metrics);
-            let stream = http.into_parts().io.into_inner().into_inner();
             Box::pin(close(stream, reason, &state, shutdown)).await;
         }
     }
 
-    /// Serves HTTP/2 until the connection is closed.
-    pub(crate) fn http2<IO>(self, stream: IO) -> impl Future<Output = ()> + use<'a, IO, H>
+    /// Serves HTTP/2 until the connection is closed. `hold` is the one of the TLS stream.
+    pub(crate) fn http2<IO>(
+        self,
+        stream: IO,
+        hold: SendHold,
+    ) -> impl Future<Output = ()> + use<'a, IO, H>
     where
         IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -120,8 +143,9 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
         let settings = self.context.settings;
         let group = self.info.client.network().group();
         let share = ConnectionShare::new(self.context.recv_budget, group);
-        let stream = InspectedStream::new(stream, Http2Inspector::new(&state, &share));
-        let service = service_fn(self.service(Some(Arc::clone(&share))));
+        let inspector = Http2Inspector::new(&state, &share);
+        let stream = SharedStream::new(InspectedStream::new(stream, inspector));
+        let service = service_fn(self.service(Some(Arc::clone(&share)), None));
         let early = EarlyStreams::new(
             self.context.early_responses,
             group,
@@ -139,8 +163,13 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
             .initial_stream_window_size(settings.h2_window)
             .initial_connection_window_size(settings.h2_connection_window)
             .max_header_list_size(head_size)
-            .serve_connection(TokioIo::new(stream), service);
-        let mut http = Http2Connection { connection, share };
+            .serve_connection(TokioIo::new(stream.clone()), service);
+        let mut http = Http2Connection {
+            connection,
+            share,
+            stream,
+            hold,
+        };
         let Self { info, context, .. } = self;
         async move {
             let _open_connection = open_connection;
@@ -156,24 +185,26 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
         }
     }
 
-    /// Returns hyper's service, which passes each request to the handler. On HTTP/2, request bodies have a part in `share`.
+    /// Returns hyper's service, which passes each request to the handler. On HTTP/2, request bodies have a part in `share`; on
+    /// HTTP/1, a tunnel that a response begins is put into `tunnels`.
     fn service(
         &self,
         share: Option<Arc<ConnectionShare>>,
+        tunnels: Option<&TunnelSlot>,
     ) -> impl Fn(Request<Incoming>) -> GuardedResponseFuture + use<H> {
         let handler = self.handler.clone();
         let info = Arc::clone(&self.info);
         let state = Rc::clone(&self.state);
+        let tunnels = tunnels.cloned();
         move |request| {
             let upload = Arc::new(upload_state(&request, share.as_ref()));
             let guard = RequestGuard::new(&state, &upload);
-            let is_http1 = request.version() < Version::HTTP_2;
             let future = handler.handle(IncomingRequest {
                 request,
                 connection: Arc::clone(&info),
                 upload,
             });
-            GuardedResponseFuture::new(future, is_http1, guard)
+            GuardedResponseFuture::new(future, tunnels.clone(), guard)
         }
     }
 }
@@ -216,22 +247,32 @@ where
     }
 }
 
-/// hyper's HTTP/2 connection, with the share of the receive budget that must be updated before each poll.
-struct Http2Connection<C> {
+/// hyper's HTTP/2 connection, with the share of the receive budget that must be updated before each poll, and with the stream
+/// that is flushed after each poll.
+struct Http2Connection<C, IO> {
     connection: C,
     share: Arc<ConnectionShare>,
+    stream: SharedStream<IO>,
+    hold: SendHold,
 }
 
-impl<I, S> GracefulConnection for Http2Connection<http2::Connection<I, S, StreamExecutor>>
+impl<I, S, IO> GracefulConnection for Http2Connection<http2::Connection<I, S, StreamExecutor>, IO>
 where
+    IO: AsyncRead + AsyncWrite + Unpin,
     S: hyper::service::HttpService<Incoming, ResBody = ResponseBody> + Unpin,
     S::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
-    S::Future: 'static,
+    S::Future: Unpin + 'static,
     I: hyper::rt::Read + hyper::rt::Write + Unpin,
 {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<hyper::Result<()>> {
         self.share.begin_poll();
-        Pin::new(&mut self.connection).poll(cx)
+        self.hold.begin();
+        let result = Pin::new(&mut self.connection).poll(cx);
+        if self.hold.release() && self.stream.flush(cx).is_err() && result.is_pending() {
+            // The stream returns the error to hyper.
+            return Pin::new(&mut self.connection).poll(cx);
+        }
+        result
     }
 
     fn shut_down(&mut self) {

@@ -71,6 +71,8 @@ pub(crate) struct ConnectionState {
     requests_ended: Notify,
     /// A response was sent before its request was read completely.
     has_unread_body: Cell<bool>,
+    /// The response to the current request may change the protocol of the connection (HTTP/1).
+    awaits_upgrade: Cell<bool>,
     /// The timeout for which the connection is closed.
     timeout: Cell<Option<TimeoutKind>>,
 }
@@ -156,6 +158,7 @@ impl ConnectionState {
             open_requests: Cell::new(0),
             requests_ended: Notify::new(),
             has_unread_body: Cell::new(false),
+            awaits_upgrade: Cell::new(false),
             timeout: Cell::new(None),
         }
     }
@@ -213,6 +216,11 @@ impl ConnectionState {
         self.is_idle() && self.blocked_since.get().is_none()
     }
 
+    /// Whether the kernel accepts no more bytes at the moment.
+    pub(crate) fn is_write_blocked(&self) -> bool {
+        self.blocked_since.get().is_some()
+    }
+
     /// Whether a response was sent before its request was read completely, so that the close must linger.
     pub(crate) fn has_unread_body(&self) -> bool {
         self.has_unread_body.get()
@@ -245,6 +253,23 @@ impl ConnectionState {
         } else if has_ended || self.head_since.get().is_none() {
             self.head_since.set(Some(Instant::now()));
         }
+    }
+
+    // Upgrades.
+
+    /// Records that a request with `Upgrade` has arrived: the bytes after it are not read as HTTP before its response is known.
+    pub(crate) fn begin_upgrade(&self) {
+        self.awaits_upgrade.set(true);
+    }
+
+    /// Whether the response to a request with `Upgrade` is not known yet, or was a 101.
+    pub(crate) fn awaits_upgrade(&self) -> bool {
+        self.awaits_upgrade.get()
+    }
+
+    /// Records that the response is no 101, so that the connection stays with HTTP. Returns whether it might have been one.
+    pub(crate) fn end_upgrade(&self) -> bool {
+        self.awaits_upgrade.replace(false)
     }
 
     // Writes.

@@ -1,6 +1,7 @@
 //! What the header fields of a forwarded request and of its response depend on.
 
 use super::url_rewrite::ExternalOrigin;
+use super::websocket::WebSocketHandshake;
 use crate::forwarded::ClientInfo;
 use crate::target::Target;
 
@@ -16,6 +17,8 @@ pub struct ForwardContext<'a> {
     pub is_site: &'a (dyn Fn(&str) -> bool + Sync),
     /// The name of the verified user.
     pub user: Option<&'a str>,
+    /// The handshake, if the request opens a WebSocket.
+    pub websocket: Option<&'a WebSocketHandshake>,
     /// The id of the request.
     pub request_id: &'a str,
     /// The number of the worker that serves the connection.

@@ -92,6 +92,12 @@ pub(crate) fn add_forwarded(
     }
 }
 
+/// Sets `Upgrade` of a message that opens a WebSocket. `Connection` is set where the message is written.
+pub(crate) fn set_upgrade(headers: &mut HeaderMap) {
+    let websocket = HeaderValue::from_static("websocket");
+    headers.insert(header::UPGRADE, websocket);
+}
+
 /// Removes the fields of a response that concern only the upstream and the proxy.
 pub(crate) fn strip_response(headers: &mut HeaderMap) {
     remove_connection_options_and(headers, |name| {
@@ -190,7 +196,11 @@ fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
     let mut names = Vec::new();
     for field in headers.get_all(header::CONNECTION) {
         let tokens = field.as_bytes().split(|byte| *byte == b',');
-        names.extend(tokens.filter_map(|token| HeaderName::from_bytes(token.trim_ascii()).ok()));
+        // `keep-alive` is the usual token, and a field of that name is removed in any case.
+        let tokens = tokens
+            .map(<[u8]>::trim_ascii)
+            .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"));
+        names.extend(tokens.filter_map(|token| HeaderName::from_bytes(token).ok()));
     }
     let kept = [
         header::HOST,
@@ -423,6 +433,7 @@ mod tests {
             },
             is_site: &|_| true,
             user: Some(user),
+            websocket: None,
             request_id: "id",
             worker: 0,
         };

@@ -67,6 +67,10 @@ pub(crate) struct UrlRewriter<'a, F> {
 impl<F: Fn(&str) -> bool> UrlRewriter<'_, F> {
     /// Rewrites all fields of a response that can hold the registry's own address.
     pub(crate) fn rewrite_headers(&self, headers: &mut HeaderMap) {
+        // Most responses have none of the fields. One pass over the names costs less than a lookup of each field.
+        if !headers.keys().any(may_hold_url) {
+            return;
+        }
         for name in [header::LOCATION, header::CONTENT_LOCATION] {
             rewrite_field(headers, &name, |value| self.rewrite_reference(value));
         }
@@ -197,6 +201,19 @@ impl<F: Fn(&str) -> bool> UrlRewriter<'_, F> {
             |authority: &str| host_and_port(authority, 80).is_some_and(|(host, _)| host == name);
         (self.is_site)(name) || is_host_of(self.host) || is_host_of(self.external.authority)
     }
+}
+
+/// Whether [`UrlRewriter::rewrite_headers`] may change a field of this name.
+fn may_hold_url(name: &HeaderName) -> bool {
+    matches!(
+        *name,
+        header::LOCATION
+            | header::CONTENT_LOCATION
+            | header::LINK
+            | header::WWW_AUTHENTICATE
+            | header::REFRESH
+            | header::SET_COOKIE
+    )
 }
 
 /// Replaces each value of a field for which `rewrite` returns another one.

@@ -18,6 +18,8 @@ pub enum Operation {
     Catalog,
     /// A request to the token endpoint.
     Token,
+    /// A WebSocket, from its handshake to its end.
+    Websocket,
     /// Any other request, also one outside of the registry API.
     #[default]
     Other,
@@ -25,13 +27,14 @@ pub enum Operation {
 
 impl Operation {
     /// All operations, in the order of their discriminants.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Ping,
         Self::Pull,
         Self::Push,
         Self::Delete,
         Self::Catalog,
         Self::Token,
+        Self::Websocket,
         Self::Other,
     ];
 
@@ -44,6 +47,7 @@ impl Operation {
             Self::Delete => "delete",
             Self::Catalog => "catalog",
             Self::Token => "token",
+            Self::Websocket => "websocket",
             Self::Other => "other",
         }
     }
@@ -196,9 +200,10 @@ pub(super) fn is_server_error(index: usize) -> bool {
 }
 
 /// The statuses that have a label of their own, in ascending order: those that registries, Harbor and the proxy send.
-const COMMON_STATUSES: [u16; 38] = [
-    200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408, 409,
-    410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 423, 429, 431, 499, 500, 501, 502, 503, 504,
+const COMMON_STATUSES: [u16; 39] = [
+    101, 200, 201, 202, 204, 206, 301, 302, 303, 304, 307, 308, 400, 401, 403, 404, 405, 406, 408,
+    409, 410, 411, 412, 413, 414, 415, 416, 417, 421, 422, 423, 429, 431, 499, 500, 501, 502, 503,
+    504,
 ];
 /// The number of labels: the common statuses, the classes 1xx to 5xx, and `other`.
 pub(super) const STATUS_LABELS: usize = COMMON_STATUSES.len() + 6;

@@ -10,6 +10,8 @@
 //! To `distribution`, `Secret/repo` is another repository than `secret/repo`, and it responds to a name with a port with a
 //! path of its own disk.
 
+use std::borrow::Cow;
+
 use super::errors::RegistryError;
 use crate::percent::{DecodeError, decode};
 
@@ -104,10 +106,7 @@ impl ParsedPath {
         check_bytes(raw_path).map_err(RegistryError::Path)?;
         let segments: Result<Vec<_>, _> = raw_path.split('/').map(decode_segment).collect();
         let segments = segments?;
-        let Some(("", rest)) = segments
-            .split_first()
-            .map(|(first, rest)| (first.as_str(), rest))
-        else {
+        let Some(("", rest)) = segments.split_first().map(|(first, rest)| (&**first, rest)) else {
             return Err(RegistryError::NotFound);
         };
         let last = rest.len().saturating_sub(1);
@@ -115,7 +114,7 @@ impl ParsedPath {
             .iter()
             .enumerate()
             .filter(|(at, segment)| *at == last || !segment.is_empty())
-            .map(|(_, segment)| segment.as_str())
+            .map(|(_, segment)| &**segment)
             .collect();
         let parsed = match kept.split_first() {
             Some((&"v2", [])) => Ok(Self::Valid(ApiPath {
@@ -250,15 +249,21 @@ impl Reference {
 /// Decodes the escapes of one segment, once. An unnecessary escape (RFC 3986 section 6.2.2.2), such as `%2D`, is the character
 /// that it represents. An error is everything that two parsers may read differently: an escaped percent sign, which may be
 /// decoded twice, an escaped backslash, semicolon or control byte, any byte beyond ASCII, and a dot segment.
-fn decode_segment(raw: &str) -> Result<String, RegistryError> {
+fn decode_segment(raw: &str) -> Result<Cow<'_, str>, RegistryError> {
     let is_allowed = |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'\\' | b'%' | b';');
-    let decoded = decode(raw, is_allowed).map_err(|error| {
-        RegistryError::Path(match error {
-            DecodeError::Malformed => "a malformed escape",
-            DecodeError::Forbidden => "an escape of a character that is not allowed",
-        })
-    })?;
-    let segment = String::from_utf8(decoded).map_err(|_| RegistryError::Path("not ASCII"))?;
+    // Nearly every segment is plain, and needs no copy.
+    let segment = if raw.contains('%') {
+        let decoded = decode(raw, is_allowed).map_err(|error| {
+            RegistryError::Path(match error {
+                DecodeError::Malformed => "a malformed escape",
+                DecodeError::Forbidden => "an escape of a character that is not allowed",
+            })
+        })?;
+        let text = String::from_utf8(decoded).map_err(|_| RegistryError::Path("not ASCII"))?;
+        Cow::Owned(text)
+    } else {
+        Cow::Borrowed(raw)
+    };
     if segment.split('/').any(|part| matches!(part, "." | "..")) {
         return Err(RegistryError::Path("a dot segment"));
     }

@@ -18,6 +18,8 @@ use crate::rejection::Rejection;
 pub struct ConcurrencyLimits {
     /// Token requests by POST whose form is being read, with up to 20 KiB each.
     token_forms: ConcurrencyLimit,
+    /// Challenge files that are being read. A disk that does not respond occupies no more threads.
+    challenge_files: ConcurrencyLimit,
     /// Catalog walks for users, and for clients that are identified by their network.
     catalog_walks: ConcurrencyLimit,
     /// Catalog walks for anonymous clients, which therefore cannot use up the limit of the users.
@@ -28,6 +30,7 @@ impl Default for ConcurrencyLimits {
     fn default() -> Self {
         Self {
             token_forms: ConcurrencyLimit::new(256, 32),
+            challenge_files: ConcurrencyLimit::new(32, 8),
             catalog_walks: ConcurrencyLimit::new(32, 8),
             anonymous_catalog_walks: ConcurrencyLimit::new(16, 4),
         }
@@ -47,6 +50,14 @@ impl ConcurrencyLimits {
             &self.catalog_walks
         };
         limit.acquire(client.network())
+    }
+
+    /// Acquires a permit for reading one challenge file.
+    pub(super) fn acquire_challenge_file(
+        &self,
+        client: ClientAddr,
+    ) -> Result<ConcurrencyPermit, Rejection> {
+        self.challenge_files.acquire(client.network())
     }
 
     /// Acquires a permit for reading one form of a token request.

@@ -59,7 +59,7 @@ impl<'a> RequestScope<'a> {
         self.format.requested_host = host;
     }
 
-    /// Lists the request among the active transfers, if it moves content of a repository.
+    /// Lists the request among the active transfers, if it moves content of a repository or opens a WebSocket.
     pub(super) fn start_transfer(&mut self) {
         self.record.start_transfer(self.activity);
     }

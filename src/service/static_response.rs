@@ -26,6 +26,8 @@ pub(super) fn respond(
         StaticContent::Usual if is_error => Err(Rejection::StaticStatus(status)),
         StaticContent::Usual => Ok(empty(status)),
         StaticContent::Location(location) => Ok(redirect(status, &location_of(location, target))),
+        // The files are served over plain HTTP only.
+        StaticContent::Webroot(_) => Err(Rejection::NoRoute),
         StaticContent::Text(text) if is_error => {
             Err(Rejection::StaticText(status, render(text, target)))
         }

@@ -41,14 +41,16 @@ impl Cors {
             (Some(origin), None) => Some(origin),
             _ => None,
         };
-        let is_named = |origin: &&HeaderValue| {
-            self.origins
-                .iter()
-                .any(|named| named.as_bytes() == origin.as_bytes())
-        };
         Some(CorsResponse {
-            origin: origin.filter(is_named).cloned(),
+            origin: origin
+                .filter(|origin| self.names(origin.as_bytes()))
+                .cloned(),
         })
+    }
+
+    /// Whether the configuration names this origin.
+    pub fn names(&self, origin: &[u8]) -> bool {
+        self.origins.iter().any(|named| named.as_bytes() == origin)
     }
 }
 

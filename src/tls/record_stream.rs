@@ -19,6 +19,11 @@
 //! - **Writing.** [`CiphertextOut`] encrypts the caller's bytes into a pooled buffer of 32 KiB or 264 KiB, and writes it to the
 //!   socket. Encrypted bytes count as written even if the socket does not take them yet; they are then sent by the next write
 //!   or flush. The buffer is returned when the socket has taken all of it.
+//! - **Holding back.** h2 flushes after each DATA frame, and each flush would be one system call for 16 KiB. While a
+//!   [`SendHold`] is in force, encrypted bytes therefore stay in the buffer until it is full or the hold is released. Nothing is
+//!   held back until the socket has taken so many bytes that the client must have read some, nor while the socket is full. A client
+//!   that never reads therefore occupies no more memory than it would without a hold. One that stops reading later occupies one
+//!   buffer, as on HTTP/1.
 //! - **Messages of rustls** (handshake messages, alerts, key updates) are encoded into the same output buffer.
 //! - **End.** A close_notify ends the stream. A connection that ends without one is an error, because an attacker may have
 //!   truncated the stream. After a record that rustls rejects, the alert is sent and every further read fails; plaintext that
@@ -28,6 +33,7 @@ use std::fmt;
 use std::io::{self, IoSlice};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 
 use rustls::CommonState;
@@ -55,6 +61,48 @@ pub struct TlsStream<IO> {
     is_read_closed: bool,
     /// The proxy has sent close_notify.
     is_write_closed: bool,
+    /// Whether encrypted bytes are held back.
+    hold: SendHold,
+}
+
+/// Tells a [`TlsStream`] to collect what is written, so that one system call sends it.
+///
+/// The task that drives the connection holds the stream while it polls h2, then releases the hold and flushes the stream. Both
+/// run on one thread; the fields are atomics because a stream is `Send`.
+#[derive(Clone, Debug, Default)]
+pub struct SendHold {
+    state: Arc<HoldState>,
+}
+
+#[derive(Debug, Default)]
+struct HoldState {
+    is_held: AtomicBool,
+    /// A flush was skipped since the hold began.
+    owes_flush: AtomicBool,
+}
+
+impl SendHold {
+    /// Begins to hold back what is written.
+    pub fn begin(&self) {
+        self.state.is_held.store(true, Ordering::Relaxed);
+    }
+
+    /// Releases the hold. Returns whether the stream must be flushed, because a flush was skipped.
+    #[must_use]
+    pub fn release(&self) -> bool {
+        self.state.is_held.store(false, Ordering::Relaxed);
+        self.state.owes_flush.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether the hold is in force.
+    pub(crate) fn is_held(&self) -> bool {
+        self.state.is_held.load(Ordering::Relaxed)
+    }
+
+    /// Records that a flush is owed when the hold is released.
+    pub(crate) fn skip_flush(&self) {
+        self.state.owes_flush.store(true, Ordering::Relaxed);
+    }
 }
 
 /// The state after the bytes that have arrived were processed.
@@ -86,7 +134,13 @@ impl<IO> TlsStream<IO> {
             violation: None,
             is_read_closed: false,
             is_write_closed: false,
+            hold: SendHold::default(),
         })
+    }
+
+    /// Returns the hold of this stream.
+    pub fn send_hold(&self) -> SendHold {
+        self.hold.clone()
     }
 
     /// Returns the negotiated version, ALPN protocol and client certificate.
@@ -242,6 +296,22 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
         }
     }
 
+    /// Writes the waiting bytes to the socket, or notes that they are held back: while the hold is in force, the client is known to
+    /// read, the socket takes bytes, and the buffer has room.
+    fn poll_send(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let holds_back = self.hold.is_held()
+            && self.outgoing.accepted >= SOCKET_BUFFERS
+            && !self.outgoing.is_blocked
+            && !self.outgoing.is_full();
+        if !holds_back {
+            return self.outgoing.poll_send(&mut self.io, cx);
+        }
+        if !self.outgoing.is_empty() {
+            self.hold.skip_flush();
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Reads ciphertext from the socket. The end of the connection is an error here, because the client has not sent
     /// close_notify: an attacker may have truncated the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -265,8 +335,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
         loop {
             let decrypted = this.decrypt(out);
             // Send an alert, or the response to a key update. If the client does not read it, later writes will notice.
-            if !this.outgoing.is_empty()
-                && let Poll::Ready(Err(error)) = this.outgoing.poll_send(&mut this.io, cx)
+            if let Poll::Ready(Err(error)) = this.poll_send(cx)
                 && decrypted.is_ok()
             {
                 return Poll::Ready(Err(error));
@@ -303,7 +372,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
         let written =
             this.with_write_traffic(|traffic, outgoing| outgoing.encrypt(traffic, slices))?;
         // Encrypted bytes are written in the eyes of the caller, even if the socket does not take them now.
-        match this.outgoing.poll_send(&mut this.io, cx) {
+        match this.poll_send(cx) {
             Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
             _ => Poll::Ready(Ok(written)),
         }
@@ -315,7 +384,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for TlsStream<IO> {
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        ready!(this.outgoing.poll_send(&mut this.io, cx))?;
+        ready!(this.poll_send(cx))?;
+        if !this.outgoing.is_empty() {
+            // Held back: the socket is flushed at the end of the hold.
+            return Poll::Ready(Ok(()));
+        }
         Pin::new(&mut this.io).poll_flush(cx)
     }
 
@@ -491,6 +564,10 @@ struct CiphertextOut {
     buffer: Option<Buffer>,
     /// The number of bytes at the front of `buffer` that the socket has taken.
     sent: usize,
+    /// The number of bytes that the socket has taken since the beginning of the connection.
+    accepted: usize,
+    /// The socket has refused the bytes of the last write.
+    is_blocked: bool,
 }
 
 impl CiphertextOut {
@@ -614,7 +691,10 @@ impl CiphertextOut {
                 self.buffer = None;
                 break;
             }
-            let count = ready!(Pin::new(&mut *io).poll_write(cx, waiting))?;
+            let written = Pin::new(&mut *io).poll_write(cx, waiting);
+            self.is_blocked = written.is_pending();
+            let count = ready!(written)?;
+            self.accepted = self.accepted.saturating_add(count);
             if count == 0 {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
@@ -642,6 +722,11 @@ fn internal_error(what: impl fmt::Display) -> rustls::Error {
 fn invalid_data(error: rustls::Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, error)
 }
+
+/// More than the buffers of both ends of a connection hold by Linux's defaults while the receiver reads nothing: a socket that
+/// has accepted so many bytes belongs to a client that reads. Only for such a client are bytes held back, because they stay in
+/// memory when the client stops reading.
+const SOCKET_BUFFERS: usize = 4 * 1024 * 1024;
 
 /// The length of a record's header in bytes.
 const RECORD_HEADER: usize = 5;

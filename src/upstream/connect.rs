@@ -57,7 +57,8 @@ async fn connect(endpoint: &Endpoint, settings: &EndpointSettings) -> Result<Soc
             let host = strip_brackets(host);
             let stream = connect_tcp(host, *port, limit).await;
             let stream = stream.map_err(Error::Connect)?;
-            let connected = connect_tls(settings.trust.as_ref(), host, stream).await;
+            let name = settings.server_name.as_deref().unwrap_or(host);
+            let connected = connect_tls(settings.trust.as_ref(), name, stream).await;
             connected
                 .map(|stream| Socket::Tls(Box::new(stream)))
                 .map_err(Error::Tls)

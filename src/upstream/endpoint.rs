@@ -262,8 +262,13 @@ async fn exchange(
     body: Body,
 ) -> Result<(response::Parts, BodyReader<Stream>), ExchangeError> {
     let request = active.request();
-    let exchange = http1::exchange(connection, parts, body, request.client_wait());
-    let mut exchange = pin!(exchange);
+    // Created where it is polled: a variable in between would cost a copy of the whole future.
+    let mut exchange = pin!(http1::exchange(
+        connection,
+        parts,
+        body,
+        request.client_wait()
+    ));
     poll_fn(|cx| {
         if let Poll::Ready(done) = exchange.as_mut().poll(cx) {
             return Poll::Ready(done);

@@ -1,7 +1,8 @@
 //! An HTTP/1.1 client codec: sends one request and receives its response on one connection.
 //!
 //! `endpoint` calls [`exchange`]. The codec is generic over the socket, and it knows neither pools nor endpoints. It does not
-//! implement pipelining, upgrades, trailers or content codings.
+//! implement pipelining, trailers or content codings. A request with `Upgrade` may get a 101 response; its connection then
+//! leaves the codec.
 //!
 //! hyper has an HTTP/1 client as well. This codec is used in its place for three reasons:
 //!
@@ -20,7 +21,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use http::request::Parts;
-use http::{Method, response};
+use http::response;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::client_wait::ClientWait;
@@ -35,7 +36,7 @@ mod write;
 pub(crate) use connection::Connection;
 pub(crate) use read_body::BodyReader;
 
-use read_head::{HeadBuffer, ResponseHead};
+use read_head::{HeadBuffer, RequestKind, ResponseHead};
 use write::RequestWriter;
 
 /// Why an exchange ended without a response. Its connection is closed.
@@ -71,7 +72,7 @@ pub(crate) async fn exchange<S: AsyncRead + AsyncWrite + Unpin>(
 ) -> Result<(response::Parts, BodyReader<S>), ExchangeError> {
     let writer = RequestWriter::new(connection.take_head_buffer(), parts, body)?;
     let mut exchange = Exchange {
-        head_buffer: HeadBuffer::new(connection.max_head_size(), parts.method == Method::HEAD),
+        head_buffer: HeadBuffer::new(connection.max_head_size(), RequestKind::of(parts)),
         connection,
         writer,
         client_wait,

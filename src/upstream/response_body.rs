@@ -1,4 +1,4 @@
-//! The body of an upstream's response, and the release of its connection.
+//! The body of an upstream's response, and the release of its connection. After a 101, the connection itself.
 //!
 //! `endpoint` creates it, and hyper polls it on behalf of the client. Until its last byte was read from the socket, the body
 //! is stored in the [`OpenRequest`](super::request_limit::OpenRequest), where the request limit can close it: between two
@@ -9,14 +9,15 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use http::{Response, response};
+use http::{Response, StatusCode, response};
 use http_body::{Frame, SizeHint};
 
 use super::connect::Stream;
 use super::error::Error;
 use super::http1::BodyReader;
 use super::pool::ActiveRequest;
-use crate::body;
+use super::tunnel::UpstreamTunnel;
+use crate::body::{self, TunnelEnd};
 
 /// The body of an upstream's response. If it is dropped before its end, the connection is closed.
 pub struct ResponseBody {
@@ -34,6 +35,8 @@ enum State {
     Received(BodyReader<Stream>),
     /// The request limit has closed the connection, and the body has returned the error.
     Displaced,
+    /// The upstream has switched protocols. The bytes of the connection are no body.
+    Switched(ActiveRequest, BodyReader<Stream>),
 }
 
 impl ResponseBody {
@@ -43,7 +46,9 @@ impl ResponseBody {
         reader: BodyReader<Stream>,
         active: ActiveRequest,
     ) -> Response<Self> {
-        let state = if reader.is_received() {
+        let state = if head.status == StatusCode::SWITCHING_PROTOCOLS {
+            State::Switched(active, reader)
+        } else if reader.is_received() {
             State::received(active, reader)
         } else {
             active.request().client_wait().begin();
@@ -51,6 +56,15 @@ impl ResponseBody {
             State::Receiving(active)
         };
         Response::from_parts(head, Self { state })
+    }
+
+    /// Takes the connection of an upstream that has switched protocols, and the bytes that followed the response head.
+    pub(crate) fn into_tunnel(self) -> Option<(Box<dyn TunnelEnd>, Bytes)> {
+        let State::Switched(active, reader) = self.state else {
+            return None;
+        };
+        let (connection, first) = reader.into_tunnel()?;
+        Some((Box::new(UpstreamTunnel::new(connection, active)), first))
     }
 
     /// Whether everything was read from the socket and the request has ended.
@@ -109,7 +123,7 @@ impl http_body::Body for ResponseBody {
     ) -> Poll<Option<Result<Frame<Bytes>, body::Error>>> {
         let state = &mut self.get_mut().state;
         let polled = match state {
-            State::Displaced => return Poll::Ready(None),
+            State::Displaced | State::Switched(..) => return Poll::Ready(None),
             State::Received(reader) => reader.poll_data(cx),
             State::Receiving(active) => match poll_receiving(active, cx) {
                 Some((polled, None)) => polled,
@@ -137,6 +151,7 @@ impl http_body::Body for ResponseBody {
     fn is_end_stream(&self) -> bool {
         match &self.state {
             State::Receiving(_) | State::Displaced => false,
+            State::Switched(..) => true,
             State::Received(reader) => reader.is_end_stream(),
         }
     }
@@ -151,6 +166,7 @@ impl http_body::Body for ResponseBody {
             }
             State::Received(reader) => reader.size_hint(),
             State::Displaced => SizeHint::new(),
+            State::Switched(..) => SizeHint::with_exact(0),
         }
     }
 }

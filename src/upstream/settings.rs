@@ -45,6 +45,9 @@ pub enum HostHeader {
 pub struct EndpointSettings {
     /// The CAs that may issue the certificate of an `https` endpoint. Without them, every connection to such an endpoint fails.
     pub trust: Option<ServerRoots>,
+    /// The name in the TLS handshake with an `https` endpoint, for which its certificate must be valid; `None` for the host of the
+    /// endpoint.
+    pub server_name: Option<String>,
     /// The time for name resolution, the connects to all addresses, and the TLS handshake together.
     pub connect_timeout: Duration,
     /// How long the upstream may be silent while the proxy waits for it: for a response head after the whole request was
@@ -75,7 +78,7 @@ pub enum Endpoint {
         /// The port.
         port: u16,
     },
-    /// HTTP over TLS over TCP. The certificate must be valid for the host.
+    /// HTTP over TLS over TCP. The certificate must be valid for the host, or for [`EndpointSettings::server_name`].
     Tls {
         /// A host name or an IP literal (IPv6 with or without brackets).
         host: String,

@@ -137,6 +137,7 @@ async fn read_head(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> Option<S
 
 pub(crate) fn settings(endpoint: Endpoint) -> Settings {
     let each = EndpointSettings {
+        server_name: None,
         trust: None,
         connect_timeout: Duration::from_secs(5),
         read_timeout: Duration::from_secs(30),

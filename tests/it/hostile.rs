@@ -3,13 +3,12 @@
 //!
 //! The seed of each thread is fixed, so that every run sends the same requests and a failure can be reproduced.
 
-use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use crate::support::proxy::directory;
 use crate::support::strict_upstream::StrictUpstream;
-use crate::support::{Client, HttpVersion, Proxy, TestRequest, certs, config, exchange};
+use crate::support::{ListenerKind, Proxy, TestRequest};
 
 /// The number of requests of each thread.
 pub(crate) const EACH: usize = 1300;
@@ -19,24 +18,32 @@ pub(crate) const THREADS: usize = 8;
 /// A target that occurs only in requests without credentials.
 pub(crate) const SECRET: &str = "/v2/smuggled/tags/list";
 const LOGIN: &str = "Authorization: Basic YWxpY2U6cHc=";
+const FORWARDED: &str = "X-Forwarded-Proto: https";
 
 #[test]
+#[test]
 fn no_generated_request_reaches_the_upstream_without_credentials() {
+    attack_listener(ListenerKind::Https);
+}
+
+#[test]
+fn no_generated_request_behind_a_proxy_reaches_the_upstream_without_credentials() {
+    attack_listener(ListenerKind::BehindProxy);
+    attack_listener(ListenerKind::UnixSocket);
+}
+
+fn attack_listener(kind: ListenerKind) {
     let upstream = StrictUpstream::start();
-    let proxy = Proxy::start_in(directory(), &upstream.url(), config("", ""));
+    let proxy = Proxy::start_in(directory(), &upstream.url(), kind.config());
     thread::scope(|scope| {
         for number in 0..THREADS {
             let proxy = &proxy;
-            scope.spawn(move || attack(proxy, Random(0x5eed + number as u64)));
+            scope.spawn(move || attack(kind, proxy, Random(0x5eed + number as u64)));
         }
     });
     // The proxy still serves ordinary requests.
-    for http in HttpVersion::BOTH {
-        assert_eq!(
-            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
-    }
+    let ping = TestRequest::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
+    assert_eq!(kind.connect(&proxy).exchange(&ping).status, 200);
     // The proxy finishes open requests before it ends, so the record of the upstream is complete after the drop.
     drop(proxy);
     let forwarded = upstream.requests();
@@ -58,10 +65,9 @@ fn no_generated_request_reaches_the_upstream_without_credentials() {
 }
 
 /// Sends [`EACH`] payloads, each on a new connection.
-fn attack(proxy: &Proxy, mut random: Random) {
-    let tls = certs::default_client_config("http/1.1");
+fn attack(kind: ListenerKind, proxy: &Proxy, mut random: Random) {
     for _ in 0..EACH {
-        let mut client = Client::tls(proxy.https(), "localhost", Arc::clone(&tls));
+        let mut client = kind.connect(proxy);
         // A payload that is shorter than its framing says gets no response, so the test waits only briefly.
         client
             .socket
@@ -82,7 +88,8 @@ const RESPONSE_TIMEOUT: Duration = Duration::from_millis(30);
 
 /// A mutated request with credentials, followed by a request for [`SECRET`] without credentials.
 fn payload(random: &mut Random) -> Vec<u8> {
-    let inner = format!("GET {SECRET} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+    // An address behind a proxy needs the field; an https address replaces it.
+    let inner = format!("GET {SECRET} HTTP/1.1\r\nHost: localhost\r\n{FORWARDED}\r\n\r\n");
     let (line, body) = match random.below(4) {
         0 => ("GET /v2/ HTTP/1.1", String::new()),
         1 => ("POST /v2/a/blobs/uploads/ HTTP/1.1", inner.clone()),
@@ -96,6 +103,7 @@ fn payload(random: &mut Random) -> Vec<u8> {
         line.to_owned(),
         "Host: localhost".to_owned(),
         LOGIN.to_owned(),
+        FORWARDED.to_owned(),
     ];
     for _ in 0..random.below(3) {
         let at = 1 + random.below(lines.len());
@@ -144,7 +152,10 @@ fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
                 .copied()
                 .collect();
             let to = random.below(bytes.len());
-            bytes.splice(to..to, piece);
+            // A request with credentials may name any target, but only one without them names the secret one.
+            if !piece.windows(8).any(|part| part == b"smuggled") {
+                bytes.splice(to..to, piece);
+            }
         }
     }
 }

@@ -10,26 +10,32 @@ use crate::support::frames::{
 };
 use crate::support::proxy::directory;
 use crate::support::strict_upstream::StrictUpstream;
-use crate::support::{HttpVersion, Proxy, TestRequest, config, exchange};
+use crate::support::{ListenerKind, Proxy, TestRequest};
 
 type Field = (Vec<u8>, Vec<u8>);
 
 #[test]
+#[test]
 fn no_generated_request_reaches_the_upstream_without_credentials() {
+    attack_listener(ListenerKind::Https);
+}
+
+#[test]
+fn no_generated_request_over_h2c_reaches_the_upstream_without_credentials() {
+    attack_listener(ListenerKind::BehindProxy);
+}
+
+fn attack_listener(kind: ListenerKind) {
     let upstream = StrictUpstream::start();
-    let proxy = Proxy::start_in(directory(), &upstream.url(), config("", ""));
+    let proxy = Proxy::start_in(directory(), &upstream.url(), kind.config());
     thread::scope(|scope| {
         for number in 0..THREADS {
             let proxy = &proxy;
-            scope.spawn(move || attack(proxy, Random::seeded(0xf4a3e + number as u64)));
+            scope.spawn(move || attack(kind, proxy, Random::seeded(0xf4a3e + number as u64)));
         }
     });
-    for http in HttpVersion::BOTH {
-        assert_eq!(
-            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
-    }
+    let ping = TestRequest::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
+    assert_eq!(kind.connect(&proxy).exchange(&ping).status, 200);
     drop(proxy);
     let forwarded = upstream.requests();
     let smuggled: Vec<_> = forwarded
@@ -55,22 +61,22 @@ fn no_generated_request_reaches_the_upstream_without_credentials() {
 }
 
 /// Sends [`EACH`] messages, each on a new stream, and opens a new connection when the proxy has closed the old one.
-fn attack(proxy: &Proxy, mut random: Random) {
-    let mut frames = connect(proxy);
+fn attack(kind: ListenerKind, proxy: &Proxy, mut random: Random) {
+    let mut frames = connect(kind, proxy);
     for _ in 0..EACH {
         let stream = frames.next_stream_id();
         let message = message(&mut random, stream);
         let is_sent = frames.try_send(message).is_ok();
         let is_open_after = |outcome| matches!(outcome, Outcome::Status(_) | Outcome::Reset(_));
         if !is_sent || !is_open_after(frames.read_outcome(stream)) {
-            frames = connect(proxy);
+            frames = connect(kind, proxy);
         }
     }
 }
 
 /// Opens a connection with a short timeout, because some of the streams get no response.
-fn connect(proxy: &Proxy) -> RawH2 {
-    let frames = RawH2::connect(proxy.https());
+fn connect(kind: ListenerKind, proxy: &Proxy) -> RawH2 {
+    let frames = kind.frames(proxy);
     let soon = Duration::from_millis(30);
     frames.client.socket.set_read_timeout(Some(soon)).unwrap();
     frames
@@ -124,6 +130,8 @@ fn ordinary_fields(method: &str, path: &str) -> Vec<Field> {
         (":scheme", "https"),
         (":authority", "localhost"),
         (":path", path),
+        // An address behind a proxy needs the field; an https address replaces it.
+        ("x-forwarded-proto", "https"),
     ];
     pseudo.map(field).to_vec()
 }

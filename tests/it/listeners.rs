@@ -121,6 +121,25 @@ fn with_http_listener(https: &str, site: &str) -> TestConfig {
         .after("hosts", site)
 }
 
+#[test]
+fn a_redirect_names_the_port_that_clients_use() {
+    let registry = Registry::accepting_all();
+    for (port, expected) in [
+        ("443", "https://localhost/x?y"),
+        ("8443", "https://localhost:8443/x?y"),
+    ] {
+        let text = with_http_listener("127.0.0.1:0", "")
+            .after("workers", format_args!("public_port = {port}"));
+        let proxy = Proxy::start(&registry, text);
+        let request = TestRequest::new("GET", "/x?y").host("localhost:8080");
+        let response = exchange_over_http(&proxy, &request);
+        assert_eq!(
+            (response.status, response.header("location")),
+            (308, expected)
+        );
+    }
+}
+
 fn exchange_over_http(proxy: &Proxy, request: &TestRequest) -> TestResponse {
     Client::plain(proxy.http()).exchange(request)
 }

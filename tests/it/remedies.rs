@@ -374,7 +374,7 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
         &[
             (
                 HTTPS,
-                "https = [\"127.0.0.1:8443\"]\nhttp = [\"127.0.0.1:8080\"]\n",
+                "https = [\"127.0.0.1:8443\"]\nhttp = [\"127.0.0.1:8080\"]\npublic_port = 8443\n",
             ),
             (
                 HOSTS,
@@ -401,7 +401,7 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
         &[
             (
                 HTTPS,
-                "https = [\"127.0.0.1:8443\"]\nhttp = [\"127.0.0.1:8080\"]\n",
+                "https = [\"127.0.0.1:8443\"]\nhttp = [\"127.0.0.1:8080\"]\npublic_port = 8443\n",
             ),
             (
                 HOSTS,
@@ -841,7 +841,7 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
         &[(TLS, "tls = \"acme\"\n")],
         &[(
             HTTPS,
-            "https = [\"127.0.0.1:8443\"]\nhttp = [\"[::]:80\"]\n",
+            "https = [\"127.0.0.1:8443\"]\nhttp = [\"[::]:80\"]\npublic_port = 8443\n",
         )],
     ),
     (
@@ -1046,6 +1046,62 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
             (AUTH, ""),
         ],
         &[(", text = \"x\"", "")],
+    ),
+    (
+        &[(
+            HTTPS,
+            "https = [\"127.0.0.1:8443\"]\nhttp = [\"127.0.0.1:8080\"]\n",
+        )],
+        &[("http =", "public_port = 443\nhttp =")],
+    ),
+    (
+        &[
+            (
+                HTTPS,
+                "https = [\"127.0.0.1:443\"]\nhttp = [\"127.0.0.1:80\"]\n",
+            ),
+            (PATH, "path = \"/files/\"\n"),
+            (UPSTREAM, "respond = { files = \"/var/www\" }\n"),
+            (AUTH, ""),
+        ],
+        &[("\"/files/\"", "\"/.well-known/acme-challenge/\"")],
+    ),
+    (
+        &[
+            (
+                HTTPS,
+                "https = [\"127.0.0.1:443\"]\nhttp = [\"127.0.0.1:80\"]\n",
+            ),
+            (PATH, "path = \"/.well-known/acme-challenge/\"\n"),
+            (
+                UPSTREAM,
+                "respond = { files = \"/var/www\", status = 200 }\n",
+            ),
+            (AUTH, ""),
+        ],
+        &[(", status = 200", "")],
+    ),
+    (
+        &[
+            (PATH, "path = \"/.well-known/acme-challenge/\"\n"),
+            (UPSTREAM, "respond = { files = \"/var/www\" }\n"),
+            (AUTH, ""),
+        ],
+        &[(
+            HTTPS,
+            "https = [\"127.0.0.1:8443\"]\nhttp = [\"[::]:80\"]\npublic_port = 8443\n",
+        )],
+    ),
+    (
+        &[(PATH, "path = \"/v2/\"\nwebsocket = true\n")],
+        &[("websocket = true", "registry = false")],
+    ),
+    (
+        &[(
+            UPSTREAM,
+            "upstream = { urls = [\"http://a\"], server_name = \"b\" }\n",
+        )],
+        &[("http://a", "https://a")],
     ),
     (
         &[(

@@ -1,4 +1,5 @@
-//! Grants with tokens: anyone pulls what is public, and who logs in pushes what is his.
+//! Grants in mode token: anonymous clients pull from public repositories, and users push to the repositories for which they have
+//! grants.
 
 use serde_json::Value;
 
@@ -32,7 +33,7 @@ fn with_grants(grants: &str) -> TestConfig {
     config(TOP, grants).lines("auth", TOKEN)
 }
 
-/// alice and bot, each with the password `pw`.
+/// Starts a proxy with the users alice and bot, both with the password `pw`.
 fn start(registry: &Registry) -> Proxy {
     let dir = directory();
     let bot = format!("bot:{}\n", bcrypt::hash("pw", 4).unwrap());
@@ -41,7 +42,7 @@ fn start(registry: &Registry) -> Proxy {
     Proxy::start_in(dir, &registry.url(), &config)
 }
 
-/// A token for these scopes; nobody's without a user.
+/// Requests a token for these scopes. An empty `user` requests an anonymous token.
 #[track_caller]
 fn token(proxy: &Proxy, user: &str, scopes: &[&str]) -> String {
     let scopes: String = scopes
@@ -49,7 +50,7 @@ fn token(proxy: &Proxy, user: &str, scopes: &[&str]) -> String {
         .map(|scope| format!("&scope={scope}"))
         .collect();
     let request = TestRequest::new("GET", &format!("/v2/_token?service=localhost{scopes}"));
-    let answer = match user {
+    let response = match user {
         "" => exchange(proxy, HttpVersion::Http1, &request),
         _ => exchange(
             proxy,
@@ -57,26 +58,26 @@ fn token(proxy: &Proxy, user: &str, scopes: &[&str]) -> String {
             &request.basic_auth(format!("{user}:pw").as_bytes()),
         ),
     };
-    assert_eq!(answer.status, 200, "{answer:?}");
-    let said: Value = serde_json::from_slice(&answer.body).unwrap();
-    said["token"].as_str().unwrap().to_owned()
+    assert_eq!(response.status, 200, "{response:?}");
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
+    body["token"].as_str().unwrap().to_owned()
 }
 
-fn with(proxy: &Proxy, token: &str, method: &str, target: &str) -> TestResponse {
+fn exchange_with_token(proxy: &Proxy, token: &str, method: &str, target: &str) -> TestResponse {
     let request =
         TestRequest::new(method, target).header("authorization", format!("Bearer {token}"));
     exchange(proxy, HttpVersion::Http1, &request)
 }
 
 #[test]
-fn anyone_pulls_what_is_public_and_nothing_else() {
+fn an_anonymous_client_pulls_public_repositories_only() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     for http in HttpVersion::BOTH {
         let ping = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
         ping.assert_rejection(401, "UNAUTHORIZED");
         assert!(ping.header("www-authenticate").starts_with("Bearer realm="));
-        // As curl asks, which fetches no token.
+        // A client such as curl sends the request without a token.
         let pull = TestRequest::new("GET", "/v2/public/a/manifests/x");
         assert_eq!(exchange(&proxy, http, &pull).status, 200);
         let private = exchange(
@@ -91,10 +92,16 @@ fn anyone_pulls_what_is_public_and_nothing_else() {
                 .contains("scope=\"repository:team/a:pull\"")
         );
     }
-    let nobodys = token(&proxy, "", &["repository:public/a:pull"]);
-    assert_eq!(with(&proxy, &nobodys, "GET", "/v2/").status, 200);
+    let anonymous_token = token(&proxy, "", &["repository:public/a:pull"]);
+    assert_eq!(
+        exchange_with_token(&proxy, &anonymous_token, "GET", "/v2/").status,
+        200
+    );
     for target in ["/v2/public/a/manifests/x", "/v2/public/a/tags/list"] {
-        assert_eq!(with(&proxy, &nobodys, "GET", target).status, 200);
+        assert_eq!(
+            exchange_with_token(&proxy, &anonymous_token, "GET", target).status,
+            200
+        );
     }
     let before = registry.requests().len();
     let all = token(
@@ -108,7 +115,7 @@ fn anyone_pulls_what_is_public_and_nothing_else() {
         ("GET", "/v2/team/a/manifests/x"),
         ("DELETE", "/v2/public/a/manifests/x"),
     ] {
-        let refused = with(&proxy, &all, method, target);
+        let refused = exchange_with_token(&proxy, &all, method, target);
         refused.assert_rejection(401, "UNAUTHORIZED");
         let challenge = refused.header("www-authenticate");
         assert!(
@@ -116,70 +123,81 @@ fn anyone_pulls_what_is_public_and_nothing_else() {
             "{challenge}"
         );
     }
-    // A token is for what it names.
-    let other = with(&proxy, &nobodys, "GET", "/v2/public/b/manifests/x");
+    // The token does not grant a repository that is not in its scope.
+    let other = exchange_with_token(&proxy, &anonymous_token, "GET", "/v2/public/b/manifests/x");
     other.assert_rejection(401, "UNAUTHORIZED");
     assert_eq!(registry.requests().len(), before);
 }
 
 #[test]
-fn a_token_is_worth_its_scope_and_todays_rights() {
+fn a_token_grants_what_is_in_its_scope_and_in_the_current_grants() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let scopes = ["repository:team/a:pull,push", "repository:home/bot/x:push"];
-    let bots = token(&proxy, "bot", &scopes);
+    let bot_token = token(&proxy, "bot", &scopes);
     assert_eq!(
-        with(&proxy, &bots, "PUT", "/v2/team/a/manifests/x").status,
+        exchange_with_token(&proxy, &bot_token, "PUT", "/v2/team/a/manifests/x").status,
         200
     );
-    let beyond = with(&proxy, &bots, "PUT", "/v2/team/b/manifests/x");
+    let beyond = exchange_with_token(&proxy, &bot_token, "PUT", "/v2/team/b/manifests/x");
     beyond.assert_rejection(401, "UNAUTHORIZED");
-    // Where the user has no right no token would help, and the words do not tell what is there.
-    let alices = token(&proxy, "alice", &scopes);
-    let told = ["team/a", "team/none"].map(|name| {
-        let refused = with(&proxy, &alices, "GET", &format!("/v2/{name}/manifests/x"));
+    // Without the right, the user gets 403, because no token would help. The response does not reveal whether the repository
+    // exists.
+    let alice_token = token(&proxy, "alice", &scopes);
+    let rejections = ["team/a", "team/none"].map(|name| {
+        let refused = exchange_with_token(
+            &proxy,
+            &alice_token,
+            "GET",
+            &format!("/v2/{name}/manifests/x"),
+        );
         refused.assert_rejection(403, "DENIED");
         refused.without_request_id()
     });
-    assert_eq!(told[0], told[1]);
+    assert_eq!(rejections[0], rejections[1]);
     proxy.configure(&registry, with_grants(PUBLIC));
     proxy.reload().unwrap();
-    let refused = with(&proxy, &bots, "PUT", "/v2/team/a/manifests/x");
+    let refused = exchange_with_token(&proxy, &bot_token, "PUT", "/v2/team/a/manifests/x");
     refused.assert_rejection(403, "DENIED");
 }
 
 #[test]
-fn a_mount_needs_its_source_in_the_rights_and_in_the_scope() {
+fn a_mount_requires_its_source_in_the_rights_and_in_the_scope() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let mount = |token: &str, from: &str| {
         let target = format!("/v2/team/a/blobs/uploads/?mount={DIGEST}&from={from}");
-        with(&proxy, token, "POST", &target)
+        exchange_with_token(&proxy, token, "POST", &target)
     };
     let is_mounted = |token: &str, from: &str| {
-        let answer = mount(token, from);
-        assert_eq!(answer.status, 200, "{answer:?}");
+        let response = mount(token, from);
+        assert_eq!(response.status, 200, "{response:?}");
         let request = registry.requests().pop().unwrap();
         request.target.contains("mount=")
     };
     let both = ["repository:team/a:pull,push", "repository:team/b:pull"];
     let both = token(&proxy, "bot", &both);
     assert!(is_mounted(&both, "team/b"));
-    // In the rights and not in the scope: the client is asked for a token that has both, be the right its own or anyone's.
+    // The source is in the rights and not in the scope: the challenge names both scopes, whether the right belongs to the user
+    // or to anonymous clients.
     for source in ["team/c", "public/a"] {
         let refused = mount(&both, source);
         refused.assert_rejection(401, "UNAUTHORIZED");
-        let said = refused.header("www-authenticate");
+        let challenge = refused.header("www-authenticate");
         let mut scopes = [
             "repository:team/a:pull,push".to_owned(),
             format!("repository:{source}:pull"),
         ];
-        assert!(scopes.iter().all(|scope| said.contains(scope)), "{said}");
+        assert!(
+            scopes.iter().all(|scope| challenge.contains(scope)),
+            "{challenge}"
+        );
         scopes.reverse();
         let scopes: Vec<_> = scopes.iter().map(String::as_str).collect();
         assert!(is_mounted(&token(&proxy, "bot", &scopes), source));
     }
-    // Not in the rights: a plain upload, whatever was asked for, and no second challenge without end.
+    // The source is not in the rights: the proxy forwards a plain upload without the mount, whatever the scope is. A
+    // challenge would make the client request tokens in an endless loop.
     let alone = token(&proxy, "bot", &["repository:team/a:pull,push"]);
     let beyond = [
         "repository:team/a:pull,push",
@@ -194,37 +212,40 @@ fn a_mount_needs_its_source_in_the_rights_and_in_the_scope() {
 }
 
 #[test]
-fn anonymous_grants_need_tokens() {
+fn anonymous_grants_require_mode_token() {
     let registry = Registry::accepting_all();
     let dir = directory();
     let basic = config(TOP, PUBLIC);
     let refused = Proxy::try_start(dir, &registry.url(), &basic);
-    let problems = refused.err().expect("a refusal").to_string();
+    let problems = refused
+        .err()
+        .expect("the configuration is rejected")
+        .to_string();
     assert!(problems.contains("mode = \"token\""), "{problems}");
 }
 
-/// What a 401 asks for, behind the realm and the service.
+/// The part of the challenge of a 401 that follows the realm and the service.
 #[track_caller]
-fn asked_for(answer: &TestResponse) -> String {
-    answer.assert_rejection(401, "UNAUTHORIZED");
-    let challenge = answer.header("www-authenticate");
+fn challenge_scope(response: &TestResponse) -> String {
+    response.assert_rejection(401, "UNAUTHORIZED");
+    let challenge = response.header("www-authenticate");
     let realm = "Bearer realm=\"https://localhost/v2/_token\",service=\"localhost\"";
     challenge.strip_prefix(realm).unwrap().to_owned()
 }
 
 #[test]
-fn every_credential_opens_what_it_opens() {
+fn each_credential_gets_the_expected_status_for_each_request() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let bearer = |token: String| format!("Bearer {token}");
     let basic = |login: &str| {
-        let ask = TestRequest::new("GET", "/").basic_auth(login.as_bytes());
-        String::from_utf8(ask.headers[0].1.clone()).unwrap()
+        let request = TestRequest::new("GET", "/").basic_auth(login.as_bytes());
+        String::from_utf8(request.headers[0].1.clone()).unwrap()
     };
     let narrow = bearer(token(&proxy, "bot", &["repository:public/a:pull"]));
     let push = bearer(token(&proxy, "bot", &["repository:public/a:push"]));
-    let nobodys = bearer(token(&proxy, "", &["repository:public/a:pull,push,delete"]));
-    let alices = bearer(token(&proxy, "alice", &["repository:public/a:pull,push"]));
+    let anonymous_token = bearer(token(&proxy, "", &["repository:public/a:pull,push,delete"]));
+    let alice_token = bearer(token(&proxy, "alice", &["repository:public/a:pull,push"]));
     let (bot, alice) = (basic("bot:pw"), basic("alice:pw"));
     let (wrong, empty) = (basic("alice:no"), "Basic Og==".to_owned());
     let pull = ",scope=\"repository:public/a:pull\"";
@@ -234,36 +255,41 @@ fn every_credential_opens_what_it_opens() {
     let (invalid, narrow_error) = (",error=\"invalid_token\"", ",error=\"insufficient_scope\"");
     let none = String::new();
     let with_error = |scope: &str, error: &str| (401, format!("{scope}{error}"));
-    let asks = |scope: &str| (401, scope.to_owned());
-    let fine = || (200, String::new());
-    let plain = |status| (status, String::new());
+    let challenged = |scope: &str| (401, scope.to_owned());
+    let allowed = || (200, String::new());
+    let status_only = |status| (status, String::new());
     let manifest = "/v2/public/a/manifests/x";
     let uploads = "/v2/public/a/blobs/uploads/";
     let session = "/v2/public/a/blobs/uploads/u";
     let cases = [
-        // Anonymous pull, in every form that a client gives it.
-        (&none, "GET", manifest, fine()),
-        (&none, "HEAD", manifest, fine()),
-        (&none, "OPTIONS", "/v2/public/a/tags/list", fine()),
-        (&none, "GET", "/v2/public/a/manifests/x/", plain(301)),
-        (&empty, "GET", manifest, fine()),
-        (&nobodys, "GET", manifest, fine()),
-        // Nobody reads, writes or ends an upload of somebody.
-        (&none, "GET", session, asks(both)),
-        (&none, "PATCH", session, asks(both)),
-        (&none, "DELETE", session, asks(both)),
-        (&empty, "POST", uploads, asks(both)),
-        (&nobodys, "POST", uploads, with_error(both, narrow_error)),
+        // Anonymous pulls, without credentials, with empty credentials and with an anonymous token.
+        (&none, "GET", manifest, allowed()),
+        (&none, "HEAD", manifest, allowed()),
+        (&none, "OPTIONS", "/v2/public/a/tags/list", allowed()),
+        (&none, "GET", "/v2/public/a/manifests/x/", status_only(301)),
+        (&empty, "GET", manifest, allowed()),
+        (&anonymous_token, "GET", manifest, allowed()),
+        // An anonymous client may not read, continue or cancel an upload.
+        (&none, "GET", session, challenged(both)),
+        (&none, "PATCH", session, challenged(both)),
+        (&none, "DELETE", session, challenged(both)),
+        (&empty, "POST", uploads, challenged(both)),
         (
-            &nobodys,
+            &anonymous_token,
+            "POST",
+            uploads,
+            with_error(both, narrow_error),
+        ),
+        (
+            &anonymous_token,
             "DELETE",
             manifest,
             with_error(delete, narrow_error),
         ),
-        (&none, "OPTIONS", "/v2/team/a/tags/list", asks(team)),
-        (&none, "GET", "/v2/team/a/tags/list/", asks(team)),
-        // A wrong password or a bad token is never taken for nobody.
-        (&wrong, "GET", manifest, asks(pull)),
+        (&none, "OPTIONS", "/v2/team/a/tags/list", challenged(team)),
+        (&none, "GET", "/v2/team/a/tags/list/", challenged(team)),
+        // A wrong password or an invalid token is rejected, even if an anonymous client has the right.
+        (&wrong, "GET", manifest, challenged(pull)),
         (
             &"Bearer x".to_owned(),
             "GET",
@@ -277,13 +303,13 @@ fn every_credential_opens_what_it_opens() {
             with_error(pull, invalid),
         ),
         (
-            &format!("{nobodys}x"),
+            &format!("{anonymous_token}x"),
             "GET",
             manifest,
             with_error(pull, invalid),
         ),
-        // A token is worth less than its user.
-        (&narrow, "GET", manifest, fine()),
+        // A token grants less than its user may do.
+        (&narrow, "GET", manifest, allowed()),
         (&narrow, "PUT", manifest, with_error(both, narrow_error)),
         (&narrow, "POST", uploads, with_error(both, narrow_error)),
         (
@@ -292,53 +318,68 @@ fn every_credential_opens_what_it_opens() {
             "/v2/team/a/manifests/x",
             with_error(team, narrow_error),
         ),
-        (&push, "PUT", manifest, fine()),
-        (&push, "GET", manifest, fine()),
-        (&push, "DELETE", session, fine()),
-        (&bot, "PUT", manifest, fine()),
-        (&bot, "OPTIONS", "/v2/team/a/tags/list", fine()),
-        // Where the user has no right no token helps, and none is asked for.
-        (&push, "DELETE", manifest, plain(403)),
-        (&bot, "DELETE", manifest, plain(403)),
-        (&alices, "GET", manifest, fine()),
-        (&alices, "PUT", manifest, plain(403)),
-        (&alice, "PUT", manifest, plain(403)),
-        (&alice, "GET", "/v2/team/a/manifests/x/", plain(403)),
-        // What is wrong with a request is told to those who came in, by a password or by any token.
-        (&none, "GET", "/v2/Public/a/tags/list", asks("")),
-        (&empty, "GET", "/v2/Public/a/tags/list", asks("")),
-        (&wrong, "GET", "/v2/Public/a/tags/list", asks("")),
-        (&nobodys, "GET", "/v2/Public/a/tags/list", plain(400)),
-        (&alices, "GET", "/v2/Public/a/tags/list", plain(400)),
-        (&alice, "GET", "/v2/Public/a/tags/list", plain(400)),
-        (&none, "DELETE", "/v2/public/a/tags/list", asks("")),
-        (&nobodys, "DELETE", "/v2/public/a/tags/list", plain(405)),
-        (&nobodys, "GET", "/v2/", fine()),
+        (&push, "PUT", manifest, allowed()),
+        (&push, "GET", manifest, allowed()),
+        (&push, "DELETE", session, allowed()),
+        (&bot, "PUT", manifest, allowed()),
+        (&bot, "OPTIONS", "/v2/team/a/tags/list", allowed()),
+        // Without the right, the user gets 403 and no challenge, because no token would help.
+        (&push, "DELETE", manifest, status_only(403)),
+        (&bot, "DELETE", manifest, status_only(403)),
+        (&alice_token, "GET", manifest, allowed()),
+        (&alice_token, "PUT", manifest, status_only(403)),
+        (&alice, "PUT", manifest, status_only(403)),
+        (&alice, "GET", "/v2/team/a/manifests/x/", status_only(403)),
+        // Only an authenticated client learns why a request is invalid; a password or any token is sufficient.
+        (&none, "GET", "/v2/Public/a/tags/list", challenged("")),
+        (&empty, "GET", "/v2/Public/a/tags/list", challenged("")),
+        (&wrong, "GET", "/v2/Public/a/tags/list", challenged("")),
+        (
+            &anonymous_token,
+            "GET",
+            "/v2/Public/a/tags/list",
+            status_only(400),
+        ),
+        (
+            &alice_token,
+            "GET",
+            "/v2/Public/a/tags/list",
+            status_only(400),
+        ),
+        (&alice, "GET", "/v2/Public/a/tags/list", status_only(400)),
+        (&none, "DELETE", "/v2/public/a/tags/list", challenged("")),
+        (
+            &anonymous_token,
+            "DELETE",
+            "/v2/public/a/tags/list",
+            status_only(405),
+        ),
+        (&anonymous_token, "GET", "/v2/", allowed()),
     ];
     for http in HttpVersion::BOTH {
-        for (credentials, method, target, (status, said)) in &cases {
+        for (credentials, method, target, (status, scope)) in &cases {
             let mut request = TestRequest::new(method, target);
             if !credentials.is_empty() {
                 request = request.header("authorization", credentials);
             }
             let before = registry.requests().len();
-            let answer = exchange(&proxy, http, &request);
-            let arrived = registry.requests().len() - before;
-            let case = format!("{http:?} {credentials:.12} {method} {target}: {answer:?}");
-            assert_eq!(answer.status, *status, "{case}");
-            assert_eq!(arrived, usize::from(*status == 200), "{case}");
+            let response = exchange(&proxy, http, &request);
+            let forwarded = registry.requests().len() - before;
+            let case = format!("{http:?} {credentials:.12} {method} {target}: {response:?}");
+            assert_eq!(response.status, *status, "{case}");
+            assert_eq!(forwarded, usize::from(*status == 200), "{case}");
             if *status == 401 {
-                assert_eq!(asked_for(&answer), *said, "{case}");
+                assert_eq!(challenge_scope(&response), *scope, "{case}");
             }
         }
     }
 }
 
 #[test]
-fn where_nothing_is_for_anyone_a_token_for_nobody_is_worth_nothing() {
+fn an_anonymous_token_grants_nothing_without_anonymous_grants() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, with_grants(OWN));
-    let nobodys = token(
+    let anonymous_token = token(
         &proxy,
         "",
         &["repository:team/a:pull", "registry:catalog:*"],
@@ -350,24 +391,25 @@ fn where_nothing_is_for_anyone_a_token_for_nobody_is_worth_nothing() {
             ("/v2/_catalog", ",scope=\"registry:catalog:*\""),
         ] {
             let request = TestRequest::new("GET", target)
-                .header("authorization", format!("Bearer {nobodys}"));
-            let said = asked_for(&exchange(&proxy, http, &request));
-            assert_eq!(said, format!("{scope},error=\"insufficient_scope\""));
+                .header("authorization", format!("Bearer {anonymous_token}"));
+            let challenge = challenge_scope(&exchange(&proxy, http, &request));
+            assert_eq!(challenge, format!("{scope},error=\"insufficient_scope\""));
         }
-        // Not a word of what is wrong, and no scope that would help.
-        let wrong = TestRequest::new("GET", "/v2/Team/a/tags/list");
-        let without = exchange(&proxy, http, &wrong);
-        let with = wrong.header("authorization", format!("Bearer {nobodys}"));
+        // An invalid request gets the same response with the anonymous token as without it: the response does not describe the
+        // error, and the challenge has no scope.
+        let invalid = TestRequest::new("GET", "/v2/Team/a/tags/list");
+        let without_token = exchange(&proxy, http, &invalid);
+        let with_token = invalid.header("authorization", format!("Bearer {anonymous_token}"));
         assert_eq!(
-            exchange(&proxy, http, &with).without_request_id(),
-            without.without_request_id()
+            exchange(&proxy, http, &with_token).without_request_id(),
+            without_token.without_request_id()
         );
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn no_spelling_leads_past_the_route_of_the_registry() {
+fn no_spelling_of_the_path_bypasses_the_registry_route() {
     let registry = Registry::accepting_all();
     let open =
         "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
@@ -396,12 +438,15 @@ fn no_spelling_leads_past_the_route_of_the_registry() {
             if http == HttpVersion::Http2 && target.starts_with("https:") {
                 continue;
             }
-            let answer = exchange(&proxy, http, &TestRequest::new("GET", target));
-            assert!(matches!(answer.status, 400 | 401), "{target}: {answer:?}");
+            let response = exchange(&proxy, http, &TestRequest::new("GET", target));
+            assert!(
+                matches!(response.status, 400 | 401),
+                "{target}: {response:?}"
+            );
         }
     }
     assert!(registry.requests().is_empty());
-    // The other route is there.
+    // The route `/` serves other paths without credentials.
     assert_eq!(
         exchange(
             &proxy,
@@ -414,17 +459,17 @@ fn no_spelling_leads_past_the_route_of_the_registry() {
 }
 
 #[test]
-fn no_form_mounts_beside_a_query_that_may() {
+fn a_form_body_is_rejected_for_uploads() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let scopes = ["repository:team/a:pull,push", "repository:public/a:pull"];
-    let bots = token(&proxy, "bot", &scopes);
+    let bot_token = token(&proxy, "bot", &scopes);
     let form = format!("mount={DIGEST}&from=home/alice/x&digest={DIGEST}");
-    let good = format!("?mount={DIGEST}&from=public/a");
+    let allowed = format!("?mount={DIGEST}&from=public/a");
     for (method, target) in [
-        ("POST", format!("/v2/team/a/blobs/uploads/{good}")),
+        ("POST", format!("/v2/team/a/blobs/uploads/{allowed}")),
         ("POST", "/v2/team/a/blobs/uploads/".to_owned()),
-        ("POST", format!("/v2/team/a/blobs/uploads/u{good}")),
+        ("POST", format!("/v2/team/a/blobs/uploads/u{allowed}")),
         ("PUT", format!("/v2/team/a/blobs/uploads/u?digest={DIGEST}")),
         ("PATCH", "/v2/team/a/blobs/uploads/u".to_owned()),
     ] {
@@ -438,7 +483,7 @@ fn no_form_mounts_beside_a_query_that_may() {
         ] {
             for http in HttpVersion::BOTH {
                 let mut request = TestRequest::new(method, &target)
-                    .header("authorization", format!("Bearer {bots}"))
+                    .header("authorization", format!("Bearer {bot_token}"))
                     .body(form.as_bytes());
                 for kind in kinds {
                     request = request.header("content-type", kind.trim());
@@ -448,9 +493,9 @@ fn no_form_mounts_beside_a_query_that_may() {
         }
     }
     assert!(registry.requests().is_empty());
-    // Under another name it is bytes, and the query alone counts.
-    let request = TestRequest::new("POST", &format!("/v2/team/a/blobs/uploads/{good}"))
-        .header("authorization", format!("Bearer {bots}"))
+    // With another media type the proxy forwards the body as bytes, and only the query has the parameters of the mount.
+    let request = TestRequest::new("POST", &format!("/v2/team/a/blobs/uploads/{allowed}"))
+        .header("authorization", format!("Bearer {bot_token}"))
         .header("content-type", "x/y; application/x-www-form-urlencoded")
         .body(form);
     assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);

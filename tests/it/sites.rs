@@ -1,4 +1,4 @@
-//! Several sites behind one address: each has its hosts, its certificate, its users and its routes, and nothing of another's.
+//! Several sites on one address: each site has its own hosts, certificate, users and routes.
 
 use crate::support::certs::{self, AUTHORITY};
 use crate::support::proxy::{ALICE, directory, write_private};
@@ -6,7 +6,7 @@ use crate::support::{
     Client, HttpVersion, OK, Proxy, Registry, TestRequest, TestResponse, exchange,
 };
 
-/// `bob:pw`
+/// The line of the password file for `bob` with the password `pw`.
 fn bob() -> String {
     ALICE.replace("alice:", "bob:")
 }
@@ -18,6 +18,7 @@ struct Site<'a> {
     routes: &'a [(&'a str, &'a str)],
 }
 
+/// The text of a site in the configuration.
 fn site(site: &Site<'_>) -> String {
     let Site {
         hosts,
@@ -35,8 +36,9 @@ fn site(site: &Site<'_>) -> String {
     text
 }
 
-/// A gate with alice in one password file and bob in the other, and one certificate for all that the clients ask for.
-fn gate(sites: &[Site<'_>]) -> Proxy {
+/// Starts a proxy with these sites. alice is in the password file `htpasswd` and bob in `bobs`. One certificate has all names
+/// that the clients use.
+fn start(sites: &[Site<'_>]) -> Proxy {
     let dir = directory();
     write_private(&dir.path().join("bobs"), &bob());
     let (certificate, key) = AUTHORITY.issue(&["localhost", "127.0.0.1", "::1"]);
@@ -48,7 +50,8 @@ fn gate(sites: &[Site<'_>]) -> Proxy {
     Proxy::start_in(dir, "unused", format!("{top}{sites}"))
 }
 
-fn over(proxy: &Proxy, http: HttpVersion, host: &str, user: &str, path: &str) -> TestResponse {
+/// Sends a GET request with `host` and the credentials of `user`.
+fn get(proxy: &Proxy, http: HttpVersion, host: &str, user: &str, path: &str) -> TestResponse {
     let login = format!("{user}:pw");
     exchange(
         proxy,
@@ -66,7 +69,7 @@ fn each_site_has_its_own_users_and_routes() {
         Registry::accepting_all(),
         Registry::responding(OK),
     );
-    let proxy = gate(&[
+    let proxy = start(&[
         Site {
             hosts: "\"a.test\"",
             keys: "",
@@ -81,22 +84,19 @@ fn each_site_has_its_own_users_and_routes() {
         },
     ]);
     for http in HttpVersion::BOTH {
-        assert_eq!(over(&proxy, http, "a.test", "alice", "/v2/").status, 200);
-        assert_eq!(over(&proxy, http, "b.test", "bob", "/v2/").status, 200);
-        // A login of one is worth nothing at the other, remembered or not.
+        assert_eq!(get(&proxy, http, "a.test", "alice", "/v2/").status, 200);
+        assert_eq!(get(&proxy, http, "b.test", "bob", "/v2/").status, 200);
+        // A login of one site is not valid at the other site, even if it is in the login cache.
         for (host, user, realm) in [("a.test", "bob", "htpasswd"), ("b.test", "alice", "bobs")] {
-            let answer = over(&proxy, http, host, user, "/v2/");
-            answer.assert_rejection(401, "UNAUTHORIZED");
+            let response = get(&proxy, http, host, user, "/v2/");
+            response.assert_rejection(401, "UNAUTHORIZED");
             assert_eq!(
-                answer.header("www-authenticate"),
+                response.header("www-authenticate"),
                 format!("Basic realm=\"{realm}\"")
             );
         }
-        assert_eq!(
-            over(&proxy, http, "a.test", "alice", "/stats/x").status,
-            200
-        );
-        let elsewhere = over(&proxy, http, "b.test", "bob", "/stats/x");
+        assert_eq!(get(&proxy, http, "a.test", "alice", "/stats/x").status, 200);
+        let elsewhere = get(&proxy, http, "b.test", "bob", "/stats/x");
         assert_eq!(elsewhere.status, 404);
         assert!(!elsewhere.has_header("www-authenticate"));
     }
@@ -110,11 +110,12 @@ fn each_site_has_its_own_users_and_routes() {
     assert_eq!(log.matches("site=b.test user=bob").count(), 2, "{log}");
 }
 
-/// An absolute target counts before Host, within a site and nowhere else, whichever of the two may do more.
+/// The host of an absolute target takes precedence over `Host` (RFC 9112, section 3.2.2) if both are hosts of one site.
+/// Otherwise the request gets 421.
 #[test]
 fn an_absolute_target_and_host_are_names_of_one_site() {
     let (one, two) = (Registry::accepting_all(), Registry::accepting_all());
-    let proxy = gate(&[
+    let proxy = start(&[
         Site {
             hosts: "\"a.test\", \"*.a.test\"",
             keys: "",
@@ -145,22 +146,26 @@ fn an_absolute_target_and_host_are_names_of_one_site() {
         client.send(format!(
             "GET {target}/v2/ HTTP/1.1\r\nHost: {host}\r\n{login}\r\n\r\n"
         ));
-        let answer = client.read_response("GET");
-        assert_eq!(answer.status, status, "{target} {host}");
-        let arrived = one.requests().split_off(before);
-        assert_eq!(arrived.len(), usize::from(status == 200));
-        if let Some(seen) = arrived.first() {
-            // What the upstream hears is what was judged.
-            let place = |text: &str| text.to_lowercase().trim_end_matches(':').to_owned();
+        let response = client.read_response("GET");
+        assert_eq!(response.status, status, "{target} {host}");
+        let forwarded = one.requests().split_off(before);
+        assert_eq!(forwarded.len(), usize::from(status == 200));
+        if let Some(seen) = forwarded.first() {
+            // The `Host` that is forwarded is the host of the target, which selected the site.
+            let normalized = |text: &str| text.to_lowercase().trim_end_matches(':').to_owned();
             let named = target.strip_prefix("https://").unwrap();
-            assert_eq!(place(seen.header("host")), place(named), "{target} {host}");
+            assert_eq!(
+                normalized(seen.header("host")),
+                normalized(named),
+                "{target} {host}"
+            );
         }
     }
     assert!(two.requests().is_empty());
 }
 
 #[test]
-fn the_nearest_host_wins_and_a_wildcard_is_one_label() {
+fn an_exact_host_wins_and_a_wildcard_matches_one_label() {
     let names = ["exact", "below", "six"];
     let registries = names.map(|name| {
         Registry::responding(format!(
@@ -184,12 +189,12 @@ fn the_nearest_host_wins_and_a_wildcard_is_one_label() {
             routes,
         })
         .collect();
-    let proxy = gate(&sites);
+    let proxy = start(&sites);
     let at = |host: &str| {
-        let answer = over(&proxy, HttpVersion::Http1, host, "alice", "/v2/");
+        let response = get(&proxy, HttpVersion::Http1, host, "alice", "/v2/");
         (
-            answer.status,
-            answer
+            response.status,
+            response
                 .header_values("x-site")
                 .first()
                 .map(|name| (*name).to_owned()),
@@ -221,9 +226,9 @@ fn the_nearest_host_wins_and_a_wildcard_is_one_label() {
 }
 
 #[test]
-fn a_star_is_every_other_host() {
+fn a_lone_star_matches_every_other_host() {
     let (one, other) = (Registry::accepting_all(), Registry::accepting_all());
-    let proxy = gate(&[
+    let proxy = start(&[
         Site {
             hosts: "\"*\"",
             keys: "",
@@ -238,15 +243,11 @@ fn a_star_is_every_other_host() {
         },
     ]);
     for http in HttpVersion::BOTH {
-        assert_eq!(over(&proxy, http, "a.test", "alice", "/v2/").status, 200);
+        assert_eq!(get(&proxy, http, "a.test", "alice", "/v2/").status, 200);
         for host in ["x.a.test", "b.test", "127.0.0.1", "[::1]:8443"] {
+            assert_eq!(get(&proxy, http, host, "bob", "/v2/").status, 200, "{host}");
             assert_eq!(
-                over(&proxy, http, host, "bob", "/v2/").status,
-                200,
-                "{host}"
-            );
-            assert_eq!(
-                over(&proxy, http, host, "alice", "/v2/").status,
+                get(&proxy, http, host, "alice", "/v2/").status,
                 401,
                 "{host}"
             );
@@ -256,7 +257,7 @@ fn a_star_is_every_other_host() {
 }
 
 #[test]
-fn an_external_url_stands_in_every_address_that_clients_get() {
+fn an_external_url_is_in_every_rewritten_response_field() {
     let registry = Registry::start(|exchange| {
         let host = exchange.head.header("host").to_owned();
         exchange.send(format!(
@@ -265,7 +266,7 @@ fn an_external_url_stands_in_every_address_that_clients_get() {
         ));
     });
     let url = registry.url();
-    let proxy = gate(&[
+    let proxy = start(&[
         Site {
             hosts: "\"a.test\"",
             keys: "",
@@ -284,11 +285,14 @@ fn an_external_url_stands_in_every_address_that_clients_get() {
             ("a.test:8443", "https://a.test:8443"),
             ("b.test:8443", "https://pub.example:444"),
         ] {
-            let answer = over(&proxy, http, host, "alice", "/v2/");
-            assert_eq!(answer.header("location"), format!("{origin}/v2/x"));
-            assert_eq!(answer.header("content-location"), format!("{origin}/v2/y"));
+            let response = get(&proxy, http, host, "alice", "/v2/");
+            assert_eq!(response.header("location"), format!("{origin}/v2/x"));
             assert_eq!(
-                answer.header("link"),
+                response.header("content-location"),
+                format!("{origin}/v2/y")
+            );
+            assert_eq!(
+                response.header("link"),
                 format!("<{origin}/v2/z>; rel=\"next\"")
             );
         }
@@ -296,9 +300,9 @@ fn an_external_url_stands_in_every_address_that_clients_get() {
 }
 
 #[test]
-fn an_address_gets_the_first_certificate_and_its_own_site() {
+fn a_client_without_sni_gets_the_first_certificate_and_the_site_of_its_host() {
     let (one, two) = (Registry::accepting_all(), Registry::accepting_all());
-    let proxy = gate(&[
+    let proxy = start(&[
         Site {
             hosts: "\"localhost\"",
             keys: "",
@@ -325,7 +329,7 @@ fn an_address_gets_the_first_certificate_and_its_own_site() {
 fn a_host_that_two_sites_name_is_an_error() {
     let dir = directory();
     let routes = [("/v2/", "http://127.0.0.1:1")];
-    let twice = ["\"a.test\", \"*.b.test\"", "\"A.test\"", "\"*.B.test\""].map(|hosts| {
+    let duplicates = ["\"a.test\", \"*.b.test\"", "\"A.test\"", "\"*.B.test\""].map(|hosts| {
         site(&Site {
             hosts,
             keys: "",
@@ -333,10 +337,13 @@ fn a_host_that_two_sites_name_is_an_error() {
             routes: &routes,
         })
     });
-    let text = format!("[listen]\nhttps = [\"127.0.0.1:0\"]\n{}", twice.concat());
+    let text = format!(
+        "[listen]\nhttps = [\"127.0.0.1:0\"]\n{}",
+        duplicates.concat()
+    );
     let refused = Proxy::try_start(dir, "unused", &text)
         .err()
-        .expect("a refusal")
+        .expect("the configuration is rejected")
         .to_string();
     for host in [
         "the host a.test was named before",
@@ -347,11 +354,11 @@ fn a_host_that_two_sites_name_is_an_error() {
 }
 
 #[test]
-fn an_address_behind_another_first_client_ca_is_warned_of() {
+fn a_warning_names_an_ip_host_behind_a_first_site_with_another_client_ca() {
     let dir = directory();
     std::fs::write(dir.path().join("ours.pem"), AUTHORITY.pem()).unwrap();
     let routes = [("/v2/", "http://127.0.0.1:1")];
-    let guarded = Site {
+    let with_client_ca = Site {
         hosts: "\"localhost\"",
         keys: "client_ca = \"ours.pem\"",
         users: "htpasswd",
@@ -363,7 +370,10 @@ fn an_address_behind_another_first_client_ca_is_warned_of() {
         users: "htpasswd",
         routes: &routes,
     };
-    for (sites, warned) in [([&guarded, &address], true), ([&address, &guarded], false)] {
+    for (sites, warned) in [
+        ([&with_client_ca, &address], true),
+        ([&address, &with_client_ca], false),
+    ] {
         let text = format!(
             "[listen]\nhttps = [\"127.0.0.1:0\"]\n{}",
             sites.map(site).concat()
@@ -371,11 +381,11 @@ fn an_address_behind_another_first_client_ca_is_warned_of() {
         let file = dir.path().join("proxy.toml");
         std::fs::write(&file, text).unwrap();
         let (_server, problems) = tidegate::server::Server::open(&file).unwrap();
-        let said = problems.to_string();
+        let text = problems.to_string();
         assert_eq!(
-            said.contains("requests for 127.0.0.1 will get 421"),
+            text.contains("requests for 127.0.0.1 will get 421"),
             warned,
-            "{said}"
+            "{text}"
         );
     }
 }

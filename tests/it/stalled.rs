@@ -1,8 +1,8 @@
-//! What a peer that stops taking costs the gate: a download that its client does not read, an upload that the registry
-//! does not.
+//! The memory that stalled transfers use in the proxy: downloads that the client does not read, uploads that the registry does
+//! not read, and requests that wait for an upstream connection.
 //!
-//! Each kind meets an executable of its own, so that its memory can be measured. What the kernel keeps in sockets is not
-//! in that figure, and its buffers are kept small here, as a hostile client would.
+//! Each test starts an executable of its own, so that its memory can be measured. The measurement does not include socket
+//! buffers of the kernel. The tests keep these buffers small, as a hostile client would.
 
 use std::fs;
 use std::net::{SocketAddr, TcpStream};
@@ -20,32 +20,32 @@ use crate::support::frames::{
 use crate::support::{Client, OK, PATIENCE, Registry, TestRequest, certs, config, pause};
 
 const PEERS: usize = 200;
-/// More than the sockets and the gate together take of any one of them.
+/// More bytes than the sockets and the proxy together buffer for one transfer.
 const SIZE: usize = 16 << 20;
-/// What each may hold of the gate's memory, in KiB: what was read last, sealed or not, and the connections.
+/// The limit of memory per transfer in KiB: the bytes that were read last, before and after TLS encryption, and both connections.
 const EACH: u64 = 300;
-/// The same over HTTP/2, which has two frames of 256 KiB unsealed, and 512 KiB sealed.
+/// The limit of memory per transfer over HTTP/2 in KiB: two frames of 256 KiB before TLS encryption, and 512 KiB after it.
 const EACH_HTTP2: u64 = 1300;
 
-/// What a request may hold that waits for an upstream connection, in KiB. Measured: 9.
+/// The limit of memory per request that waits for an upstream connection, in KiB. Measured: 9.
 const WAITING: u64 = 16;
 
-/// Within which others are served meanwhile.
+/// The time within which another client gets its response meanwhile.
 const SOON: Duration = Duration::from_secs(1);
 
-/// How a download waits.
+/// The reason why a download stalls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stall {
-    /// HTTP/1, and the socket is not read.
+    /// HTTP/1: the client does not read from the socket.
     Http1,
-    /// HTTP/2 with all windows open, and the socket is not read.
+    /// HTTP/2: the flow-control windows are open, and the client does not read from the socket.
     Http2,
-    /// HTTP/2 with the window it begins with, which is never opened further.
+    /// HTTP/2: the client leaves the initial window of the stream (RFC 9113, section 6.9.2) and sends no WINDOW_UPDATE for it.
     Window,
 }
 
-/// A socket for which the kernel keeps little.
-fn narrow(address: SocketAddr) -> TcpStream {
+/// A connected socket with small kernel buffers.
+fn connect_with_small_buffers(address: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_recv_buffer_size(4096).unwrap();
     socket.set_send_buffer_size(4096).unwrap();
@@ -59,7 +59,7 @@ fn narrow(address: SocketAddr) -> TcpStream {
 fn client(address: SocketAddr, protocol: &str) -> Client {
     let config = certs::default_client_config(protocol);
     let tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
-    Client::of(tls, narrow(address)).unwrap()
+    Client::of(tls, connect_with_small_buffers(address)).unwrap()
 }
 
 fn download(address: SocketAddr, stall: Stall) -> Client {
@@ -92,7 +92,7 @@ fn download(address: SocketAddr, stall: Stall) -> Client {
     frames.client
 }
 
-/// An upload whose body has not begun, and which waits for nothing from now on.
+/// Starts an upload and sends its head. The socket is then nonblocking.
 fn upload(address: SocketAddr) -> Client {
     let mut client = client(address, "http/1.1");
     let upload = TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u");
@@ -101,13 +101,13 @@ fn upload(address: SocketAddr) -> Client {
     client
 }
 
-/// Sends as much as goes through.
-fn push(client: &mut Client) {
+/// Sends bytes of the body until the socket accepts no more.
+fn send_available(client: &mut Client) {
     while client.try_send([b'x'; 16 * 1024]).is_ok() {}
 }
 
-/// The bytes that wait in the kernel on this machine's connections to and from a port: those that the connected side
-/// has not read where `is_remote`, and those that the listening side has not.
+/// The unread bytes in the receive queues of this machine's connections with `port`. If `is_remote`, the queues are those of the
+/// connecting side, else those of the listening side.
 fn unread(port: u16, is_remote: bool) -> Vec<u64> {
     let port = format!(":{port:04X}");
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
@@ -122,13 +122,12 @@ fn unread(port: u16, is_remote: bool) -> Vec<u64> {
     queues.collect()
 }
 
-/// Waits until bytes wait on the connections of all peers but a few that stopped between two reads, and none moves any
-/// more.
-fn wait_stalled(port: u16, is_remote: bool, mut push: impl FnMut()) {
+/// Waits until at least 95 % of the connections have unread bytes, and the numbers of unread bytes no longer change.
+fn wait_stalled(port: u16, is_remote: bool, mut send: impl FnMut()) {
     let until = Instant::now() + PATIENCE;
     let mut before = Vec::new();
     loop {
-        push();
+        send();
         let now = unread(port, is_remote);
         if now.len() >= PEERS - PEERS / 20 && now == before {
             return;
@@ -136,7 +135,7 @@ fn wait_stalled(port: u16, is_remote: bool, mut push: impl FnMut()) {
         let waiting = now.len();
         assert!(
             Instant::now() < until,
-            "bytes wait on {waiting} connections"
+            "{waiting} connections have unread bytes"
         );
         before = now;
         pause(Duration::from_millis(300));
@@ -145,14 +144,14 @@ fn wait_stalled(port: u16, is_remote: bool, mut push: impl FnMut()) {
 
 const LIMITS: &str = "[limits]\nupstream_connections = 1000\nupstream_queue = 1000\n";
 
-fn gate(registry: &Registry) -> (tempfile::TempDir, Gate) {
+fn start(registry: &Registry) -> (tempfile::TempDir, Gate) {
     let text = config(LIMITS, "").upstream(&registry.url());
     let (dir, file) = configured(&text);
-    let gate = Gate::start(&file);
+    let proxy = Gate::start(&file);
     for _ in 0..8 {
-        assert_eq!(gate.login("alice:pw"), 200);
+        assert_eq!(proxy.login("alice:pw"), 200);
     }
-    (dir, gate)
+    (dir, proxy)
 }
 
 fn port_of(registry: &Registry) -> u16 {
@@ -161,17 +160,17 @@ fn port_of(registry: &Registry) -> u16 {
 }
 
 #[track_caller]
-fn assert_little_memory(gate: &Gate, before: u64, most: u64, what: &str) {
-    let more = gate.memory().saturating_sub(before);
+fn assert_little_memory(proxy: &Gate, before: u64, most: u64, what: &str) {
+    let more = proxy.memory().saturating_sub(before);
     let each = more / PEERS as u64;
     println!("{what}: {each} KiB each");
     assert!(each <= most, "{what}: {each} KiB each");
     let began = Instant::now();
-    assert_eq!(gate.login("alice:pw"), 200, "others are served");
+    assert_eq!(proxy.login("alice:pw"), 200, "another client is served");
     assert!(began.elapsed() < SOON, "{what}: {:?}", began.elapsed());
 }
 
-fn downloads_hold_little(stall: Stall) {
+fn assert_downloads_use_little_memory(stall: Stall) {
     let large = vec![b'x'; SIZE];
     let registry = Registry::start(move |exchange| {
         if !exchange.head.target.contains("manifests") {
@@ -181,36 +180,36 @@ fn downloads_hold_little(stall: Stall) {
         exchange.send(format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n"));
         exchange.send(&large);
     });
-    let (_dir, gate) = gate(&registry);
-    let before = gate.memory();
-    let clients: Vec<_> = (0..PEERS).map(|_| download(gate.address, stall)).collect();
+    let (_dir, proxy) = start(&registry);
+    let before = proxy.memory();
+    let clients: Vec<_> = (0..PEERS).map(|_| download(proxy.address, stall)).collect();
     wait_stalled(port_of(&registry), true, || {});
     let most = if stall == Stall::Http1 {
         EACH
     } else {
         EACH_HTTP2
     };
-    assert_little_memory(&gate, before, most, &format!("downloads, {stall:?}"));
+    assert_little_memory(&proxy, before, most, &format!("downloads, {stall:?}"));
     drop(clients);
 }
 
 #[test]
-fn downloads_that_nobody_reads_hold_little() {
-    downloads_hold_little(Stall::Http1);
+fn unread_downloads_use_little_memory() {
+    assert_downloads_use_little_memory(Stall::Http1);
 }
 
 #[test]
-fn downloads_over_http2_that_nobody_reads_hold_little() {
-    downloads_hold_little(Stall::Http2);
+fn unread_downloads_over_http2_use_little_memory() {
+    assert_downloads_use_little_memory(Stall::Http2);
 }
 
 #[test]
-fn downloads_whose_window_stays_shut_hold_little() {
-    downloads_hold_little(Stall::Window);
+fn downloads_with_an_exhausted_window_use_little_memory() {
+    assert_downloads_use_little_memory(Stall::Window);
 }
 
 #[test]
-fn requests_that_wait_for_an_upstream_connection_hold_little() {
+fn requests_that_wait_for_an_upstream_connection_use_little_memory() {
     const CONNECTIONS: usize = 20;
     const STREAMS: usize = 99;
     let (release, held) = channel::<()>();
@@ -221,19 +220,19 @@ fn requests_that_wait_for_an_upstream_connection_hold_little() {
         }
         exchange.send(OK);
     });
-    // Dropped before the registry, which waits for it.
+    // The sender is dropped before the registry, whose handlers wait for it.
     let release = release;
     let limits = "[limits]\nupstream_connections = 8\nupstream_wait = \"60s\"\n";
     let text = config(limits, "").upstream(&registry.url());
     let (_dir, file) = configured(&text);
-    let gate = Gate::start(&file);
+    let proxy = Gate::start(&file);
     for _ in 0..8 {
-        assert_eq!(gate.login("alice:pw"), 200);
+        assert_eq!(proxy.login("alice:pw"), 200);
     }
-    let before = gate.memory();
+    let before = proxy.memory();
     let clients: Vec<_> = (0..CONNECTIONS)
         .map(|_| {
-            let mut frames = RawH2::over(client(gate.address, "h2"));
+            let mut frames = RawH2::over(client(proxy.address, "h2"));
             frames.send_preface(&[]);
             let fields: [(&[u8], &[u8]); 5] = [
                 (b":method", b"GET"),
@@ -250,14 +249,14 @@ fn requests_that_wait_for_an_upstream_connection_hold_little() {
             frames
         })
         .collect();
-    let each = gate.memory().saturating_sub(before) / (CONNECTIONS * STREAMS) as u64;
+    let each = proxy.memory().saturating_sub(before) / (CONNECTIONS * STREAMS) as u64;
     println!("waiting requests: {each} KiB each");
     assert!(each <= WAITING, "waiting requests: {each} KiB each");
     drop((clients, release));
 }
 
 #[test]
-fn uploads_that_the_registry_does_not_read_hold_little() {
+fn uploads_that_the_registry_does_not_read_use_little_memory() {
     let (release, held) = channel::<()>();
     let held = Mutex::new(held);
     let registry = Registry::start(move |exchange| {
@@ -268,14 +267,14 @@ fn uploads_that_the_registry_does_not_read_hold_little() {
             exchange.send(OK);
         }
     });
-    // Dropped before the registry, which waits for it.
+    // The sender is dropped before the registry, whose handlers wait for it.
     let release = release;
-    let (_dir, gate) = gate(&registry);
-    let before = gate.memory();
-    let mut clients: Vec<_> = (0..PEERS).map(|_| upload(gate.address)).collect();
+    let (_dir, proxy) = start(&registry);
+    let before = proxy.memory();
+    let mut clients: Vec<_> = (0..PEERS).map(|_| upload(proxy.address)).collect();
     wait_stalled(port_of(&registry), false, || {
-        clients.iter_mut().for_each(push);
+        clients.iter_mut().for_each(send_available);
     });
-    assert_little_memory(&gate, before, EACH, "uploads");
+    assert_little_memory(&proxy, before, EACH, "uploads");
     drop((clients, release));
 }

@@ -1,4 +1,5 @@
-//! The status page: that it is there as the other admin endpoints are, shows what happens, and lets nothing else be loaded.
+//! The status page of the admin listener: its response fields, its content security policy, and its content during pushes,
+//! rejections and reloads.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,8 +17,8 @@ fn start(registry: &Registry) -> Proxy {
     let listen = "https = [\"127.0.0.1:0\"]\nadmin = \"127.0.0.1:0\"";
     let text = config("", "").lines("https", listen);
     let proxy = Proxy::start(registry, &text);
-    // The first check of the registry has ended.
-    eventually("it is ready", || {
+    // The proxy is ready after the first check of the registry.
+    eventually("the proxy is ready", || {
         get(admin(&proxy), "/readyz").status == 200
     });
     proxy
@@ -27,19 +28,19 @@ fn admin(proxy: &Proxy) -> SocketAddr {
     proxy.listener(Scheme::Admin)
 }
 
-/// The page without its tags; a number and its unit are apart by a space.
-fn text(proxy: &Proxy) -> String {
+/// The text of the page without its tags. The no-break space between a number and its unit is replaced by a space.
+fn page_text(proxy: &Proxy) -> String {
     let page = get(admin(proxy), "/").text();
     let parts = page.split('<').map(|part| part.split_once('>'));
     let text: Vec<_> = parts.flatten().map(|(_, text)| text).collect();
     text.join(" ").replace(['\u{a0}', '\u{202f}'], " ")
 }
 
-/// Until it says all of this.
-fn until(proxy: &Proxy, words: &[&str]) -> String {
+/// Waits until the page contains all of `words`, and returns its text.
+fn wait_for_text(proxy: &Proxy, words: &[&str]) -> String {
     let until = Instant::now() + PATIENCE;
     loop {
-        let text = text(proxy);
+        let text = page_text(proxy);
         if words.iter().all(|words| text.contains(words)) {
             return text;
         }
@@ -49,7 +50,7 @@ fn until(proxy: &Proxy, words: &[&str]) -> String {
 }
 
 #[test]
-fn the_page_and_its_parts_are_told_as_what_they_are_and_may_load_nothing_else() {
+fn the_page_and_its_files_have_media_types_and_a_strict_policy() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     for (path, media_type) in [
@@ -59,15 +60,18 @@ fn the_page_and_its_parts_are_told_as_what_they_are_and_may_load_nothing_else() 
         ("/status.svg", "image/svg+xml"),
         ("/healthz", "text/plain; charset=utf-8"),
     ] {
-        let answer = get(admin(&proxy), path);
-        assert_eq!(answer.status, 200, "{path}");
-        assert_eq!(answer.header("content-type"), media_type);
-        assert_eq!(answer.header("cache-control"), "no-store");
-        assert_eq!(answer.header("x-content-type-options"), "nosniff");
-        assert_eq!(answer.header("referrer-policy"), "no-referrer");
-        assert_eq!(answer.header("x-frame-options"), "DENY");
-        assert_eq!(answer.header("cross-origin-resource-policy"), "same-origin");
-        let policy = answer.header("content-security-policy");
+        let response = get(admin(&proxy), path);
+        assert_eq!(response.status, 200, "{path}");
+        assert_eq!(response.header("content-type"), media_type);
+        assert_eq!(response.header("cache-control"), "no-store");
+        assert_eq!(response.header("x-content-type-options"), "nosniff");
+        assert_eq!(response.header("referrer-policy"), "no-referrer");
+        assert_eq!(response.header("x-frame-options"), "DENY");
+        assert_eq!(
+            response.header("cross-origin-resource-policy"),
+            "same-origin"
+        );
+        let policy = response.header("content-security-policy");
         assert!(policy.starts_with("default-src 'none'; "), "{policy}");
         for part in [
             "frame-ancestors 'none'",
@@ -94,14 +98,14 @@ fn the_page_and_its_parts_are_told_as_what_they_are_and_may_load_nothing_else() 
 }
 
 #[test]
-fn all_of_it_is_there_without_a_script() {
+fn the_page_is_complete_without_javascript() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let page = get(admin(&proxy), "/").text();
     assert!(page.contains("<html lang=\"en\">") && page.contains("<main"));
     assert!(page.contains("href=\"./\">Reload</a>"));
-    // Nothing is in the page that its policy would not run, and nothing comes from elsewhere.
-    for never in [
+    // The page has no inline style or script, which its policy forbids, and no URL of another origin.
+    for forbidden in [
         " style=",
         " onclick",
         "<style",
@@ -109,9 +113,9 @@ fn all_of_it_is_there_without_a_script() {
         "src=\"http",
         "href=\"http",
     ] {
-        assert!(!page.contains(never), "{never}");
+        assert!(!page.contains(forbidden), "{forbidden}");
     }
-    let text = text(&proxy);
+    let text = page_text(&proxy);
     for words in [
         "Ready",
         "Nothing moves right now.",
@@ -139,7 +143,7 @@ fn a_push_is_shown_as_long_as_it_runs() {
     let push = TestRequest::alice("PATCH", "/v2/team/app/blobs/uploads/u").chunked();
     client.send(push.head());
     client.send(chunk(&[b'x'; 4096]));
-    until(
+    wait_for_text(
         &proxy,
         &[
             "team/app",
@@ -151,14 +155,14 @@ fn a_push_is_shown_as_long_as_it_runs() {
         ],
     );
     client.send(chunk(&[b'x'; 4096]));
-    until(&proxy, &["8 KiB"]);
+    wait_for_text(&proxy, &["8 KiB"]);
     client.send("0\r\n\r\n");
     assert_eq!(client.read_response("PATCH").status, 200);
-    until(&proxy, &["Nothing moves right now."]);
+    wait_for_text(&proxy, &["Nothing moves right now."]);
 }
 
 #[test]
-fn a_rejection_is_told_with_its_reason_and_stays_text() {
+fn a_rejection_is_shown_with_its_reason_and_escaped() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let path = "/v2/x/manifests/'onmouseover='alert(1)";
@@ -171,7 +175,7 @@ fn a_rejection_is_told_with_its_reason_and_stays_text() {
         .status,
         401
     );
-    let text = until(&proxy, &["wrong_password"]);
+    let text = wait_for_text(&proxy, &["wrong_password"]);
     assert!(
         text.contains("GET /v2/x/manifests/") && text.contains("&#39;"),
         "{text}"
@@ -185,7 +189,7 @@ fn a_rejection_is_told_with_its_reason_and_stays_text() {
 }
 
 #[test]
-fn a_reload_that_failed_is_told_with_why() {
+fn a_failed_reload_is_shown_with_its_error() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let good = config("", "").after("https", "admin = \"127.0.0.1:0\"");
@@ -194,24 +198,24 @@ fn a_reload_that_failed_is_told_with_why() {
         good.clone().lines("workers", "\"<i>workers\" = 2"),
     );
     proxy.reload().unwrap_err();
-    let said = text(&proxy);
+    let text = page_text(&proxy);
     assert!(
-        said.contains("Ready, with warnings")
-            && said.contains("the configuration in use was loaded"),
-        "{said}"
+        text.contains("Ready, with warnings")
+            && text.contains("the configuration in use was loaded"),
+        "{text}"
     );
-    assert!(said.contains("&lt;i&gt;workers"), "{said}");
+    assert!(text.contains("&lt;i&gt;workers"), "{text}");
     proxy.configure(&registry, &good);
     proxy.reload().unwrap();
-    let said = text(&proxy);
+    let text = page_text(&proxy);
     assert!(
-        !said.contains("&lt;i&gt;") && said.contains("succeeded"),
-        "{said}"
+        !text.contains("&lt;i&gt;") && text.contains("succeeded"),
+        "{text}"
     );
 }
 
 #[test]
-fn what_was_counted_is_drawn() {
+fn the_chart_shows_the_counted_requests() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     for _ in 0..20 {
@@ -226,7 +230,7 @@ fn what_was_counted_is_drawn() {
         );
     }
     let until = Instant::now() + PATIENCE;
-    // A sample every five seconds; before it there is a line along the bottom at most.
+    // A sample is taken every five seconds. Before the first sample with requests, the line has only zeros.
     loop {
         let page = get(admin(&proxy), "/").text();
         let drawn = page.split("class=\"line plain\" d=\"").nth(1).unwrap();

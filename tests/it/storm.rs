@@ -1,5 +1,5 @@
-//! Reloads in a row under load: no request is lost, no transfer cut, nothing is left behind; and whatever is wrong with a
-//! new configuration, the old one goes on.
+//! Reloads. Many reloads under load interrupt no request and no transfer, and leave no descriptor and no thread behind. If the
+//! new configuration has an error, the proxy keeps the old one.
 
 use std::fs;
 use std::io::Write;
@@ -26,8 +26,8 @@ const DOWNLOAD: &str = "/v2/slow/manifests/latest";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const PIECE: usize = 10_000;
 
-/// Answers everything at once, but a download with a piece for each reload that is `done`.
-fn registry(done: &'static AtomicUsize) -> Registry {
+/// A registry that responds at once, except to [`DOWNLOAD`]: it sends one piece of that body for each reload in `done`.
+fn start_registry(done: &'static AtomicUsize) -> Registry {
     Registry::start(move |exchange: &mut Exchange<'_>| {
         if exchange.head.target != DOWNLOAD {
             exchange.body();
@@ -37,7 +37,7 @@ fn registry(done: &'static AtomicUsize) -> Registry {
         let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", bytes.len());
         exchange.send(head);
         for (number, piece) in bytes.chunks(PIECE).enumerate() {
-            eventually("no further reload", || {
+            eventually("the next reload is done", || {
                 done.load(Ordering::Relaxed) >= number
             });
             exchange.send(piece);
@@ -46,27 +46,27 @@ fn registry(done: &'static AtomicUsize) -> Registry {
 }
 
 #[test]
-fn forty_reloads_under_load_lose_nothing() {
+fn forty_reloads_under_load_lose_no_request() {
     static DONE: AtomicUsize = AtomicUsize::new(0);
-    let registry = registry(&DONE);
+    let registry = start_registry(&DONE);
     let proxy = Proxy::with_defaults(&registry);
     let (port, _socket) = kept_port();
     let plain = format!("https = [\"127.0.0.1:0\"]\nhttp = [\"127.0.0.1:{port}\"]");
     let with_plain = config("", "").lines("https", &plain);
     let is_over = AtomicBool::new(false);
-    let goes_on = || !is_over.load(Ordering::Relaxed);
+    let continues = || !is_over.load(Ordering::Relaxed);
     thread::scope(|scope| {
-        let kept = scope.spawn(|| {
+        let persistent = scope.spawn(|| {
             let mut client = Client::connect(&proxy);
-            while goes_on() {
+            while continues() {
                 assert_eq!(
                     client.exchange(&TestRequest::alice("GET", "/v2/")).status,
                     200
                 );
             }
         });
-        let fresh = scope.spawn(|| {
-            while goes_on() {
+        let new_connections = scope.spawn(|| {
+            while continues() {
                 let mut client = Client::connect(&proxy);
                 assert_eq!(
                     client.exchange(&TestRequest::alice("GET", "/v2/")).status,
@@ -79,8 +79,8 @@ fn forty_reloads_under_load_lose_nothing() {
                 let mut client = H2Client::connect(&proxy).await;
                 let upload = TestRequest::alice("PATCH", UPLOAD).chunked();
                 let (response, mut sender) = client.start_request(&upload).await.unwrap();
-                let mut told = 0;
-                while goes_on() {
+                let mut sent = 0;
+                while continues() {
                     assert_eq!(
                         client
                             .exchange(&TestRequest::alice("GET", "/v2/"))
@@ -88,14 +88,14 @@ fn forty_reloads_under_load_lose_nothing() {
                             .status,
                         200
                     );
-                    if told < DONE.load(Ordering::Relaxed) {
-                        told += 1;
+                    if sent < DONE.load(Ordering::Relaxed) {
+                        sent += 1;
                         h2::send(&mut sender, b"piece", false).await.unwrap();
                     }
                 }
                 h2::send(&mut sender, b"end", true).await.unwrap();
                 assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
-                // A connection that was told to go away takes no new stream.
+                // The connection got no GOAWAY, because it accepts a new stream.
                 assert_eq!(
                     client
                         .exchange(&TestRequest::alice("GET", "/v2/"))
@@ -122,10 +122,10 @@ fn forty_reloads_under_load_lose_nothing() {
         }
         upload.send("0\r\n\r\n");
         assert_eq!(upload.read_response("PATCH").status, 200);
-        let answer = download.read_response("GET");
-        assert!(answer.is_whole && answer.body == pattern(PIECE * RELOADS));
+        let response = download.read_response("GET");
+        assert!(response.is_whole && response.body == pattern(PIECE * RELOADS));
         is_over.store(true, Ordering::Relaxed);
-        for clients in [kept, fresh, streams] {
+        for clients in [persistent, new_connections, streams] {
             clients.join().unwrap();
         }
     });
@@ -142,28 +142,28 @@ fn forty_reloads_under_load_lose_nothing() {
 fn reloads_leave_no_descriptor_and_no_thread_behind() {
     let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
-    let gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
-    let mut client = gate.client();
+    let proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let mut client = proxy.client();
     let mut reload = || {
-        gate.signal(Signal::HUP);
-        gate.line("reloaded");
+        proxy.signal(Signal::HUP);
+        proxy.line("reloaded");
         assert_eq!(
             client.exchange(&TestRequest::alice("GET", "/v2/")).status,
             200
         );
     };
     (0..3).for_each(|_| reload());
-    let before = gate.holds();
+    let before = proxy.holds();
     (0..RELOADS).for_each(|_| reload());
     // The thread of an old access log may still be writing its last lines.
-    eventually("descriptors or threads are left behind", || {
-        let after = gate.holds();
+    eventually("no descriptor and no thread is left behind", || {
+        let after = proxy.holds();
         after.0 <= before.0 && after.1 <= before.1
     });
 }
 
 #[test]
-fn whatever_is_wrong_the_old_configuration_goes_on() {
+fn a_reload_with_any_error_keeps_the_old_configuration() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let good = config("", "");
@@ -195,47 +195,47 @@ fn whatever_is_wrong_the_old_configuration_goes_on() {
         (String::new(), "listen"),
     ];
     let file = proxy.path("proxy.toml");
-    let is_kept = |word: &str| {
+    let assert_kept = |word: &str| {
         let problems = proxy.reload().expect_err(word).to_string();
         assert!(problems.contains(word), "{word} in {problems}");
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             HttpVersion::Http1,
             &TestRequest::alice("GET", "/v2/"),
         );
-        assert_eq!(answer.status, 200, "{word}");
+        assert_eq!(response.status, 200, "{word}");
     };
     for (text, word) in &texts {
         proxy.configure(&registry, text);
-        is_kept(word);
+        assert_kept(word);
     }
-    // A hundred megabytes that no disk has to hold.
+    // A sparse file of 100 MB.
     fs::File::create(&file)
         .unwrap()
         .set_len(100_000_000)
         .unwrap();
-    is_kept("larger than 4 MiB");
+    assert_kept("larger than 4 MiB");
     fs::remove_file(&file).unwrap();
-    is_kept("cannot read the configuration");
+    assert_kept("cannot read the configuration");
     fs::create_dir(&file).unwrap();
-    is_kept("not a regular file");
+    assert_kept("not a regular file");
     fs::remove_dir(&file).unwrap();
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
-    is_kept("not a regular file");
+    assert_kept("not a regular file");
     fs::remove_file(&file).unwrap();
-    // The files that it names, broken where they stand.
+    // The configuration is valid, and the key file that it names is not.
     proxy.configure(&registry, &good);
     let key = fs::read(proxy.path("key.pem")).unwrap();
     for text in ["", "nonsense", "-----BEGIN PRIVATE KEY-----\nAAAA\n"] {
         proxy.write("key.pem", text);
-        is_kept("key.pem");
+        assert_kept("key.pem");
     }
     proxy.write("key.pem", key);
     proxy.reload().unwrap();
 }
 
-/// For each key that names a file: a named pipe or a device there is refused and never waited for, and a file that is larger
-/// than its bound is an error and never read in part.
+/// For each key that names a file: a named pipe or a device is an error, and the reload does not block on it. A file that is
+/// larger than its bound is an error, and no part of it is used.
 #[test]
 fn a_named_file_that_is_no_regular_file_or_too_large_is_an_error() {
     let registry = Registry::accepting_all();
@@ -291,11 +291,11 @@ fn a_named_file_that_is_no_regular_file_or_too_large_is_an_error() {
         ),
     ];
     for (key, text, bound, too_large) in cases {
-        let refused = |name: &str, words: &str| {
+        let assert_rejected = |name: &str, words: &str| {
             proxy.configure(&registry, text.to_string().replace("NAME", name));
             let problems = proxy.reload().expect_err(key).to_string();
-            let is_told = problems.contains(words) && problems.contains(name);
-            assert!(is_told, "{key}, {name}: {words} in {problems}");
+            let is_reported = problems.contains(words) && problems.contains(name);
+            assert!(is_reported, "{key}, {name}: {words} in {problems}");
         };
         let [fifo, large] = ["pipe", "large"].map(|kind| format!("{key}-{kind}"));
         let not_regular = match key {
@@ -303,19 +303,19 @@ fn a_named_file_that_is_no_regular_file_or_too_large_is_an_error() {
             _ => "not a regular file",
         };
         pipe(&fifo);
-        refused(&fifo, not_regular);
-        refused("/dev/zero", not_regular);
+        assert_rejected(&fifo, not_regular);
+        assert_rejected("/dev/zero", not_regular);
         let file = fs::File::create(proxy.path(&large)).unwrap();
         file.set_len(bound + 1).unwrap();
-        refused(&large, too_large);
+        assert_rejected(&large, too_large);
     }
 }
 
 #[test]
-fn a_reload_amid_a_truncating_write_locks_nobody_out() {
+fn a_reload_during_a_truncating_write_keeps_the_users() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
-    // Empty for as long as a slow writer thinks, and never for as long as between two looks.
+    // The writer leaves the file empty for 200 ms, which is less than the interval at which the proxy checks the file.
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
         let writer = scope.spawn(|| {
@@ -339,7 +339,7 @@ fn a_reload_amid_a_truncating_write_locks_nobody_out() {
         is_over.store(true, Ordering::Relaxed);
         writer.join().unwrap();
     });
-    // What was written in quiet counts with the verdict.
+    // A change of a file that is not being written takes effect before the reload returns.
     proxy.write("htpasswd", "");
     proxy.reload().unwrap();
     let refused = exchange(
@@ -351,17 +351,17 @@ fn a_reload_amid_a_truncating_write_locks_nobody_out() {
 }
 
 #[test]
-fn the_command_tells_why_a_reload_failed() {
+fn the_command_prints_why_a_reload_failed() {
     let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
-    let _gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let _proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let (other, _) = certs::AUTHORITY.issue(&["localhost"]);
     fs::write(dir.path().join("cert.pem"), other).unwrap();
     let output = run(&["reload", "-c", &file]);
     assert_ne!(output.status.code(), Some(0), "{output:?}");
-    let said = text(&output.stderr);
+    let stderr = text(&output.stderr);
     assert!(
-        said.contains("does not belong to the certificate"),
-        "{said}"
+        stderr.contains("does not belong to the certificate"),
+        "{stderr}"
     );
 }

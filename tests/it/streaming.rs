@@ -1,4 +1,5 @@
-//! Bodies flow: at once, whole, in both directions, and no faster than the slower side.
+//! Streaming of bodies in both directions: bytes are forwarded at once and completely, and a side that does not read stops the
+//! other side (backpressure).
 
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, channel};
@@ -13,13 +14,13 @@ use crate::support::{
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const MIB: usize = 1 << 20;
-/// More MiB than all buffers on the way hold: those of four sockets, for the most part.
+/// More MiB than all buffers on the path hold. Most of them are the buffers of four sockets.
 const MOST: usize = 128;
-/// How long nothing moves before it counts as stopped.
+/// The time without progress after which a transfer counts as stopped.
 const STILL: Duration = Duration::from_millis(500);
 
 #[test]
-fn an_upload_arrives_while_it_is_sent() {
+fn an_upload_is_forwarded_while_it_is_sent() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
@@ -33,7 +34,7 @@ fn an_upload_arrives_while_it_is_sent() {
 }
 
 #[test]
-fn an_upload_arrives_while_it_is_sent_over_http2() {
+fn an_upload_over_http2_is_forwarded_while_it_is_sent() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     block_on(async {
@@ -49,7 +50,7 @@ fn an_upload_arrives_while_it_is_sent_over_http2() {
 }
 
 #[test]
-fn an_end_that_comes_late_ends_the_upload_at_once_and_once() {
+fn a_late_end_of_stream_ends_the_upload_at_once_and_once() {
     let is_whole_upload = |seen: &crate::support::RecordedRequest| {
         seen.method == "PATCH" && seen.end == RequestEnd::Whole && has_first(seen)
     };
@@ -62,13 +63,14 @@ fn an_end_that_comes_late_ends_the_upload_at_once_and_once() {
             let (response, mut sender) = client.start_request(&request).await.unwrap();
             h2::send(&mut sender, b"first", false).await.unwrap();
             h2::wait_until(|| registry.requests().get(number - 1).is_some_and(has_first)).await;
-            // Nothing but the end.
+            // An empty DATA frame with END_STREAM.
             h2::send(&mut sender, b"", true).await.unwrap();
             assert_eq!(h2::collect(response.await.unwrap()).await.status, 200);
         }
-        // A second end would have been read as the next request on the connection.
+        // The registry would have read a second last chunk as the next request on the connection.
         assert_eq!(registry.connections(), 1);
-        // With a length, too: before the end of the stream more DATA could make the request malformed.
+        // With Content-Length, the upload ends with END_STREAM as well: more DATA before it would make the request malformed
+        // (RFC 9113, section 8.1.1).
         let request = TestRequest::alice("PATCH", UPLOAD).body("first");
         let (response, mut sender) = client.start_request(&request).await.unwrap();
         h2::send(&mut sender, b"first", false).await.unwrap();
@@ -95,7 +97,7 @@ fn has_first(seen: &crate::support::RecordedRequest) -> bool {
 }
 
 #[test]
-fn large_uploads_arrive_byte_for_byte() {
+fn large_uploads_are_forwarded_unchanged() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let bytes = pattern(64 * MIB + 1);
@@ -107,7 +109,7 @@ fn large_uploads_arrive_byte_for_byte() {
             let seen = registry.requests().pop().unwrap();
             assert!(
                 seen.body == bytes,
-                "{http:?}: {} bytes came",
+                "{http:?}: {} bytes arrived",
                 seen.body.len()
             );
             let framing = (
@@ -120,7 +122,7 @@ fn large_uploads_arrive_byte_for_byte() {
 }
 
 #[test]
-fn large_downloads_arrive_byte_for_byte() {
+fn large_downloads_are_forwarded_unchanged() {
     let registry = Registry::start(|exchange| {
         let bytes = pattern(64 * MIB + 1);
         if exchange.head.target.contains("chunked") {
@@ -140,15 +142,18 @@ fn large_downloads_arrive_byte_for_byte() {
     for http in HttpVersion::BOTH {
         for tag in ["length", "chunked"] {
             let request = TestRequest::alice("GET", &format!("/v2/a/manifests/{tag}"));
-            let answer = exchange(&proxy, http, &request);
-            assert!(answer.is_whole && answer.body == bytes, "{http:?} {tag}");
-            assert_eq!(answer.has_header("content-length"), tag == "length");
+            let response = exchange(&proxy, http, &request);
+            assert!(
+                response.is_whole && response.body == bytes,
+                "{http:?} {tag}"
+            );
+            assert_eq!(response.has_header("content-length"), tag == "length");
         }
     }
 }
 
 #[test]
-fn a_registry_that_does_not_read_stops_the_client() {
+fn a_registry_that_does_not_read_stops_an_upload() {
     let (release, held) = channel::<()>();
     let registry = Registry::start(hold(held));
     let proxy = Proxy::with_defaults(&registry);
@@ -156,7 +161,7 @@ fn a_registry_that_does_not_read_stops_the_client() {
     client.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
     registry.wait_for_requests(|seen| !seen.is_empty());
     client.socket.set_write_timeout(Some(STILL)).unwrap();
-    // rustls reads when it cannot write.
+    // rustls reads from the socket when it cannot write.
     client.socket.set_read_timeout(Some(STILL)).unwrap();
     let piece = chunk(&pattern(MIB));
     let sent = (0..2 * MOST)
@@ -164,13 +169,13 @@ fn a_registry_that_does_not_read_stops_the_client() {
         .count();
     assert!(
         sent < MOST,
-        "{sent} MiB went to a registry that reads nothing"
+        "{sent} MiB were sent to a registry that does not read"
     );
     drop(release);
 }
 
 #[test]
-fn a_registry_that_does_not_read_stops_a_stream() {
+fn a_registry_that_does_not_read_stops_an_upload_over_http2() {
     let (release, held) = channel::<()>();
     let registry = Registry::start(hold(held));
     let proxy = Proxy::with_defaults(&registry);
@@ -189,18 +194,19 @@ fn a_registry_that_does_not_read_stops_a_stream() {
             }
             sent += 1;
         }
-        // Its neighbours on the connection are served all the same.
+        // Other streams of the connection are served.
         let ping = client.exchange(&TestRequest::new("GET", "/v2/")).await;
         ping.assert_rejection(401, "UNAUTHORIZED");
         sent
     });
     assert!(
         sent < MOST,
-        "{sent} MiB went to a registry that reads nothing"
+        "{sent} MiB were sent to a registry that does not read"
     );
     drop(release);
 }
 
+/// A handler that reads nothing until the sender of `held` is dropped.
 fn hold(held: Receiver<()>) -> impl Fn(&mut Exchange<'_>) + Send + Sync {
     let held = Mutex::new(held);
     move |exchange| {
@@ -212,7 +218,7 @@ fn hold(held: Receiver<()>) -> impl Fn(&mut Exchange<'_>) + Send + Sync {
 #[test]
 fn a_client_that_does_not_read_stops_the_registry() {
     for http in HttpVersion::BOTH {
-        let (tell, told) = channel();
+        let (sender, receiver) = channel();
         let registry = Registry::start(move |exchange| {
             exchange.patience(STILL);
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
@@ -222,7 +228,7 @@ fn a_client_that_does_not_read_stops_the_registry() {
                 exchange.send(&piece);
                 sent += 1;
             }
-            let _ = tell.send(sent);
+            let _ = sender.send(sent);
         });
         let proxy = Proxy::with_defaults(&registry);
         let request = TestRequest::alice("GET", "/v2/a/manifests/x");
@@ -230,14 +236,14 @@ fn a_client_that_does_not_read_stops_the_registry() {
             HttpVersion::Http1 => {
                 let mut client = Client::connect(&proxy);
                 client.send(request.head());
-                told.recv_timeout(PATIENCE).unwrap()
+                receiver.recv_timeout(PATIENCE).unwrap()
             }
             HttpVersion::Http2 => block_on(async {
                 let mut client = H2Client::connect(&proxy).await;
                 let (response, _sender) = client.start_request(&request).await.unwrap();
                 let _unread = response.await.unwrap();
-                // The connection goes on being driven while nothing of the body is taken.
-                tokio::task::spawn_blocking(move || told.recv_timeout(PATIENCE))
+                // The client still processes frames of the connection, and reads no bytes of the body.
+                tokio::task::spawn_blocking(move || receiver.recv_timeout(PATIENCE))
                     .await
                     .unwrap()
             })
@@ -245,25 +251,25 @@ fn a_client_that_does_not_read_stops_the_registry() {
         };
         assert!(
             sent < MOST,
-            "{http:?}: {sent} MiB came for a client that reads nothing"
+            "{http:?}: {sent} MiB were sent for a client that does not read"
         );
     }
 }
 
 #[test]
-fn many_requests_share_a_connection() {
+fn many_requests_use_one_connection() {
     let registry = Registry::responding(OK);
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
     for _ in 0..20 {
-        let answer = client.exchange(&TestRequest::alice("PUT", "/v2/a/manifests/x").body("{}"));
-        assert_eq!(answer.status, 200);
-        assert!(!answer.has_header("connection"), "{answer:?}");
+        let response = client.exchange(&TestRequest::alice("PUT", "/v2/a/manifests/x").body("{}"));
+        assert_eq!(response.status, 200);
+        assert!(!response.has_header("connection"), "{response:?}");
     }
     assert_eq!(
         registry.connections(),
         1,
-        "the connection to the registry is kept, too"
+        "the connection to the registry is reused as well"
     );
     let ends: Vec<_> = registry.requests().iter().map(|seen| seen.end).collect();
     assert_eq!(ends, [RequestEnd::Whole; 20]);

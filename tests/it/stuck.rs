@@ -1,4 +1,4 @@
-//! The executable when the system gives it too little: few descriptors, a log that nobody reads, a full disk.
+//! The executable without sufficient resources: few file descriptors, a log that is not read, a full disk.
 
 use std::fs;
 use std::io::Read as _;
@@ -19,18 +19,18 @@ use crate::support::{
     Client, OK, PATIENCE, Registry, TestRequest, certs, config, eventually, pause,
 };
 
-/// Longer than any answer may take here.
+/// The upper bound for the time until a response.
 const STALL: Duration = Duration::from_secs(5);
 
-/// A gate whose own log is a file and whose standard output is the test's.
-struct Gate {
+/// A process of the proxy that writes its log to a file. Its standard output is a pipe to the test.
+struct ProxyProcess {
     child: Child,
     address: SocketAddr,
     dir: TempDir,
 }
 
-impl Gate {
-    /// `log` are keys of `[log]`, `descriptors` how many it may have open.
+impl ProxyProcess {
+    /// Starts the proxy. `log` has additional keys of `[log]`; `descriptors` is the limit of open file descriptors.
     fn start(registry: &Registry, log: &str, descriptors: Option<usize>) -> Self {
         let dir = directory();
         let path = dir.path().display().to_string();
@@ -57,14 +57,14 @@ impl Gate {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let mut gate = Self {
+        let mut proxy = Self {
             child,
             address: SocketAddr::from(([0, 0, 0, 0], 0)),
             dir,
         };
-        let line = gate.line("listening on https://");
-        gate.address = line.rsplit_once("https://").unwrap().1.parse().unwrap();
-        gate
+        let line = proxy.wait_for_line("listening on https://");
+        proxy.address = line.rsplit_once("https://").unwrap().1.parse().unwrap();
+        proxy
     }
 
     fn log(&self) -> String {
@@ -75,8 +75,8 @@ impl Gate {
         self.dir.path().join(name)
     }
 
-    /// Waits for a line of the gate's own log that holds these words.
-    fn line(&mut self, words: &str) -> String {
+    /// Waits until the log has a line that contains `words`, and returns the line.
+    fn wait_for_line(&mut self, words: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
             let log = self.log();
@@ -100,12 +100,12 @@ impl Gate {
         )
     }
 
-    /// A client at an address of its own: one address alone gets no more connections than remain free.
+    /// Connects from an address of its own for each `number`: one address may not have more connections than remain free.
     fn client_from(&self, number: usize) -> Client {
         let source = Ipv4Addr::new(127, 0, 1, u8::try_from(number).unwrap());
         let name = "localhost".try_into().unwrap();
         let tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
-        Client::of(tls, connect_tcp_from(source, self.address)).expect("a TLS connection")
+        Client::of(tls, connect_tcp_from(source, self.address)).expect("the TLS handshake succeeds")
     }
 
     fn try_login(&self) -> Option<u16> {
@@ -117,7 +117,7 @@ impl Gate {
         Some(client.try_read_response("GET").ok()?.status)
     }
 
-    /// Time on a processor so far, in ticks of ten milliseconds.
+    /// The processor time so far, in ticks of ten milliseconds.
     fn ticks(&self) -> u64 {
         let text = fs::read_to_string(format!("/proc/{}/stat", self.child.id())).unwrap();
         let fields: Vec<_> = text
@@ -136,9 +136,9 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for ProxyProcess {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
@@ -148,56 +148,62 @@ impl Drop for Gate {
 }
 
 #[test]
-fn with_128_descriptors_it_starts_pauses_when_they_are_gone_and_recovers() {
+fn with_128_descriptors_the_proxy_starts_pauses_accepting_and_recovers() {
     let (release, held) = channel::<()>();
     let held = Mutex::new(held);
     let registry = Registry::start(move |exchange| {
         let _ = held.lock().unwrap().recv_timeout(PATIENCE);
         exchange.send(OK);
     });
-    let mut gate = Gate::start(&registry, "access = false", Some(128));
-    // Each takes two: its own, and one to the registry, as long as there are any.
+    let mut proxy = ProxyProcess::start(&registry, "access = false", Some(128));
+    // Each client uses two descriptors while descriptors are available: one for its connection and one for the connection to the
+    // registry.
     let mut clients = Vec::new();
     let until = Instant::now() + PATIENCE;
-    while gate.descriptors() < 128 {
-        assert!(Instant::now() < until, "{} descriptors", gate.descriptors());
-        let mut client = gate.client_from(clients.len() + 1);
+    while proxy.descriptors() < 128 {
+        assert!(
+            Instant::now() < until,
+            "{} descriptors",
+            proxy.descriptors()
+        );
+        let mut client = proxy.client_from(clients.len() + 1);
         client.send(TestRequest::alice("GET", "/v2/").head());
         clients.push(client);
         let settled = Instant::now() + Duration::from_millis(20);
-        while Instant::now() < settled && gate.descriptors() < 128 {
+        while Instant::now() < settled && proxy.descriptors() < 128 {
             std::thread::yield_now();
         }
     }
     let waiting: Vec<_> = (0..20)
-        .map(|_| TcpStream::connect(gate.address).unwrap())
+        .map(|_| TcpStream::connect(proxy.address).unwrap())
         .collect();
-    gate.line("cannot accept connections");
-    let before = gate.ticks();
+    proxy.wait_for_line("cannot accept connections");
+    let before = proxy.ticks();
     pause(Duration::from_secs(1));
-    let spent = gate.ticks() - before;
-    assert!(spent < 20, "{spent} of 100 ticks for nothing");
-    let said = gate.log().matches("cannot accept connections").count();
-    assert!(said <= 2, "said {said} times");
+    let spent = proxy.ticks() - before;
+    assert!(spent < 20, "{spent} of 100 ticks spent without accepting");
+    let count = proxy.log().matches("cannot accept connections").count();
+    assert!(count <= 2, "logged {count} times");
     drop((clients, waiting, release));
     let until = Instant::now() + PATIENCE;
-    while gate.try_login() != Some(200) {
-        assert!(Instant::now() < until, "it does not recover");
+    while proxy.try_login() != Some(200) {
+        assert!(Instant::now() < until, "the proxy does not recover");
     }
-    gate.line("connections are accepted again");
+    proxy.wait_for_line("connections are accepted again");
 }
 
 #[test]
-fn without_a_descriptor_for_the_upstream_the_gate_is_busy_and_the_registry_is_not_blamed() {
+fn without_a_descriptor_for_the_upstream_the_status_is_503() {
     let (release, held) = channel::<()>();
     let held = Mutex::new(held);
     let registry = Registry::start(move |exchange| {
         let _ = held.lock().unwrap().recv_timeout(PATIENCE);
         exchange.send(OK);
     });
-    let gate = Gate::start(&registry, "access = false", Some(128));
-    // Idle connections first, so that the last descriptors go to requests: connections are at most half of all.
-    let mut clients: Vec<_> = (1..64).map(|number| gate.client_from(number)).collect();
+    let proxy = ProxyProcess::start(&registry, "access = false", Some(128));
+    // The idle connections are opened first, so that requests use up the remaining descriptors. Client connections use at most
+    // half of all descriptors.
+    let mut clients: Vec<_> = (1..64).map(|number| proxy.client_from(number)).collect();
     let mut busy = None;
     for client in &mut clients {
         client
@@ -205,20 +211,20 @@ fn without_a_descriptor_for_the_upstream_the_gate_is_busy_and_the_registry_is_no
             .set_read_timeout(Some(Duration::from_millis(50)))
             .unwrap();
         client.send(TestRequest::alice("GET", "/v2/").head());
-        if let Ok(answer) = client.try_read_response("GET") {
-            busy = Some(answer);
+        if let Ok(response) = client.try_read_response("GET") {
+            busy = Some(response);
             break;
         }
     }
-    let busy = busy.expect("more requests than descriptors");
+    let busy = busy.expect("there are more requests than descriptors");
     busy.assert_rejection(503, "UNAVAILABLE");
     assert!(busy.has_header("retry-after"));
     drop((clients, release));
 }
 
-/// Asks `count` times over one connection, each with a line of some 15 KiB; the longest wait.
-fn ask_many(gate: &Gate, count: usize) -> Duration {
-    let mut client = gate.client();
+/// Sends `count` requests with targets of about 15 KB over one connection, and returns the longest time until a response.
+fn send_requests(proxy: &ProxyProcess, count: usize) -> Duration {
+    let mut client = proxy.client();
     let request = TestRequest::new("GET", &format!("/v2/{}", "x".repeat(15_000)));
     let mut longest = Duration::ZERO;
     for _ in 0..count {
@@ -230,76 +236,75 @@ fn ask_many(gate: &Gate, count: usize) -> Duration {
 }
 
 #[test]
-fn a_standard_output_that_nobody_reads_stalls_nobody_and_what_is_lost_is_said() {
+fn an_unread_standard_output_blocks_no_request_and_lost_lines_are_counted() {
     let registry = Registry::accepting_all();
-    let mut gate = Gate::start(&registry, "", None);
+    let mut proxy = ProxyProcess::start(&registry, "", None);
     let count = 1500;
-    let longest = ask_many(&gate, count);
+    let longest = send_requests(&proxy, count);
     assert!(longest < STALL, "{longest:?}");
-    println!("the longest wait of {count}: {longest:?}");
-    let mut output = gate.child.stdout.take().unwrap();
-    let (tell, told) = channel();
+    println!("the longest time of {count} requests: {longest:?}");
+    let mut output = proxy.child.stdout.take().unwrap();
+    let (sender, receiver) = channel();
     std::thread::spawn(move || {
-        let (mut said, mut space) = (String::new(), vec![0; 1 << 16]);
+        let (mut text, mut space) = (String::new(), vec![0; 1 << 16]);
         while let Ok(read @ 1..) = output.read(&mut space) {
-            said.push_str(std::str::from_utf8(&space[..read]).unwrap());
-            if said.ends_with('\n') {
-                let _ = tell.send(said.clone());
+            text.push_str(std::str::from_utf8(&space[..read]).unwrap());
+            if text.ends_with('\n') {
+                let _ = sender.send(text.clone());
             }
         }
     });
-    // A later line finds that the log can be written again, and is preceded by what was lost.
+    // Before the first line that can be written again, the proxy writes the number of lost lines.
     let until = Instant::now() + PATIENCE;
-    let (mut asked, mut said) = (count, String::new());
+    let (mut requests, mut log) = (count, String::new());
     loop {
-        let lost = said
+        let lost = log
             .lines()
             .filter_map(|line| line.split_once(" log lines were lost lost="));
         let lost: usize = lost.map(|(_, lost)| lost.parse::<usize>().unwrap()).sum();
-        let written = said
+        let written = log
             .lines()
             .filter(|line| line.contains("status=401"))
             .count();
-        if lost > 0 && written + lost == asked {
+        if lost > 0 && written + lost == requests {
             println!("{written} written, {lost} lost");
             break;
         }
         assert!(
             Instant::now() < until,
-            "{written} written, {lost} lost of {asked}"
+            "{written} written, {lost} lost of {requests}"
         );
         if lost == 0 {
-            let more = ask_many(&gate, 1);
-            asked += 1;
+            let more = send_requests(&proxy, 1);
+            requests += 1;
             assert!(more < STALL, "{more:?}");
         }
-        if let Ok(more) = told.recv_timeout(Duration::from_millis(100)) {
-            said = more;
+        if let Ok(text) = receiver.recv_timeout(Duration::from_millis(100)) {
+            log = text;
         }
     }
     assert!(
-        said.lines()
+        log.lines()
             .all(|line| line.contains(" INFO access ")
                 || line.contains(" WARN log lines were lost ")),
-        "a torn line"
+        "a line is incomplete"
     );
 }
 
 #[test]
-fn a_full_disk_and_a_closed_output_stall_nobody() {
+fn a_full_disk_and_a_closed_standard_output_block_no_request() {
     let registry = Registry::accepting_all();
     for access in ["access_file = \"/dev/full\"", ""] {
-        let mut gate = Gate::start(&registry, access, None);
-        // Nobody can read what is said there from now on.
-        drop(gate.child.stdout.take());
-        let longest = ask_many(&gate, 300);
+        let mut proxy = ProxyProcess::start(&registry, access, None);
+        // From now on, writing to standard output fails with EPIPE.
+        drop(proxy.child.stdout.take());
+        let longest = send_requests(&proxy, 300);
         assert!(longest < STALL, "{access:?}: {longest:?}");
-        assert_eq!(gate.try_login(), Some(200));
-        // And it ends in time.
-        let pid = rustix::process::Pid::from_raw(i32::try_from(gate.child.id()).unwrap()).unwrap();
+        assert_eq!(proxy.try_login(), Some(200));
+        let pid = rustix::process::Pid::from_raw(i32::try_from(proxy.child.id()).unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
-        eventually("it does not end", || {
-            gate.child.try_wait().unwrap().is_some()
+        eventually("the proxy ends", || {
+            proxy.child.try_wait().unwrap().is_some()
         });
     }
 }

@@ -1,5 +1,5 @@
-//! The executable under a service manager: what it says and when, sockets that were there before it, its watchdog, the
-//! reload that waits for a verdict, and the upgrade that loses nothing.
+//! The executable under a service manager: messages to `NOTIFY_SOCKET`, socket activation, the watchdog, `tidegate reload`,
+//! upgrades with SIGUSR2, and credentials.
 
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -21,7 +21,7 @@ use crate::support::proxy::write_private;
 use crate::support::request::chunk;
 use crate::support::{Client, PATIENCE, Registry, TestRequest, certs, config, pause};
 
-/// The manager's end of `NOTIFY_SOCKET`.
+/// The service manager's end of `NOTIFY_SOCKET`.
 pub(crate) struct Manager {
     socket: UnixDatagram,
     place: std::path::PathBuf,
@@ -35,24 +35,24 @@ impl Manager {
         Self { socket, place }
     }
 
-    /// The next message but those of the watchdog.
-    pub(crate) fn told(&self) -> String {
+    /// Waits for the next message that is not a watchdog message.
+    pub(crate) fn next_message(&self) -> String {
         loop {
-            let message = self.next().expect("a message in time");
+            let message = self.receive().expect("a message arrives in time");
             if message != "WATCHDOG=1\n" {
                 return message;
             }
         }
     }
 
-    fn next(&self) -> Option<String> {
+    fn receive(&self) -> Option<String> {
         let mut bytes = [0; 4096];
         let length = self.socket.recv(&mut bytes).ok()?;
         Some(text(&bytes[..length]))
     }
 }
 
-fn usual(registry: &Registry) -> (TempDir, String) {
+fn default_config(registry: &Registry) -> (TempDir, String) {
     configured(config("", "").upstream(&registry.url()))
 }
 
@@ -63,31 +63,31 @@ pub(crate) fn serve(file: &str, manager: &Manager) -> Command {
 }
 
 #[test]
-fn the_manager_is_told_of_each_turn() {
+fn the_service_manager_is_notified_of_start_reload_and_stop() {
     let registry = Registry::accepting_all();
-    let (dir, file) = usual(&registry);
+    let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
-    let mut gate = Gate::spawn(&mut serve(&file, &manager));
-    let ready = manager.told();
-    let serving = format!("STATUS=serving on https://{}", gate.address);
+    let mut proxy = Gate::spawn(&mut serve(&file, &manager));
+    let ready = manager.next_message();
+    let serving = format!("STATUS=serving on https://{}", proxy.address);
     assert!(
         ready.starts_with("READY=1\n") && ready.contains(&serving),
         "{ready}"
     );
-    assert_eq!(gate.login("alice:pw"), 200);
+    assert_eq!(proxy.login("alice:pw"), 200);
 
-    gate.signal(Signal::HUP);
-    let reloading = manager.told();
+    proxy.signal(Signal::HUP);
+    let reloading = manager.next_message();
     assert!(
         reloading.starts_with("RELOADING=1\nMONOTONIC_USEC="),
         "{reloading}"
     );
-    assert_eq!(manager.told(), ready);
+    assert_eq!(manager.next_message(), ready);
 
     std::fs::write(&file, "nonsense").unwrap();
-    gate.signal(Signal::HUP);
-    assert!(manager.told().starts_with("RELOADING=1\n"));
-    let failed = manager.told();
+    proxy.signal(Signal::HUP);
+    assert!(manager.next_message().starts_with("RELOADING=1\n"));
+    let failed = manager.next_message();
     for words in [
         "READY=1\n",
         &serving,
@@ -98,59 +98,64 @@ fn the_manager_is_told_of_each_turn() {
     }
     assert_eq!(failed.lines().count(), 2, "{failed}");
 
-    gate.signal(Signal::TERM);
-    assert!(manager.told().starts_with("STOPPING=1\nSTATUS=draining"));
-    assert_eq!(gate.end(), Some(0));
+    proxy.signal(Signal::TERM);
+    assert!(
+        manager
+            .next_message()
+            .starts_with("STOPPING=1\nSTATUS=draining")
+    );
+    assert_eq!(proxy.end(), Some(0));
 }
 
 #[test]
-fn nothing_is_said_before_the_configuration_is_good() {
+fn a_rejected_configuration_sends_no_notification() {
     let (dir, file) = configured("nonsense");
     let manager = Manager::new(dir.path());
     let output = serve(&file, &manager).output().unwrap();
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     manager.socket.set_nonblocking(true).unwrap();
-    assert_eq!(manager.next(), None);
+    assert_eq!(manager.receive(), None);
 }
 
 #[test]
-fn the_watchdog_is_fed_while_the_workers_run() {
+fn watchdog_messages_are_sent_while_the_workers_run() {
     let registry = Registry::accepting_all();
-    let (dir, file) = usual(&registry);
+    let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
     let mut serve = serve(&file, &manager);
-    let gate = Gate::spawn(serve.env("WATCHDOG_USEC", "200000"));
-    assert!(manager.told().starts_with("READY=1"));
+    let proxy = Gate::spawn(serve.env("WATCHDOG_USEC", "200000"));
+    assert!(manager.next_message().starts_with("READY=1"));
     for _ in 0..4 {
         let since = Instant::now();
-        assert_eq!(manager.next().as_deref(), Some("WATCHDOG=1\n"));
+        assert_eq!(manager.receive().as_deref(), Some("WATCHDOG=1\n"));
         assert!(
             since.elapsed() < Duration::from_secs(2),
             "{:?}",
             since.elapsed()
         );
     }
-    // Of another process: none of ours.
-    drop(gate);
-    let gate = Gate::spawn(serve.env("WATCHDOG_PID", "1"));
-    while manager.told().starts_with("WATCHDOG") {}
-    gate.signal(Signal::TERM);
-    assert!(manager.told().starts_with("STOPPING=1"));
+    // WATCHDOG_PID names another process, so that the proxy sends no watchdog messages.
+    drop(proxy);
+    let proxy = Gate::spawn(serve.env("WATCHDOG_PID", "1"));
+    while manager.next_message().starts_with("WATCHDOG") {}
+    proxy.signal(Signal::TERM);
+    assert!(manager.next_message().starts_with("STOPPING=1"));
 }
 
-/// A command, and the sockets until it is started.
+/// A command with the sockets that it inherits, which stay open until it is started.
 struct Activated {
     command: Command,
     _sockets: Vec<OwnedFd>,
 }
 
-/// Starts the executable as systemd does: descriptors from 3 on, and the process's own number in the environment.
+/// A command that starts the executable with socket activation as systemd does (sd_listen_fds(3)): the sockets are the
+/// descriptors from 3 on, and `LISTEN_PID` is the process id of the executable.
 fn activated(file: &str, sockets: &[&TcpListener], names: &str) -> Activated {
     let executable = env!("CARGO_BIN_EXE_tidegate");
     let mut moves = String::new();
     let mut high = Vec::new();
     for (index, socket) in sockets.iter().enumerate() {
-        // Out of the way of those that are to be taken, and left open for the shell.
+        // The duplicate has a number above those of the inherited sockets, and stays open in the shell.
         let descriptor = fcntl_dupfd_cloexec(socket, 100).unwrap();
         fcntl_setfd(&descriptor, FdFlags::empty()).unwrap();
         let (from, to) = (descriptor.as_raw_fd(), index + 3);
@@ -175,22 +180,22 @@ fn activated(file: &str, sockets: &[&TcpListener], names: &str) -> Activated {
     }
 }
 
-fn named(registry: &Registry, listen: &str) -> (TempDir, String) {
+fn config_with_listen(registry: &Registry, listen: &str) -> (TempDir, String) {
     let text = config("", "").upstream(&registry.url());
     configured(text.lines("https", listen))
 }
 
 #[test]
-fn sockets_of_systemd_are_taken_by_name() {
+fn sockets_from_systemd_are_assigned_by_name() {
     let registry = Registry::accepting_all();
     let listen = "https = [\"systemd:https\"]\nhttp = [\"systemd:plain\"]";
-    let (_dir, file) = named(&registry, listen);
+    let (_dir, file) = config_with_listen(&registry, listen);
     let sockets: Vec<_> = (0..3)
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
     let all: Vec<_> = sockets.iter().collect();
-    let gate = Gate::spawn(&mut activated(&file, &all, "https:plain:https").command);
-    let plain = gate.line("listening on http://");
+    let proxy = Gate::spawn(&mut activated(&file, &all, "https:plain:https").command);
+    let plain = proxy.line("listening on http://");
     let address = |index: usize| sockets[index].local_addr().unwrap();
     assert!(plain.contains(&address(1).to_string()), "{plain}");
     for index in [0, 2] {
@@ -209,44 +214,45 @@ fn sockets_of_systemd_are_taken_by_name() {
 }
 
 #[test]
-fn a_socket_that_was_not_passed_is_told_with_those_that_were() {
+fn a_socket_that_systemd_did_not_pass_is_an_error() {
     let registry = Registry::accepting_all();
-    let (_dir, file) = named(&registry, "https = [\"systemd:htps\"]");
+    let (_dir, file) = config_with_listen(&registry, "https = [\"systemd:htps\"]");
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let output = activated(&file, &[&socket], "https")
         .command
         .output()
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = text(&output.stderr);
-    for words in [
+    let stderr = text(&output.stderr);
+    for message in [
         "systemd:htps",
         "passed were systemd:https",
         "FileDescriptorName=",
     ] {
-        assert!(said.contains(words), "{words} in {said}");
+        assert!(stderr.contains(message), "{message} in {stderr}");
     }
 }
 
 #[test]
-fn a_restart_behind_an_inherited_socket_refuses_nobody() {
+fn a_restart_with_an_inherited_socket_refuses_no_connection() {
     let registry = Registry::accepting_all();
-    let (_dir, file) = named(&registry, "https = [\"systemd:https\"]");
+    let (_dir, file) = config_with_listen(&registry, "https = [\"systemd:https\"]");
     let socket = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap();
     let load = Load::begin(address, 2);
     for _ in 0..5 {
-        let mut gate = Gate::spawn(&mut activated(&file, &[&socket], "https").command);
-        load.more(20);
-        gate.signal(Signal::TERM);
-        assert_eq!(gate.end(), Some(0));
+        let mut proxy = Gate::spawn(&mut activated(&file, &[&socket], "https").command);
+        load.wait_for_more(20);
+        proxy.signal(Signal::TERM);
+        assert_eq!(proxy.end(), Some(0));
     }
     let _last = Gate::spawn(&mut activated(&file, &[&socket], "https").command);
-    load.more(20);
+    load.wait_for_more(20);
     load.end();
 }
 
-/// A process that was started by another one: it must not outlive the test, nor hold its pipes.
+/// A process that the proxy started during an upgrade. It is killed when this value is dropped, so that it does not outlive the
+/// test and does not keep the pipes of the test open.
 pub(crate) struct Successor(Pid);
 
 impl Successor {
@@ -263,12 +269,12 @@ impl Successor {
 
 impl Drop for Successor {
     fn drop(&mut self) {
-        // It may have ended.
+        // The process may have ended already.
         let _ = kill_process(self.0, Signal::KILL);
     }
 }
 
-/// Clients that each open a connection, ask once, and begin again.
+/// Clients that each repeatedly open a connection, send one request and close the connection.
 struct Load {
     stop: Arc<AtomicBool>,
     done: Arc<AtomicUsize>,
@@ -281,7 +287,7 @@ impl Load {
             Arc::new(AtomicBool::new(false)),
             Arc::new(AtomicUsize::new(0)),
         );
-        let ask = {
+        let send_requests = {
             let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
             move || {
                 while !stop.load(Ordering::Relaxed) {
@@ -295,7 +301,9 @@ impl Load {
                 }
             }
         };
-        let threads = (0..clients).map(|_| thread::spawn(ask.clone())).collect();
+        let threads = (0..clients)
+            .map(|_| thread::spawn(send_requests.clone()))
+            .collect();
         Self {
             stop,
             done,
@@ -303,12 +311,12 @@ impl Load {
         }
     }
 
-    /// Waits for this many more answers.
-    fn more(&self, answers: usize) {
-        let goal = self.done.load(Ordering::Relaxed) + answers;
+    /// Waits until the clients have got `responses` more responses.
+    fn wait_for_more(&self, responses: usize) {
+        let goal = self.done.load(Ordering::Relaxed) + responses;
         let until = Instant::now() + PATIENCE;
         while self.done.load(Ordering::Relaxed) < goal {
-            assert!(Instant::now() < until, "no answers in time");
+            assert!(Instant::now() < until, "no responses in time");
             assert!(self.threads.iter().all(|thread| !thread.is_finished()));
             pause(Duration::from_millis(2));
         }
@@ -317,32 +325,32 @@ impl Load {
     fn end(self) -> usize {
         self.stop.store(true, Ordering::Relaxed);
         for thread in self.threads {
-            thread.join().expect("a client without a failure");
+            thread.join().expect("no client fails");
         }
         self.done.load(Ordering::Relaxed)
     }
 }
 
 #[test]
-fn reload_waits_for_the_verdict() {
+fn reload_reports_whether_the_process_has_reloaded() {
     let registry = Registry::accepting_all();
-    let (dir, file) = usual(&registry);
-    let nobody = run(&["reload", "-c", &file]);
-    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
+    let (dir, file) = default_config(&registry);
+    let not_running = run(&["reload", "-c", &file]);
+    assert_eq!(not_running.status.code(), Some(1), "{not_running:?}");
     assert!(
-        text(&nobody.stderr).contains("no process serves with"),
-        "{nobody:?}"
+        text(&not_running.stderr).contains("no process serves with"),
+        "{not_running:?}"
     );
 
-    let gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
-    let process = gate.child.id().to_string();
+    let proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let process = proxy.child.id().to_string();
     for _ in 0..5 {
-        let done = run(&["reload", "-c", &file]);
-        assert_eq!(done.status.code(), Some(0), "{done:?}");
-        assert!(text(&done.stdout).contains(&process), "{done:?}");
-        gate.line("reloaded");
+        let reloaded = run(&["reload", "-c", &file]);
+        assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
+        assert!(text(&reloaded.stdout).contains(&process), "{reloaded:?}");
+        proxy.line("reloaded");
     }
-    // Good in itself, and an address that another process holds: only the gate can find out.
+    // The configuration is valid, but another process listens on the address. Only the running process detects this error.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let good = std::fs::read_to_string(&file).unwrap();
@@ -363,35 +371,35 @@ fn reload_waits_for_the_verdict() {
         text(&refused.stderr).contains("proxy.toml:1"),
         "{refused:?}"
     );
-    assert_eq!(gate.login("alice:pw"), 200);
+    assert_eq!(proxy.login("alice:pw"), 200);
     drop(dir);
 }
 
 #[test]
-fn a_second_gate_with_the_same_configuration_is_refused() {
+fn a_second_process_with_the_same_configuration_does_not_start() {
     let registry = Registry::accepting_all();
-    let (_dir, file) = usual(&registry);
-    let gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let (_dir, file) = default_config(&registry);
+    let proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let second = run(&["serve", "-c", &file]);
     assert_eq!(second.status.code(), Some(1), "{second:?}");
-    let said = text(&second.stderr);
+    let stderr = text(&second.stderr);
     assert!(
-        said.contains(&format!("process {} serves", gate.child.id())),
-        "{said}"
+        stderr.contains(&format!("process {} serves", proxy.child.id())),
+        "{stderr}"
     );
-    drop(gate);
+    drop(proxy);
     Gate::spawn(&mut command(&["serve", "-c", &file]));
 }
 
 #[test]
-fn an_upgrade_loses_nothing() {
+fn an_upgrade_loses_no_request() {
     let registry = Registry::accepting_all();
-    let (dir, file) = usual(&registry);
+    let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
-    let mut gate = Gate::spawn(&mut serve(&file, &manager));
-    assert!(manager.told().starts_with("READY=1"));
-    let load = Load::begin(gate.address, 2);
-    let mut upload = gate.client();
+    let mut proxy = Gate::spawn(&mut serve(&file, &manager));
+    assert!(manager.next_message().starts_with("READY=1"));
+    let load = Load::begin(proxy.address, 2);
+    let mut upload = proxy.client();
     upload.send(
         TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
             .chunked()
@@ -402,40 +410,40 @@ fn an_upgrade_loses_nothing() {
 
     let mut processes: Vec<Successor> = Vec::new();
     for round in 0..5 {
-        load.more(10);
+        load.wait_for_more(10);
         match processes.last() {
-            None => gate.signal(Signal::USR2),
+            None => proxy.signal(Signal::USR2),
             Some(last) => last.signal(Signal::USR2),
         }
-        let successor = Successor::of(&manager.told());
+        let successor = Successor::of(&manager.next_message());
         let number = successor.0.as_raw_nonzero().to_string();
         processes.push(successor);
-        let ready = manager.told();
+        let ready = manager.next_message();
         assert!(ready.starts_with("READY=1\n"), "round {round}: {ready}");
-        assert!(ready.contains(&gate.address.to_string()), "{ready}");
-        // It is found by the same file.
+        assert!(ready.contains(&proxy.address.to_string()), "{ready}");
+        // `tidegate reload` finds the successor by the same configuration file.
         let reloaded = run(&["reload", "-c", &file]);
         assert!(text(&reloaded.stdout).contains(&number), "{reloaded:?}");
-        assert!(manager.told().starts_with("RELOADING=1"));
-        assert!(manager.told().starts_with("READY=1"));
+        assert!(manager.next_message().starts_with("RELOADING=1"));
+        assert!(manager.next_message().starts_with("READY=1"));
     }
-    load.more(10);
+    load.wait_for_more(10);
     load.end();
-    // The first process has waited for it.
+    // The first process has waited for the upload.
     upload.send(chunk(b" last"));
     upload.send("0\r\n\r\n");
     assert_eq!(upload.read_response("PATCH").status, 200);
     assert_eq!(upload.read_to_end(), (Vec::new(), StreamEnd::Clean));
-    assert_eq!(gate.end(), Some(0), "and then ended");
+    assert_eq!(proxy.end(), Some(0), "the first process then ends");
     processes[4].signal(Signal::TERM);
     assert!(
-        manager.told().starts_with("STOPPING=1"),
-        "only the last one says so"
+        manager.next_message().starts_with("STOPPING=1"),
+        "only the last process sends STOPPING"
     );
 }
 
 #[test]
-fn an_upgrade_hands_the_socket_behind_a_proxy_on() {
+fn an_upgrade_passes_on_the_unix_socket_of_behind_proxy() {
     let registry = Registry::accepting_all();
     let dir = crate::support::proxy::directory();
     let path = dir.path().join("http.sock");
@@ -443,10 +451,10 @@ fn an_upgrade_hands_the_socket_behind_a_proxy_on() {
         "https = [\"127.0.0.1:0\"]\nbehind_proxy = [\"unix:{}\"]",
         path.display()
     );
-    let (folder, file) = named(&registry, &listen);
+    let (folder, file) = config_with_listen(&registry, &listen);
     let manager = Manager::new(folder.path());
-    let mut gate = Gate::spawn(&mut serve(&file, &manager));
-    assert!(manager.told().starts_with("READY=1"));
+    let mut proxy = Gate::spawn(&mut serve(&file, &manager));
+    assert!(manager.next_message().starts_with("READY=1"));
     let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
     let request = TestRequest::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
     let status = || {
@@ -455,39 +463,39 @@ fn an_upgrade_hands_the_socket_behind_a_proxy_on() {
     };
     let first = inode();
     assert_eq!(status(), 200);
-    gate.signal(Signal::USR2);
-    let successor = Successor::of(&manager.told());
-    assert!(manager.told().starts_with("READY=1"));
+    proxy.signal(Signal::USR2);
+    let successor = Successor::of(&manager.next_message());
+    assert!(manager.next_message().starts_with("READY=1"));
     for _ in 0..50 {
         assert_eq!(status(), 200);
     }
-    assert_eq!(gate.end(), Some(0));
+    assert_eq!(proxy.end(), Some(0));
     assert_eq!((status(), inode()), (200, first));
     successor.signal(Signal::TERM);
-    assert!(manager.told().starts_with("STOPPING=1"));
+    assert!(manager.next_message().starts_with("STOPPING=1"));
     crate::support::eventually("the file is removed", || !path.exists());
 }
 
 #[test]
-fn an_upgrade_hands_the_admin_listener_on() {
+fn an_upgrade_passes_on_the_admin_listener() {
     let registry = Registry::accepting_all();
     let dir = crate::support::proxy::directory();
     let path = dir.path().join("admin.sock");
     for place in ["127.0.0.1:0", &format!("unix:{}", path.display())] {
         let listen = format!("https = [\"127.0.0.1:0\"]\nadmin = \"{place}\"");
-        let (folder, file) = named(&registry, &listen);
+        let (folder, file) = config_with_listen(&registry, &listen);
         let manager = Manager::new(folder.path());
-        let mut gate = Gate::spawn(&mut serve(&file, &manager));
-        let line = gate.line("(admin)");
+        let mut proxy = Gate::spawn(&mut serve(&file, &manager));
+        let line = proxy.line("(admin)");
         let metrics = || {
-            let answer = match line.split_once("http://") {
+            let response = match line.split_once("http://") {
                 Some((_, rest)) => {
                     let (address, _) = rest.split_once(' ').unwrap();
                     crate::admin::get(address.parse().unwrap(), "/metrics")
                 }
                 None => crate::admin::get_unix(&path, "/metrics"),
             };
-            answer.text()
+            response.text()
         };
         let ready = || {
             let text = metrics();
@@ -496,55 +504,55 @@ fn an_upgrade_hands_the_admin_listener_on() {
             let started = lines.find_map(|line| line.strip_prefix("process_start_time_seconds "));
             started.unwrap().to_owned()
         };
-        assert!(manager.told().starts_with("READY=1"));
+        assert!(manager.next_message().starts_with("READY=1"));
         crate::support::eventually("the registry is checked", || {
             metrics().contains("\ntidegate_ready 1\n")
         });
-        // From here on it is always ready, whichever process is asked.
+        // From here on, every response reports that the process is ready, whichever process sends it.
         let first = ready();
-        gate.signal(Signal::USR2);
-        let successor = Successor::of(&manager.told());
-        assert!(manager.told().starts_with("READY=1"));
+        proxy.signal(Signal::USR2);
+        let successor = Successor::of(&manager.next_message());
+        assert!(manager.next_message().starts_with("READY=1"));
         let until = Instant::now() + PATIENCE;
         while ready() == first {
-            assert!(Instant::now() < until, "the successor is never asked");
+            assert!(Instant::now() < until, "the successor gets no request");
         }
-        assert_eq!(gate.end(), Some(0));
+        assert_eq!(proxy.end(), Some(0));
         assert_ne!(ready(), first);
         successor.signal(Signal::TERM);
-        assert!(manager.told().starts_with("STOPPING=1"));
+        assert!(manager.next_message().starts_with("STOPPING=1"));
     }
 }
 
 #[test]
 fn an_upgrade_that_fails_leaves_the_old_process_in_service() {
     let registry = Registry::accepting_all();
-    let (dir, file) = usual(&registry);
+    let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
-    let gate = Gate::spawn(&mut serve(&file, &manager));
-    assert!(manager.told().starts_with("READY=1"));
+    let proxy = Gate::spawn(&mut serve(&file, &manager));
+    assert!(manager.next_message().starts_with("READY=1"));
     let good = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, "nonsense").unwrap();
-    gate.signal(Signal::USR2);
-    let line = gate.line("not upgraded");
+    proxy.signal(Signal::USR2);
+    let line = proxy.line("not upgraded");
     assert!(line.contains("the configuration is rejected"), "{line}");
-    let status = manager.told();
+    let status = manager.next_message();
     assert!(status.contains("the last upgrade failed"), "{status}");
     assert!(!status.contains("MAINPID"), "{status}");
-    assert_eq!(gate.login("alice:pw"), 200);
-    // And the next one is not hindered by it.
+    assert_eq!(proxy.login("alice:pw"), 200);
+    // The next upgrade succeeds.
     std::fs::write(&file, good).unwrap();
-    gate.signal(Signal::USR2);
-    let successor = Successor::of(&manager.told());
-    assert!(manager.told().starts_with("READY=1"));
+    proxy.signal(Signal::USR2);
+    let successor = Successor::of(&manager.next_message());
+    assert!(manager.next_message().starts_with("READY=1"));
     successor.signal(Signal::TERM);
-    assert!(manager.told().starts_with("STOPPING=1"));
+    assert!(manager.next_message().starts_with("STOPPING=1"));
 }
 
 #[test]
-fn the_program_is_started_by_its_path_anew() {
+fn an_upgrade_starts_the_file_that_is_now_at_the_path() {
     let registry = Registry::accepting_all();
-    let (dir, file) = usual(&registry);
+    let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
     let link = dir.path().join("tidegate");
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_tidegate"), &link).unwrap();
@@ -556,18 +564,18 @@ fn the_program_is_started_by_its_path_anew() {
     command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    let gate = Gate::spawn(command.stdin(std::process::Stdio::null()));
-    assert!(manager.told().starts_with("READY=1"));
-    // What a package does: another file by the same name.
+    let proxy = Gate::spawn(command.stdin(std::process::Stdio::null()));
+    assert!(manager.next_message().starts_with("READY=1"));
+    // A package update replaces the file in the same way.
     let script = "#!/bin/sh\necho the new program >&2; exit 3\n";
     std::fs::remove_file(&link).unwrap();
     std::fs::write(&link, script).unwrap();
     let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&link, mode).unwrap();
-    gate.signal(Signal::USR2);
-    let line = gate.line("not upgraded");
+    proxy.signal(Signal::USR2);
+    let line = proxy.line("not upgraded");
     assert!(line.contains("exit status: 3"), "{line}");
-    assert_eq!(gate.login("alice:pw"), 200);
+    assert_eq!(proxy.login("alice:pw"), 200);
 }
 
 fn with_credential() -> (TempDir, String) {
@@ -579,7 +587,7 @@ fn with_credential() -> (TempDir, String) {
 }
 
 #[test]
-fn the_secret_of_tokens_may_be_a_credential() {
+fn the_token_secret_may_be_a_credential() {
     let (dir, file) = with_credential();
     let credentials = dir.path().join("credentials");
     let serve = |credentials: Option<&Path>| {
@@ -590,49 +598,53 @@ fn the_secret_of_tokens_may_be_a_credential() {
         }
         serve
     };
-    for (given, words) in [
+    for (directory, message) in [
         (None, "CREDENTIALS_DIRECTORY is not set"),
         (Some(credentials.as_path()), "credentials/tokens"),
     ] {
-        let output = serve(given).output().unwrap();
+        let output = serve(directory).output().unwrap();
         assert_eq!(output.status.code(), Some(78), "{output:?}");
-        let said = text(&output.stderr);
-        assert!(said.contains(words) && said.contains("tokens"), "{said}");
+        let stderr = text(&output.stderr);
+        assert!(
+            stderr.contains(message) && stderr.contains("tokens"),
+            "{stderr}"
+        );
     }
     write_private(
         &credentials.join("tokens"),
         "0123456789abcdef0123456789abcdef",
     );
-    let gate = Gate::spawn(&mut serve(Some(&credentials)));
+    let proxy = Gate::spawn(&mut serve(Some(&credentials)));
     let scope = "/v2/_token?service=localhost&scope=repository:a:pull";
-    let token = |gate: &Gate| {
-        let answer = gate.client().exchange(&TestRequest::alice("GET", scope));
-        let token: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-        token["token"].as_str().unwrap().to_owned()
+    let token = |proxy: &Gate| {
+        let response = proxy.client().exchange(&TestRequest::alice("GET", scope));
+        let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+        body["token"].as_str().unwrap().to_owned()
     };
-    let token = token(&gate);
-    drop(gate);
-    // Another process with the same credential takes it: 401 is for a token that is none.
-    let gate = Gate::spawn(&mut serve(Some(&credentials)));
-    let ask = |token: &str| {
-        let ask =
+    let token = token(&proxy);
+    drop(proxy);
+    // Another process with the same credential accepts the token: the status is 502 because there is no upstream. An invalid
+    // token gets 401.
+    let proxy = Gate::spawn(&mut serve(Some(&credentials)));
+    let status = |token: &str| {
+        let request =
             TestRequest::new("GET", "/v2/").header("authorization", format!("Bearer {token}"));
-        gate.client().exchange(&ask).status
+        proxy.client().exchange(&request).status
     };
-    assert_eq!((ask(&token), ask("a.b")), (502, 401));
+    assert_eq!((status(&token), status("a.b")), (502, 401));
 }
 
 #[test]
-fn a_check_outside_of_the_service_does_not_miss_its_credentials() {
+fn a_check_outside_the_service_does_not_require_its_credentials() {
     let (dir, file) = with_credential();
     for credentials in [None, Some(dir.path().join("credentials"))] {
         let mut check = command(&["check", "-c", &file]);
         check.env_remove("CREDENTIALS_DIRECTORY");
         check.envs(credentials.map(|dir| ("CREDENTIALS_DIRECTORY", dir)));
         let output = check.output().unwrap();
-        let said = text(&output.stdout);
+        let stdout = text(&output.stdout);
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        assert!(said.contains("tokens was not checked"), "{said}");
+        assert!(stdout.contains("tokens was not checked"), "{stdout}");
     }
     let secret = dir.path().join("credentials/tokens");
     write_private(&secret, "short");
@@ -644,7 +656,7 @@ fn a_check_outside_of_the_service_does_not_miss_its_credentials() {
 }
 
 #[test]
-fn what_is_live_is_no_credential() {
+fn live_files_may_not_be_credentials() {
     let usual = config("", "").upstream("http://127.0.0.1:1");
     let (dir, file) = configured(&usual);
     let credential = "credential:x";
@@ -660,9 +672,9 @@ fn what_is_live_is_no_credential() {
             .output()
             .unwrap();
         assert_eq!(output.status.code(), Some(78), "{output:?}");
-        let said = text(&output.stderr);
+        let stderr = text(&output.stderr);
         for word in [name, "copies a credential when the service starts"] {
-            assert!(said.contains(word), "{word} in {said}");
+            assert!(stderr.contains(word), "{word} in {stderr}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! Guessing is slowed: what a guesser meets, and that nobody else notices him.
+//! The guess limiter: a client network that guesses passwords is throttled, and other client networks are not affected.
 
 use std::fs;
 use std::net::Ipv4Addr;
@@ -11,16 +11,16 @@ use crate::support::{
     Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, eventually, exchange,
 };
 
-/// Other addresses of this machine; clients come from 127.0.0.1 unless a test says otherwise.
+/// Other addresses of this machine. Clients connect from 127.0.0.1 unless a test uses one of these.
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const FLOODER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 3);
 const VICTIM: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 4);
 
-fn with(registry: &Registry, throttle: &str) -> Proxy {
-    Proxy::start(registry, config(&throttled(throttle), ""))
+fn start(registry: &Registry, throttle: &str) -> Proxy {
+    Proxy::start(registry, config(&throttle_table(throttle), ""))
 }
 
-fn throttled(keys: &str) -> String {
+fn throttle_table(keys: &str) -> String {
     format!("[throttle]\n{keys}\n")
 }
 
@@ -28,11 +28,11 @@ fn login(credentials: &str) -> TestRequest {
     TestRequest::new("GET", "/v2/").basic_auth(credentials.as_bytes())
 }
 
-fn one(proxy: &Proxy, credentials: &str) -> TestResponse {
+fn log_in(proxy: &Proxy, credentials: &str) -> TestResponse {
     exchange(proxy, HttpVersion::Http1, &login(credentials))
 }
 
-/// Guesses at alice, each another one, all of them taken for what they are.
+/// Sends `count` different wrong passwords for alice, and asserts that each gets 401.
 #[track_caller]
 fn guess(proxy: &Proxy, http: HttpVersion, count: usize) {
     for number in 0..count {
@@ -42,19 +42,19 @@ fn guess(proxy: &Proxy, http: HttpVersion, count: usize) {
 }
 
 #[track_caller]
-fn assert_throttled(answer: &TestResponse, most: u32) {
-    answer.assert_rejection(429, "TOOMANYREQUESTS");
-    let after: u32 = answer.header("retry-after").parse().unwrap();
+fn assert_throttled(response: &TestResponse, most: u32) {
+    response.assert_rejection(429, "TOOMANYREQUESTS");
+    let after: u32 = response.header("retry-after").parse().unwrap();
     assert!((1..=most).contains(&after), "{after}");
 }
 
-/// A route in mode token, its endpoint at `/v2/_token`.
+/// A configuration in mode token, whose token endpoint is `/v2/_token`.
 fn token_config() -> TestConfig {
     config("[state]\ndir = \"{dir}/state\"\n", "").mode("token")
 }
 
 #[test]
-fn the_eleventh_different_guess_is_too_many() {
+fn the_eleventh_different_guess_gets_429() {
     for http in HttpVersion::BOTH {
         let registry = Registry::accepting_all();
         let proxy = Proxy::with_defaults(&registry);
@@ -62,15 +62,15 @@ fn the_eleventh_different_guess_is_too_many() {
         for credentials in ["alice:eleven", "nobody:eleven", "alice:pw"] {
             assert_throttled(&exchange(&proxy, http, &login(credentials)), 301);
         }
-        // Who has no credentials is asked for them as ever.
-        let bare = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
-        bare.assert_rejection(401, "UNAUTHORIZED");
+        // A request without credentials gets 401 as before.
+        let anonymous = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
+        anonymous.assert_rejection(401, "UNAUTHORIZED");
         assert!(registry.requests().is_empty());
     }
 }
 
 #[test]
-fn the_same_wrong_password_is_one_guess() {
+fn the_same_wrong_password_counts_as_one_guess() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
@@ -80,45 +80,45 @@ fn the_same_wrong_password_is_one_guess() {
     }
     block_on(async {
         let mut client = H2Client::connect(&proxy).await;
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for _ in 0..5 {
-            answers.push(client.start_request(&login("alice:other")).await.unwrap().0);
+            responses.push(client.start_request(&login("alice:other")).await.unwrap().0);
         }
-        for answer in answers {
-            let answer = collect(answer.await.unwrap()).await;
-            answer.assert_rejection(401, "UNAUTHORIZED");
+        for response in responses {
+            let response = collect(response.await.unwrap()).await;
+            response.assert_rejection(401, "UNAUTHORIZED");
         }
     });
-    // Two so far.
+    // The requests above count as two guesses.
     guess(&proxy, HttpVersion::Http1, 8);
-    assert_throttled(&one(&proxy, "alice:eleven"), 301);
-    one(&proxy, "alice:same").assert_rejection(401, "UNAUTHORIZED");
+    assert_throttled(&log_in(&proxy, "alice:eleven"), 301);
+    log_in(&proxy, "alice:same").assert_rejection(401, "UNAUTHORIZED");
 }
 
 #[test]
-fn who_is_remembered_goes_on_also_after_reloads() {
+fn a_cached_login_is_not_throttled_even_after_reloads() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "guesses = 3");
-    assert_eq!(one(&proxy, "alice:pw").status, 200);
+    let proxy = start(&registry, "guesses = 3");
+    assert_eq!(log_in(&proxy, "alice:pw").status, 200);
     guess(&proxy, HttpVersion::Http1, 3);
-    let throttle = throttled("guesses = 3");
+    let throttle = throttle_table("guesses = 3");
     let threads = format!("{throttle}[limits]\nhash_threads = 3\n");
     for top in [throttle, threads] {
-        assert_eq!(one(&proxy, "alice:pw").status, 200);
-        assert_throttled(&one(&proxy, "alice:four"), 301);
+        assert_eq!(log_in(&proxy, "alice:pw").status, 200);
+        assert_throttled(&log_in(&proxy, "alice:four"), 301);
         proxy.configure(&registry, config(&top, ""));
         proxy.reload().unwrap();
     }
-    assert_eq!(one(&proxy, "alice:pw").status, 200);
-    assert_throttled(&one(&proxy, "alice:four"), 301);
+    assert_eq!(log_in(&proxy, "alice:pw").status, 200);
+    assert_throttled(&log_in(&proxy, "alice:four"), 301);
 }
 
 #[test]
-fn another_address_is_not_concerned() {
+fn another_client_network_is_not_throttled() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "guesses = 3");
+    let proxy = start(&registry, "guesses = 3");
     guess(&proxy, HttpVersion::Http1, 3);
-    assert_throttled(&one(&proxy, "alice:pw"), 301);
+    assert_throttled(&log_in(&proxy, "alice:pw"), 301);
     let mut elsewhere = Client::connect_from(ELSEWHERE, &proxy);
     let wrong = elsewhere.exchange(&login("alice:four"));
     wrong.assert_rejection(401, "UNAUTHORIZED");
@@ -126,58 +126,58 @@ fn another_address_is_not_concerned() {
 }
 
 #[test]
-fn a_right_login_forgives_the_guesses_at_its_own_user() {
+fn a_successful_login_clears_the_guesses_for_its_user() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "guesses = 4");
-    one(&proxy, "bob:0").assert_rejection(401, "UNAUTHORIZED");
+    let proxy = start(&registry, "guesses = 4");
+    log_in(&proxy, "bob:0").assert_rejection(401, "UNAUTHORIZED");
     guess(&proxy, HttpVersion::Http1, 2);
-    assert_eq!(one(&proxy, "alice:pw").status, 200);
-    // The one at bob still counts: three more, not four.
+    assert_eq!(log_in(&proxy, "alice:pw").status, 200);
+    // The guess for bob still counts, so that three more guesses are allowed, not four.
     guess(&proxy, HttpVersion::Http1, 3);
-    assert_throttled(&one(&proxy, "alice:four"), 301);
+    assert_throttled(&log_in(&proxy, "alice:four"), 301);
 }
 
 #[test]
-fn a_guess_ceases_to_count() {
+fn a_guess_no_longer_counts_after_the_window() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "guesses = 2\nwindow = \"1s\"");
-    // On a slow machine more than two may fit.
+    let proxy = start(&registry, "guesses = 2\nwindow = \"1s\"");
+    // On a slow machine, guesses may expire meanwhile, so that more than two get 401.
     let mut refused = None;
     for number in 0..50 {
-        let answer = one(&proxy, &format!("alice:{number}"));
-        if answer.status != 401 {
-            assert_throttled(&answer, 2);
+        let response = log_in(&proxy, &format!("alice:{number}"));
+        if response.status != 401 {
+            assert_throttled(&response, 2);
             refused = Some(number);
             break;
         }
     }
-    assert!(refused.expect("a refusal") >= 2);
+    assert!(refused.expect("a guess is throttled") >= 2);
     eventually("the network may try again", || {
-        one(&proxy, "alice:pw").status == 200
+        log_in(&proxy, "alice:pw").status == 200
     });
 }
 
 #[test]
-fn none_is_no_limit_and_a_reload_changes_it() {
+fn zero_guesses_means_no_limit_and_a_reload_changes_the_limit() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "guesses = 0");
+    let proxy = start(&registry, "guesses = 0");
     guess(&proxy, HttpVersion::Http1, 30);
     let set = |throttle: &str| {
-        proxy.configure(&registry, config(&throttled(throttle), ""));
+        proxy.configure(&registry, config(&throttle_table(throttle), ""));
         proxy.reload().unwrap();
     };
     set("guesses = 3");
     guess(&proxy, HttpVersion::Http1, 3);
-    assert_throttled(&one(&proxy, "alice:more"), 301);
+    assert_throttled(&log_in(&proxy, "alice:more"), 301);
     set("guesses = 4");
-    one(&proxy, "alice:more").assert_rejection(401, "UNAUTHORIZED");
-    assert_throttled(&one(&proxy, "alice:pw"), 301);
+    log_in(&proxy, "alice:more").assert_rejection(401, "UNAUTHORIZED");
+    assert_throttled(&log_in(&proxy, "alice:pw"), 301);
     set("guesses = 0");
-    assert_eq!(one(&proxy, "alice:pw").status, 200);
+    assert_eq!(log_in(&proxy, "alice:pw").status, 200);
 }
 
 #[test]
-fn the_token_endpoint_counts_and_tokens_pass() {
+fn guesses_at_the_token_endpoint_count_and_tokens_are_not_throttled() {
     let registry = Registry::accepting_all();
     let form = |password: &str| {
         let body =
@@ -193,8 +193,8 @@ fn the_token_endpoint_counts_and_tokens_pass() {
         let proxy = Proxy::start(&registry, token_config());
         let granted = exchange(&proxy, http, &get("alice:pw"));
         assert_eq!(granted.status, 200, "{granted:?}");
-        let said: serde_json::Value = serde_json::from_slice(&granted.body).unwrap();
-        let token = said["token"].as_str().unwrap();
+        let body: serde_json::Value = serde_json::from_slice(&granted.body).unwrap();
+        let token = body["token"].as_str().unwrap();
         for number in 0..5 {
             let wrong = exchange(&proxy, http, &get(&format!("alice:get{number}")));
             wrong.assert_rejection(401, "UNAUTHORIZED");
@@ -204,15 +204,15 @@ fn the_token_endpoint_counts_and_tokens_pass() {
         assert_throttled(&exchange(&proxy, http, &get("alice:more")), 301);
         assert_throttled(&exchange(&proxy, http, &form("more")), 301);
         assert_throttled(&exchange(&proxy, http, &login("alice:more")), 301);
-        let shown =
+        let with_token =
             TestRequest::new("GET", "/v2/").header("authorization", format!("Bearer {token}"));
-        assert_eq!(exchange(&proxy, http, &shown).status, 200);
+        assert_eq!(exchange(&proxy, http, &with_token).status, 200);
         assert_eq!(exchange(&proxy, http, &form("pw")).status, 200);
     }
 }
 
 #[test]
-fn a_network_without_guesses_is_not_told_which_password_of_another_network_is_right() {
+fn a_throttled_network_does_not_learn_which_password_is_right() {
     let registry = Registry::accepting_all();
     let get = |credentials: &str| {
         TestRequest::new("GET", "/v2/_token").basic_auth(credentials.as_bytes())
@@ -226,26 +226,26 @@ fn a_network_without_guesses_is_not_told_which_password_of_another_network_is_ri
             let mut elsewhere = Client::connect_from(ELSEWHERE, &proxy);
             assert_eq!(elsewhere.exchange(&request("alice:pw")).status, 200);
             guess(&proxy, http, 10);
-            let alike = |answer: TestResponse| {
-                assert_throttled(&answer, 301);
-                let (status, mut fields, body) = answer.without_request_id();
+            let comparable = |response: TestResponse| {
+                assert_throttled(&response, 301);
+                let (status, mut fields, body) = response.without_request_id();
                 fields.retain(|(name, _)| name != "retry-after");
                 (status, fields, body)
             };
-            let mut took = Vec::new();
-            let answers = ["alice:pw", "alice:eleven", "nobody:pw"].map(|credentials| {
+            let mut times = Vec::new();
+            let responses = ["alice:pw", "alice:eleven", "nobody:pw"].map(|credentials| {
                 let began = Instant::now();
-                let answer = exchange(&proxy, http, &request(credentials));
-                took.push(began.elapsed());
-                alike(answer)
+                let response = exchange(&proxy, http, &request(credentials));
+                times.push(began.elapsed());
+                comparable(response)
             });
             assert!(
-                answers.iter().all(|answer| *answer == answers[0]),
-                "{answers:?}"
+                responses.iter().all(|response| *response == responses[0]),
+                "{responses:?}"
             );
             let least = Duration::from_secs(1);
-            assert!(took.iter().all(|took| *took >= least), "{took:?}");
-            // Who proved the login goes on, and so does a guesser's neighbour elsewhere.
+            assert!(times.iter().all(|time| *time >= least), "{times:?}");
+            // The network that logged in before is still served, and a third network can log in.
             assert_eq!(elsewhere.exchange(&request("alice:pw")).status, 200);
             let mut third = Client::connect_from(VICTIM, &proxy);
             assert_eq!(third.exchange(&request("alice:pw")).status, 200);
@@ -254,7 +254,7 @@ fn a_network_without_guesses_is_not_told_which_password_of_another_network_is_ri
 }
 
 #[test]
-fn everyone_logs_in_at_once_from_one_network_and_from_many() {
+fn many_users_log_in_concurrently_from_one_network_and_from_many() {
     let registry = Registry::accepting_all();
     for networks in [1, 120] {
         let dir = directory();
@@ -271,8 +271,8 @@ fn everyone_logs_in_at_once_from_one_network_and_from_many() {
                 scope.spawn(move || {
                     let source = Ipv4Addr::new(127, 0, 1, 1 + number % networks);
                     let mut client = Client::connect_from(source, proxy);
-                    let answer = client.exchange(&login(&format!("u{number}:pw")));
-                    assert_eq!(answer.status, 200, "u{number}: {}", answer.text());
+                    let response = client.exchange(&login(&format!("u{number}:pw")));
+                    assert_eq!(response.status, 200, "u{number}: {}", response.text());
                 });
             }
         });
@@ -280,7 +280,7 @@ fn everyone_logs_in_at_once_from_one_network_and_from_many() {
 }
 
 #[test]
-fn an_office_logs_in_at_once() {
+fn many_users_log_in_concurrently_over_one_connection() {
     let registry = Registry::accepting_all();
     let dir = directory();
     let line = |number| format!("u{number}:{}\n", bcrypt::hash("pw", 6).unwrap());
@@ -289,58 +289,61 @@ fn an_office_logs_in_at_once() {
     let proxy = Proxy::start_in(dir, &registry.url(), config("", ""));
     block_on(async {
         let mut client = H2Client::connect(&proxy).await;
-        let mut answers = Vec::new();
+        let mut responses = Vec::new();
         for number in 0..50 {
-            let own = login(&format!("u{number}:pw"));
-            answers.push(client.start_request(&own).await.unwrap().0);
+            let request = login(&format!("u{number}:pw"));
+            responses.push(client.start_request(&request).await.unwrap().0);
         }
-        for (number, answer) in answers.into_iter().enumerate() {
-            let answer = collect(answer.await.unwrap()).await;
-            assert_eq!(answer.status, 200, "u{number}: {}", answer.text());
+        for (number, response) in responses.into_iter().enumerate() {
+            let response = collect(response.await.unwrap()).await;
+            assert_eq!(response.status, 200, "u{number}: {}", response.text());
         }
     });
 }
 
 #[test]
-fn a_flood_keeps_nobody_else_out() {
+fn a_flood_of_logins_does_not_block_another_network() {
     let registry = Registry::accepting_all();
     let dir = directory();
     let line = format!("alice:{}\n", bcrypt::hash("pw", 8).unwrap());
     fs::write(dir.path().join("htpasswd"), line).unwrap();
     let limits = "[limits]\nhash_threads = 1\nhash_queue = 16\nh2_streams = 400\n";
-    let top = throttled("guesses = 0") + limits;
+    let top = throttle_table("guesses = 0") + limits;
     let proxy = Proxy::start_in(dir, &registry.url(), config(&top, ""));
     let mut victim = Client::connect_from(VICTIM, &proxy);
     block_on(async {
         let mut flooder = H2Client::connect_from(FLOODER, &proxy).await;
-        let mut answers = Vec::new();
-        // One answer first, since it brings the number of streams that are allowed.
+        let mut responses = Vec::new();
+        // With the first response the client has the SETTINGS of the proxy, which have the limit of concurrent streams.
         flooder.exchange(&TestRequest::new("GET", "/v2/")).await;
         for number in 0..300 {
             let wrong = login(&format!("nobody{number}:no"));
-            answers.push(flooder.start_request(&wrong).await.unwrap().0);
+            responses.push(flooder.start_request(&wrong).await.unwrap().0);
         }
-        // Answered behind the flood on the same connection: it has all come.
-        let bare = flooder.exchange(&TestRequest::new("GET", "/v2/")).await;
-        bare.assert_rejection(401, "UNAUTHORIZED");
+        // The proxy responds to this request after it has read the flood, which came before on the same connection.
+        let anonymous = flooder.exchange(&TestRequest::new("GET", "/v2/")).await;
+        anonymous.assert_rejection(401, "UNAUTHORIZED");
         assert_eq!(victim.exchange(&login("alice:pw")).status, 200);
         let mut busy = 0;
-        for answer in answers {
-            let answer = collect(answer.await.unwrap()).await;
-            if answer.status == 503 {
-                answer.assert_rejection(503, "UNAVAILABLE");
-                assert!(answer.header("retry-after").parse::<u32>().is_ok());
+        for response in responses {
+            let response = collect(response.await.unwrap()).await;
+            if response.status == 503 {
+                response.assert_rejection(503, "UNAVAILABLE");
+                assert!(response.header("retry-after").parse::<u32>().is_ok());
                 busy += 1;
             } else {
-                answer.assert_rejection(401, "UNAUTHORIZED");
+                response.assert_rejection(401, "UNAUTHORIZED");
             }
         }
-        assert!(busy > 0, "three hundred checks fitted a queue of sixteen");
+        assert!(
+            busy > 0,
+            "none of 300 password checks was rejected by a queue of 16"
+        );
     });
 }
 
 #[test]
-fn a_401_does_not_tell_who_is_known() {
+fn a_401_does_not_reveal_whether_the_user_exists() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     assert!(ALICE.starts_with("alice:"));
@@ -353,15 +356,18 @@ fn a_401_does_not_tell_who_is_known() {
 }
 
 #[test]
-fn what_is_out_of_bounds_is_named() {
+fn a_value_out_of_range_is_an_error_that_names_its_key() {
     let registry = Registry::accepting_all();
     for (keys, key) in [
         ("guesses = 1001", "throttle.guesses"),
         ("window = \"0s\"", "throttle.window"),
     ] {
-        let text = config(&throttled(keys), "");
+        let text = config(&throttle_table(keys), "");
         let refused = Proxy::try_start(directory(), &registry.url(), &text);
-        let problems = refused.err().expect("a refusal").to_string();
+        let problems = refused
+            .err()
+            .expect("the configuration is rejected")
+            .to_string();
         assert!(problems.contains(key), "{key} in {problems}");
     }
 }

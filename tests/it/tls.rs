@@ -1,4 +1,4 @@
-//! TLS at the gate: versions, protocols, certificates, and what happens to those who do not speak it.
+//! TLS termination: versions, ALPN, the selection of certificates, and clients that send no valid TLS handshake.
 
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
@@ -14,7 +14,7 @@ use crate::support::proxy::directory;
 use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
-fn both_versions_are_spoken() {
+fn tls_1_2_and_1_3_are_accepted() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for version in [&TLS12, &TLS13] {
@@ -28,7 +28,7 @@ fn both_versions_are_spoken() {
 }
 
 #[test]
-fn the_older_version_can_be_turned_off() {
+fn min_version_1_3_rejects_tls_1_2() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[tls]\nmin_version = \"1.3\"\n", ""));
     let old = certs::client_config(certs::root_certificate(), &[&TLS12], &["http/1.1"]);
@@ -41,10 +41,10 @@ fn the_older_version_can_be_turned_off() {
 }
 
 #[test]
-fn the_protocol_is_the_clients_choice() {
+fn alpn_selects_the_http_version() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
-    for (offered, chosen) in [
+    for (offered, selected) in [
         (vec!["h2", "http/1.1"], Some("h2")),
         (vec!["http/1.1"], Some("http/1.1")),
         (vec!["http/1.0", "http/1.1"], Some("http/1.1")),
@@ -60,10 +60,10 @@ fn the_protocol_is_the_clients_choice() {
         }
         assert_eq!(
             tls.alpn_protocol(),
-            chosen.map(str::as_bytes),
+            selected.map(str::as_bytes),
             "{offered:?}"
         );
-        if chosen != Some("h2") {
+        if selected != Some("h2") {
             let mut client = Client::tls(proxy.https(), "localhost", config);
             assert_eq!(
                 client.exchange(&TestRequest::alice("GET", "/v2/")).status,
@@ -74,7 +74,7 @@ fn the_protocol_is_the_clients_choice() {
 }
 
 #[test]
-fn a_hello_in_single_bytes_is_understood() {
+fn a_client_hello_in_single_bytes_is_accepted() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let config = certs::default_client_config("http/1.1");
@@ -95,29 +95,29 @@ fn a_hello_in_single_bytes_is_understood() {
 }
 
 #[test]
-fn plain_http_on_a_tls_port_is_told_so() {
+fn plain_http_on_a_tls_port_gets_400() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for method in ["GET", "POST", "OPTIONS"] {
         let mut client = Client::plain(proxy.https());
-        let answer = client.exchange(&TestRequest::alice(method, "/v2/"));
-        assert_eq!(answer.status, 400);
-        assert_eq!(answer.header("content-type"), "application/json");
+        let response = client.exchange(&TestRequest::alice(method, "/v2/"));
+        assert_eq!(response.status, 400);
+        assert_eq!(response.header("content-type"), "application/json");
         assert_eq!(
-            answer.header("docker-distribution-api-version"),
+            response.header("docker-distribution-api-version"),
             "registry/2.0"
         );
-        assert_eq!(answer.header("connection"), "close");
-        let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+        assert_eq!(response.header("connection"), "close");
+        let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
         assert_eq!(body["errors"][0]["code"], "UNSUPPORTED");
-        assert!(answer.text().contains("https"));
+        assert!(response.text().contains("https"));
         assert!(client.read_to_end().0.is_empty());
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn what_is_neither_is_closed() {
+fn a_connection_with_neither_tls_nor_http_is_closed() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for bytes in [
@@ -130,10 +130,13 @@ fn what_is_neither_is_closed() {
         let mut rest = Vec::new();
         match socket.read_to_end(&mut rest) {
             Ok(_) => {}
-            Err(error) => assert!(!is_timeout(&error), "{bytes:?} kept the connection"),
+            Err(error) => assert!(
+                !is_timeout(&error),
+                "the proxy does not close the connection after {bytes:?}"
+            ),
         }
     }
-    // The gate is none the worse for it.
+    // The proxy still serves other connections.
     assert_eq!(
         exchange(
             &proxy,
@@ -146,7 +149,7 @@ fn what_is_neither_is_closed() {
 }
 
 #[test]
-fn a_slow_handshake_is_cut() {
+fn a_slow_handshake_is_closed_after_the_timeout() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[limits]\nhandshake = \"200ms\"\n", ""));
     for bytes in [&b""[..], b"\x16", b"\x16\x03\x01\x02\x00\x01"] {
@@ -155,12 +158,12 @@ fn a_slow_handshake_is_cut() {
         let end = socket.read_to_end(&mut Vec::new());
         assert!(
             !end.is_err_and(|error| is_timeout(&error)),
-            "{bytes:?} kept the connection"
+            "the proxy does not close the connection after {bytes:?}"
         );
     }
 }
 
-/// Two sites with a certificate each, and realms by which they are told apart.
+/// Starts a proxy with two sites, which have different certificates and different realms.
 fn two_sites(registry: &Registry) -> Proxy {
     let dir = directory();
     for name in ["a", "b"] {
@@ -190,7 +193,7 @@ fn two_sites(registry: &Registry) -> Proxy {
 }
 
 #[test]
-fn the_name_chooses_the_certificate_and_the_host_the_site() {
+fn sni_selects_the_certificate_and_host_selects_the_site() {
     let registry = Registry::accepting_all();
     let proxy = two_sites(&registry);
     for name in ["a.test", "b.test", "x.b.test", "B.TEST"] {
@@ -202,9 +205,9 @@ fn the_name_chooses_the_certificate_and_the_host_the_site() {
         ] {
             let config = certs::default_client_config("http/1.1");
             let mut client = Client::tls(proxy.https(), name, config);
-            let answer = client.exchange(&TestRequest::new("GET", "/v2/").host(host));
+            let response = client.exchange(&TestRequest::new("GET", "/v2/").host(host));
             assert_eq!(
-                answer.header("www-authenticate"),
+                response.header("www-authenticate"),
                 format!("Basic realm=\"{realm}\"")
             );
         }
@@ -212,29 +215,29 @@ fn the_name_chooses_the_certificate_and_the_host_the_site() {
 }
 
 #[test]
-fn an_unknown_name_gets_the_first_sites_certificate() {
+fn an_unknown_sni_gets_the_certificate_of_the_first_site() {
     let registry = Registry::accepting_all();
     let proxy = two_sites(&registry);
     for name in ["other.test", "x.y.b.test"] {
         let config = certs::default_client_config("http/1.1");
         let error = Client::try_tls(proxy.https(), name, config).err().unwrap();
         assert_eq!(error.kind(), ErrorKind::InvalidData);
-        let said = error.to_string();
+        let message = error.to_string();
         assert!(
-            said.contains("a.test") && !said.contains("b.test\")"),
-            "{said}"
+            message.contains("a.test") && !message.contains("b.test\")"),
+            "{message}"
         );
     }
 }
 
 #[test]
-fn the_host_of_no_site_is_misdirected() {
+fn a_host_of_no_site_gets_421() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
         for host in ["other.test", "x.localhost", "127.0.0.1", "localhost.evil"] {
-            let answer = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/").host(host));
-            answer.assert_rejection(421, "UNSUPPORTED");
+            let response = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/").host(host));
+            response.assert_rejection(421, "UNSUPPORTED");
             let elsewhere = exchange(&proxy, http, &TestRequest::alice("GET", "/").host(host));
             assert_eq!(elsewhere.status, 421);
             assert!(!elsewhere.has_header("www-authenticate"));
@@ -244,7 +247,7 @@ fn the_host_of_no_site_is_misdirected() {
 }
 
 #[test]
-fn a_self_signed_site_is_trusted_by_its_ca_for_good() {
+fn the_ca_of_a_self_signed_site_survives_a_restart() {
     let registry = Registry::accepting_all();
     let text = config("[state]\ndir = \"state\"\n", "").set("tls", "\"self-signed\"");
     let mut dir = directory();
@@ -265,7 +268,7 @@ fn a_self_signed_site_is_trusted_by_its_ca_for_good() {
                 .mode();
             assert_eq!(mode & 0o777, expected, "{file}");
         }
-        // The next gate finds the same CA.
+        // The next proxy starts with the same CA in its state directory.
         dir = directory();
         std::fs::create_dir(dir.path().join("state")).unwrap();
         for file in ["ca.pem", "ca-key.pem"] {
@@ -275,7 +278,7 @@ fn a_self_signed_site_is_trusted_by_its_ca_for_good() {
 }
 
 #[test]
-fn a_certificate_that_cannot_be_used_is_a_refusal_to_start() {
+fn an_unusable_certificate_prevents_the_start() {
     let registry = Registry::accepting_all();
     let (other, _) = AUTHORITY.issue(&["localhost"]);
     for (file, text) in [
@@ -286,7 +289,10 @@ fn a_certificate_that_cannot_be_used_is_a_refusal_to_start() {
         let dir = directory();
         std::fs::write(dir.path().join(file), text).unwrap();
         let refused = Proxy::try_start(dir, &registry.url(), config("", ""));
-        let problems = refused.err().expect("a refusal").to_string();
+        let problems = refused
+            .err()
+            .expect("the configuration is rejected")
+            .to_string();
         assert!(
             problems.contains("cert.pem") || problems.contains("key.pem"),
             "{problems}"

@@ -1,5 +1,5 @@
-//! Features that meet in one request: networks and tokens, closed paths and lists, proxies in front and networks,
-//! several endpoints and repaired addresses, client certificates and Harbor. Each over HTTP/1 and HTTP/2.
+//! Combinations of features in one request, over HTTP/1 and HTTP/2: networks and tokens, closed paths and the catalog, networks
+//! and trusted proxies, several endpoints and rewritten addresses, client certificates and Harbor.
 
 use std::io::Write as _;
 use std::net::{Ipv4Addr, TcpStream};
@@ -24,37 +24,37 @@ const TOKEN: &str =
     "auth = { mode = \"token\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
 const STATE: &str = "[state]\ndir = \"{dir}/state\"\n";
 
-/// Who is believed about clients.
+/// 127.0.0.2 is a balancer that sends PROXY headers, and 127.0.0.3 a proxy whose `X-Forwarded-For` is trusted.
 const BALANCED: &str = "proxy_protocol = [\"127.0.0.2\"]\ntrusted_proxies = [\"127.0.0.3\"]";
 
-/// `keys` are of the table listen.
+/// A configuration with additional `keys` in the table `listen`.
 fn listening(top: &str, keys: &str, route: &str) -> TestConfig {
     config(top, route).after("workers", keys)
 }
 
-/// How a client comes: over whose connection, and what is said about it there.
+/// The connection on which a client's request arrives, and the address of the client that its peer names.
 #[derive(Clone, Copy, Debug)]
-enum Way {
-    /// Itself, from this address of this machine.
+enum Connection {
+    /// The client connects itself, from 127.0.0.N.
     Direct(u8),
-    /// Over a balancer that begins with a PROXY header.
+    /// A balancer that sends a PROXY header with this address.
     Balancer(&'static str),
-    /// Over a proxy that is trusted, which says this in `X-Forwarded-For`.
+    /// A trusted proxy that sends this value in `X-Forwarded-For`.
     Proxy(&'static str),
-    /// Over both: the balancer names the trusted proxy.
+    /// Both: the PROXY header of the balancer names the trusted proxy, which sends this value in `X-Forwarded-For`.
     Both(&'static str),
-    /// The same words, of somebody who is not trusted.
-    Liar(&'static str),
+    /// A peer that is not trusted and sends this value in `X-Forwarded-For`.
+    Untrusted(&'static str),
 }
 
-impl Way {
+impl Connection {
     fn socket(self, proxy: &Proxy) -> TcpStream {
         let (source, client) = match self {
             Self::Direct(last) => (last, None),
             Self::Balancer(client) => (2, Some(client)),
             Self::Proxy(_) => (3, None),
             Self::Both(_) => (2, Some("127.0.0.3")),
-            Self::Liar(_) => (4, None),
+            Self::Untrusted(_) => (4, None),
         };
         let mut socket = connect_tcp_from(Ipv4Addr::new(127, 0, 0, source), proxy.https());
         if let Some(client) = client {
@@ -64,14 +64,14 @@ impl Way {
         socket
     }
 
-    fn ask(self, proxy: &Proxy, http: HttpVersion, request: &TestRequest) -> TestResponse {
+    fn exchange(self, proxy: &Proxy, http: HttpVersion, request: &TestRequest) -> TestResponse {
         let request = match self {
-            Self::Proxy(said) | Self::Both(said) | Self::Liar(said) => {
-                request.clone().header("x-forwarded-for", said)
+            Self::Proxy(value) | Self::Both(value) | Self::Untrusted(value) => {
+                request.clone().header("x-forwarded-for", value)
             }
             Self::Direct(_) | Self::Balancer(_) => request.clone(),
         };
-        over(
+        exchange_over(
             self.socket(proxy),
             http,
             &request,
@@ -80,8 +80,8 @@ impl Way {
     }
 }
 
-/// Asks over a connection that is there.
-fn over(
+/// Performs a TLS handshake on a connected socket, sends the request and returns the response.
+fn exchange_over(
     socket: TcpStream,
     http: HttpVersion,
     request: &TestRequest,
@@ -102,8 +102,8 @@ fn over(
     }
 }
 
-/// Says what it has, all at once.
-fn listing(names: &'static [&'static str]) -> Registry {
+/// A registry that responds to every request with a catalog of `names` on one page.
+fn registry_with_catalog(names: &'static [&'static str]) -> Registry {
     Registry::start(move |exchange| {
         exchange.body();
         let body = json!({ "repositories": names }).to_string();
@@ -115,210 +115,304 @@ fn listing(names: &'static [&'static str]) -> Registry {
 }
 
 #[track_caller]
-fn names(answer: &TestResponse) -> Vec<String> {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let said: Value = serde_json::from_slice(&answer.body).unwrap();
-    let names = said["repositories"].as_array().unwrap().iter();
+fn catalog(response: &TestResponse) -> Vec<String> {
+    assert_eq!(response.status, 200, "{}", response.text());
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
+    let names = body["repositories"].as_array().unwrap().iter();
     names
         .map(|name| name.as_str().unwrap().to_owned())
         .collect()
 }
 
 #[track_caller]
-fn token(answer: &TestResponse) -> String {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let said: Value = serde_json::from_slice(&answer.body).unwrap();
-    format!("Bearer {}", said["token"].as_str().unwrap())
+fn token(response: &TestResponse) -> String {
+    assert_eq!(response.status, 200, "{}", response.text());
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
+    format!("Bearer {}", body["token"].as_str().unwrap())
 }
 
-/// From the office every pull of `lan` is free; alice has `own` and, like anyone who has logged in, the list.
+/// Clients in the office network may pull `lan/` and list it without credentials. alice may push to `own/` and list it.
 const OFFICE: &str = "allow = [\"192.0.2.0/24\", \"127.0.0.1\"]\nsatisfy = \"any\"\n\
     [[site.route.grant]]\nto = [\"@network\"]\nrepositories = [\"lan/**\"]\nactions = [\"pull\", \"catalog\"]\n\
     [[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"own/*\"]\nactions = [\"push\", \"catalog\"]\n";
 
+/// A proxy in mode token with [`OFFICE`], and `more` at the end of its configuration.
 fn office(registry: &Registry, more: &str) -> Proxy {
     let text = listening(STATE, BALANCED, &format!("{OFFICE}{more}")).lines("auth", TOKEN);
     Proxy::start(registry, &text)
 }
 
-/// Everyone who is in the office.
-const INSIDE: [Way; 4] = [
-    Way::Direct(1),
-    Way::Balancer("192.0.2.7"),
-    Way::Proxy("6.6.6.6, 192.0.2.7"),
-    Way::Both("192.0.2.7"),
+/// Connections of clients in the office network.
+const INSIDE: [Connection; 4] = [
+    Connection::Direct(1),
+    Connection::Balancer("192.0.2.7"),
+    Connection::Proxy("6.6.6.6, 192.0.2.7"),
+    Connection::Both("192.0.2.7"),
 ];
-/// Everyone who is not, whatever is said about him.
-const OUTSIDE: [Way; 6] = [
-    Way::Direct(4),
-    Way::Balancer("198.51.100.1"),
-    Way::Proxy("192.0.2.7, 198.51.100.1"),
-    Way::Proxy("192.0.2.7, unknown"),
-    Way::Both("198.51.100.1"),
-    Way::Liar("192.0.2.7"),
+/// Connections of clients that are not in the office network, and one whose client is unknown.
+const OUTSIDE: [Connection; 6] = [
+    Connection::Direct(4),
+    Connection::Balancer("198.51.100.1"),
+    Connection::Proxy("192.0.2.7, 198.51.100.1"),
+    Connection::Proxy("192.0.2.7, unknown"),
+    Connection::Both("198.51.100.1"),
+    Connection::Untrusted("192.0.2.7"),
 ];
 
 #[test]
-fn a_list_for_a_network_holds_what_the_network_may_pull() {
-    let registry = listing(&["lan/a", "lan/b/c", "other", "own/x"]);
+fn the_catalog_for_a_network_has_what_the_network_may_pull() {
+    let registry = registry_with_catalog(&["lan/a", "lan/b/c", "other", "own/x"]);
     let proxy = office(&registry, "");
-    let bare = TestRequest::new("GET", "/v2/_catalog");
+    let anonymous = TestRequest::new("GET", "/v2/_catalog");
     let alice = TestRequest::alice("GET", "/v2/_catalog");
-    let service = TestRequest::new("GET", "/v2/_token?scope=registry:catalog:*");
+    let token_request = TestRequest::new("GET", "/v2/_token?scope=registry:catalog:*");
     for http in HttpVersion::BOTH {
-        let mut shown = None;
-        for way in INSIDE {
-            assert_eq!(names(&way.ask(&proxy, http, &bare)), ["lan/a", "lan/b/c"]);
-            let both = way.ask(&proxy, http, &alice);
-            assert_eq!(names(&both), ["lan/a", "lan/b/c", "own/x"], "{way:?}");
-            let given = token(&way.ask(&proxy, http, &service));
-            let with = bare.clone().header("authorization", &given);
-            assert_eq!(names(&way.ask(&proxy, http, &with)), ["lan/a", "lan/b/c"]);
-            shown = Some(with);
+        let mut last = None;
+        for connection in INSIDE {
+            assert_eq!(
+                catalog(&connection.exchange(&proxy, http, &anonymous)),
+                ["lan/a", "lan/b/c"]
+            );
+            let both = connection.exchange(&proxy, http, &alice);
+            assert_eq!(
+                catalog(&both),
+                ["lan/a", "lan/b/c", "own/x"],
+                "{connection:?}"
+            );
+            let office_token = token(&connection.exchange(&proxy, http, &token_request));
+            let with_token = anonymous.clone().header("authorization", &office_token);
+            assert_eq!(
+                catalog(&connection.exchange(&proxy, http, &with_token)),
+                ["lan/a", "lan/b/c"]
+            );
+            last = Some(with_token);
         }
-        for way in OUTSIDE {
-            way.ask(&proxy, http, &bare)
+        for connection in OUTSIDE {
+            connection
+                .exchange(&proxy, http, &anonymous)
                 .assert_rejection(401, "UNAUTHORIZED");
-            assert_eq!(names(&way.ask(&proxy, http, &alice)), ["own/x"], "{way:?}");
-            // What the office was given is worth nothing out here.
-            way.ask(&proxy, http, shown.as_ref().unwrap())
+            assert_eq!(
+                catalog(&connection.exchange(&proxy, http, &alice)),
+                ["own/x"],
+                "{connection:?}"
+            );
+            // A token that was issued in the office network grants nothing outside of it.
+            connection
+                .exchange(&proxy, http, last.as_ref().unwrap())
                 .assert_rejection(401, "UNAUTHORIZED");
         }
     }
 }
 
 #[test]
-fn a_token_of_the_office_is_worth_what_its_place_is() {
+fn a_token_grants_what_the_network_of_the_client_may_do() {
     let registry = Registry::accepting_all();
     let proxy = office(&registry, "");
     let scope = "/v2/_token?scope=repository:lan/a:pull,push&scope=repository:own/x:pull,push";
     for http in HttpVersion::BOTH {
-        for way in INSIDE {
-            let bare = token(&way.ask(&proxy, http, &TestRequest::new("GET", scope)));
-            let alice = token(&way.ask(&proxy, http, &TestRequest::alice("GET", scope)));
-            let with = |token: &str, method: &str, target: &str| {
+        for connection in INSIDE {
+            let anonymous =
+                token(&connection.exchange(&proxy, http, &TestRequest::new("GET", scope)));
+            let alice =
+                token(&connection.exchange(&proxy, http, &TestRequest::alice("GET", scope)));
+            let with_token = |token: &str, method: &str, target: &str| {
                 TestRequest::new(method, target).header("authorization", token)
             };
-            let status = |way: Way, request: &TestRequest| way.ask(&proxy, http, request).status;
+            let status = |connection: Connection, request: &TestRequest| {
+                connection.exchange(&proxy, http, request).status
+            };
             let (lan, own) = ("/v2/lan/a/manifests/x", "/v2/own/x/manifests/x");
-            assert_eq!(status(way, &with(&bare, "GET", lan)), 200, "{way:?}");
-            assert_eq!(status(way, &with(&bare, "PUT", lan)), 401);
-            assert_eq!(status(way, &with(&bare, "GET", own)), 401);
-            assert_eq!(status(way, &with(&alice, "GET", lan)), 200);
-            assert_eq!(status(way, &with(&alice, "PUT", lan)), 403);
-            assert_eq!(status(way, &with(&alice, "PUT", own)), 200);
+            assert_eq!(
+                status(connection, &with_token(&anonymous, "GET", lan)),
+                200,
+                "{connection:?}"
+            );
+            assert_eq!(status(connection, &with_token(&anonymous, "PUT", lan)), 401);
+            assert_eq!(status(connection, &with_token(&anonymous, "GET", own)), 401);
+            assert_eq!(status(connection, &with_token(&alice, "GET", lan)), 200);
+            assert_eq!(status(connection, &with_token(&alice, "PUT", lan)), 403);
+            assert_eq!(status(connection, &with_token(&alice, "PUT", own)), 200);
             for outside in OUTSIDE {
-                assert_eq!(status(outside, &with(&bare, "GET", lan)), 401);
-                assert_eq!(status(outside, &with(&alice, "GET", lan)), 403);
-                assert_eq!(status(outside, &with(&alice, "GET", own)), 200);
+                assert_eq!(status(outside, &with_token(&anonymous, "GET", lan)), 401);
+                assert_eq!(status(outside, &with_token(&alice, "GET", lan)), 403);
+                assert_eq!(status(outside, &with_token(&alice, "GET", own)), 200);
             }
         }
     }
 }
 
 #[test]
-fn what_is_closed_is_in_no_list_and_mounts_nowhere() {
-    let registry = listing(&["closed", "closed/x", "closedly", "lan/a", "lan/closed/y"]);
-    let shut = "[[site.route]]\npath = \"/v2/closed/\"\nrespond = 404\n\
+fn a_closed_repository_is_in_no_catalog_and_cannot_be_mounted() {
+    let registry =
+        registry_with_catalog(&["closed", "closed/x", "closedly", "lan/a", "lan/closed/y"]);
+    let closed_routes = "[[site.route]]\npath = \"/v2/closed/\"\nrespond = 404\n\
                 [[site.route]]\npath = \"/v2/lan/closed/\"\nrespond = 403\n";
-    let everyone = Proxy::start(&registry, config("", shut));
-    let office = office(&registry, shut);
+    let everyone = Proxy::start(&registry, config("", closed_routes));
+    let office = office(&registry, closed_routes);
     let list = |login: bool| match login {
         true => TestRequest::alice("GET", "/v2/_catalog"),
         false => TestRequest::new("GET", "/v2/_catalog"),
     };
     for http in HttpVersion::BOTH {
         let all = exchange(&everyone, http, &list(true));
-        assert_eq!(names(&all), ["closedly", "lan/a"]);
-        for way in INSIDE {
-            assert_eq!(names(&way.ask(&office, http, &list(false))), ["lan/a"]);
-            // Closed is closed, to the office and to alice too.
+        assert_eq!(catalog(&all), ["closedly", "lan/a"]);
+        for connection in INSIDE {
+            assert_eq!(
+                catalog(&connection.exchange(&office, http, &list(false))),
+                ["lan/a"]
+            );
+            // The closed repository is rejected for clients in the office network and for alice as well.
             for request in [TestRequest::new, TestRequest::alice] {
                 let closed = request("GET", "/v2/lan/closed/y/tags/list");
-                way.ask(&office, http, &closed)
+                connection
+                    .exchange(&office, http, &closed)
                     .assert_rejection(403, "DENIED");
             }
         }
         for source in ["closed/x", "lan/closed/y"] {
             let target = format!("/v2/own/x/blobs/uploads/?mount={DIGEST}&from={source}");
-            for (proxy, way) in [(&everyone, Way::Direct(1)), (&office, Way::Direct(1))] {
-                let answer = way.ask(proxy, http, &TestRequest::alice("POST", &target));
-                assert_eq!(answer.status, 200, "{}", answer.text());
-                let sent = registry.requests().pop().unwrap();
-                assert_eq!(sent.target, "/v2/own/x/blobs/uploads/");
+            for (proxy, connection) in [
+                (&everyone, Connection::Direct(1)),
+                (&office, Connection::Direct(1)),
+            ] {
+                let response =
+                    connection.exchange(proxy, http, &TestRequest::alice("POST", &target));
+                assert_eq!(response.status, 200, "{}", response.text());
+                let forwarded = registry.requests().pop().unwrap();
+                assert_eq!(forwarded.target, "/v2/own/x/blobs/uploads/");
             }
         }
     }
 }
 
 #[test]
-fn networks_are_those_of_the_client_not_of_the_proxy() {
+fn allow_and_deny_apply_to_the_client_not_to_a_trusted_proxy() {
     let registry = Registry::accepting_all();
-    let status =
-        |proxy: &Proxy, http, way: Way, request: &TestRequest| way.ask(proxy, http, request).status;
-    let (bare, alice) = (
+    let status = |proxy: &Proxy, http, connection: Connection, request: &TestRequest| {
+        connection.exchange(proxy, http, request).status
+    };
+    let (anonymous, alice) = (
         TestRequest::new("GET", "/v2/"),
         TestRequest::alice("GET", "/v2/"),
     );
-    let gate = |keys: &str| Proxy::start(&registry, listening("", BALANCED, keys));
+    let start = |keys: &str| Proxy::start(&registry, listening("", BALANCED, keys));
     let office = "\"192.0.2.0/24\", \"127.0.0.1\"";
-    let both = gate(&format!("allow = [{office}]"));
-    let any = gate(&format!("allow = [{office}]\nsatisfy = \"any\""));
-    let denied = gate(&format!("deny = [{office}]"));
-    // Where the proxies are is no reason to let anyone in.
-    let proxies = gate("allow = [\"127.0.0.2\", \"127.0.0.3\"]");
+    let both = start(&format!("allow = [{office}]"));
+    let any = start(&format!("allow = [{office}]\nsatisfy = \"any\""));
+    let denied = start(&format!("deny = [{office}]"));
+    // The network of the trusted proxies admits no client behind them.
+    let proxies = start("allow = [\"127.0.0.2\", \"127.0.0.3\"]");
     for http in HttpVersion::BOTH {
-        for way in INSIDE {
-            assert_eq!(status(&both, http, way, &bare), 401, "{way:?}");
-            assert_eq!(status(&both, http, way, &alice), 200, "{way:?}");
-            assert_eq!(status(&any, http, way, &bare), 200, "{way:?}");
-            assert_eq!(status(&denied, http, way, &alice), 403, "{way:?}");
-            assert_eq!(status(&proxies, http, way, &alice), 403, "{way:?}");
+        for connection in INSIDE {
+            assert_eq!(
+                status(&both, http, connection, &anonymous),
+                401,
+                "{connection:?}"
+            );
+            assert_eq!(
+                status(&both, http, connection, &alice),
+                200,
+                "{connection:?}"
+            );
+            assert_eq!(
+                status(&any, http, connection, &anonymous),
+                200,
+                "{connection:?}"
+            );
+            assert_eq!(
+                status(&denied, http, connection, &alice),
+                403,
+                "{connection:?}"
+            );
+            assert_eq!(
+                status(&proxies, http, connection, &alice),
+                403,
+                "{connection:?}"
+            );
         }
-        for way in OUTSIDE {
-            // A proxy that does not know whom it speaks for is all that is known.
-            let is_the_proxy = matches!(way, Way::Proxy("192.0.2.7, unknown"));
-            assert_eq!(status(&both, http, way, &alice), 403, "{way:?}");
-            assert_eq!(status(&any, http, way, &bare), 401, "{way:?}");
-            assert_eq!(status(&any, http, way, &alice), 200, "{way:?}");
-            assert_eq!(status(&denied, http, way, &alice), 200, "{way:?}");
+        for connection in OUTSIDE {
+            // If the trusted proxy does not name a client, the trusted proxy itself counts as the client.
+            let is_the_proxy = matches!(connection, Connection::Proxy("192.0.2.7, unknown"));
+            assert_eq!(
+                status(&both, http, connection, &alice),
+                403,
+                "{connection:?}"
+            );
+            assert_eq!(
+                status(&any, http, connection, &anonymous),
+                401,
+                "{connection:?}"
+            );
+            assert_eq!(
+                status(&any, http, connection, &alice),
+                200,
+                "{connection:?}"
+            );
+            assert_eq!(
+                status(&denied, http, connection, &alice),
+                200,
+                "{connection:?}"
+            );
             let expected = if is_the_proxy { 200 } else { 403 };
-            assert_eq!(status(&proxies, http, way, &alice), expected, "{way:?}");
+            assert_eq!(
+                status(&proxies, http, connection, &alice),
+                expected,
+                "{connection:?}"
+            );
         }
     }
 }
 
 #[test]
-fn guesses_take_nothing_from_a_network_that_is_enough() {
+fn guesses_do_not_throttle_a_network_that_needs_no_password() {
     let registry = Registry::accepting_all();
     let route = "allow = [\"192.0.2.0/24\"]\nsatisfy = \"any\"";
     let text = listening("[throttle]\nguesses = 1\n", BALANCED, route);
     let proxy = Proxy::start(&registry, &text);
     let wrong =
         |word: &str| TestRequest::new("GET", "/v2/").basic_auth(format!("alice:{word}").as_bytes());
-    let status =
-        |way: Way, request: &TestRequest| way.ask(&proxy, HttpVersion::Http2, request).status;
-    for way in [Way::Balancer("192.0.2.7"), Way::Proxy("192.0.2.8")] {
-        for word in ["a", "b", "c"] {
-            assert_eq!(status(way, &wrong(word)), 200, "{way:?} {word}");
-        }
-        assert_eq!(status(way, &TestRequest::new("GET", "/v2/")), 200);
-    }
-    for (way, neighbour) in [
-        (Way::Balancer("198.51.100.1"), Way::Balancer("203.0.113.1")),
-        (Way::Proxy("198.51.101.1"), Way::Proxy("203.0.114.1")),
-        (Way::Both("198.51.102.1"), Way::Both("203.0.115.1")),
+    let status = |connection: Connection, request: &TestRequest| {
+        connection
+            .exchange(&proxy, HttpVersion::Http2, request)
+            .status
+    };
+    for connection in [
+        Connection::Balancer("192.0.2.7"),
+        Connection::Proxy("192.0.2.8"),
     ] {
-        assert_eq!(status(way, &wrong("a")), 401, "{way:?}");
-        assert_eq!(status(way, &wrong("b")), 429, "{way:?}");
+        for word in ["a", "b", "c"] {
+            assert_eq!(
+                status(connection, &wrong(word)),
+                200,
+                "{connection:?} {word}"
+            );
+        }
+        assert_eq!(status(connection, &TestRequest::new("GET", "/v2/")), 200);
+    }
+    for (connection, neighbour) in [
+        (
+            Connection::Balancer("198.51.100.1"),
+            Connection::Balancer("203.0.113.1"),
+        ),
+        (
+            Connection::Proxy("198.51.101.1"),
+            Connection::Proxy("203.0.114.1"),
+        ),
+        (
+            Connection::Both("198.51.102.1"),
+            Connection::Both("203.0.115.1"),
+        ),
+    ] {
+        assert_eq!(status(connection, &wrong("a")), 401, "{connection:?}");
+        assert_eq!(status(connection, &wrong("b")), 429, "{connection:?}");
         assert_eq!(status(neighbour, &TestRequest::alice("GET", "/v2/")), 200);
     }
 }
 
 #[test]
-fn lists_for_the_office_take_no_room_from_strangers() {
-    let door = Arc::new((Mutex::new(false), Condvar::new()));
-    let held = Arc::clone(&door);
+fn catalog_requests_of_a_network_have_a_limit_of_their_own() {
+    let barrier = Arc::new((Mutex::new(false), Condvar::new()));
+    let held = Arc::clone(&barrier);
     let registry = Registry::start(move |exchange| {
         let closed = held.0.lock().unwrap();
         let opened = held.1.wait_timeout_while(closed, PATIENCE, |open| !*open);
@@ -332,7 +426,7 @@ fn lists_for_the_office_take_no_room_from_strangers() {
     let proxy = office(&registry, "");
     let list = TestRequest::new("GET", "/v2/_catalog");
     let mut waiting = Vec::new();
-    // As many as one network of users has; strangers have half of it.
+    // Eight is the limit of a client network with users; the limit of anonymous clients is half of it.
     for number in 1..=8 {
         let mut client = Client::connect_from(Ipv4Addr::LOCALHOST, &proxy);
         client.send(list.head());
@@ -340,15 +434,15 @@ fn lists_for_the_office_take_no_room_from_strangers() {
         waiting.push(client);
     }
     exchange(&proxy, HttpVersion::Http1, &list).assert_rejection(503, "UNAVAILABLE");
-    *door.0.lock().unwrap() = true;
-    door.1.notify_all();
+    *barrier.0.lock().unwrap() = true;
+    barrier.1.notify_all();
     for mut client in waiting {
-        assert_eq!(names(&client.read_response("GET")), ["lan/a"]);
+        assert_eq!(catalog(&client.read_response("GET")), ["lan/a"]);
     }
 }
 
-/// Calls itself what the request says, in everything that the gate repairs.
-fn talking() -> Registry {
+/// A registry that uses the origin in the request's `X-Origin` in every response field that the proxy rewrites.
+fn registry_with_origin() -> Registry {
     Registry::start(|exchange| {
         exchange.body();
         let origin = exchange.head.all("x-origin").concat();
@@ -360,8 +454,8 @@ fn talking() -> Registry {
     })
 }
 
-/// A gate before both, in mode "upstream"; `site` are keys of it.
-fn before_both(urls: &[String], site: &str) -> Proxy {
+/// A proxy in mode "upstream" with two endpoints. `site` has additional keys of the site.
+fn proxy_with_endpoints(urls: &[String], site: &str) -> Proxy {
     let ca = if urls[0].starts_with("https:") {
         ", ca = \"ca.pem\""
     } else {
@@ -379,8 +473,8 @@ fn before_both(urls: &[String], site: &str) -> Proxy {
 }
 
 #[test]
-fn whichever_endpoint_answers_no_inner_name_comes_out() {
-    let registries = [talking(), talking()];
+fn internal_origins_are_rewritten_whichever_endpoint_responds() {
+    let registries = [registry_with_origin(), registry_with_origin()];
     let certificate = AUTHORITY.issue(&["localhost"]);
     let fronts = registries
         .each_ref()
@@ -396,7 +490,7 @@ fn whichever_endpoint_answers_no_inner_name_comes_out() {
         (&secured, "", "https://localhost:8443"),
         (&secured, external, "https://pub.example:444"),
     ] {
-        let proxy = before_both(urls, site);
+        let proxy = proxy_with_endpoints(urls, site);
         let further = [
             "http://core:8080",
             "http://localhost:5080",
@@ -406,46 +500,47 @@ fn whichever_endpoint_answers_no_inner_name_comes_out() {
         let before = registries
             .each_ref()
             .map(|registry| registry.requests().len());
-        // Each may call itself what the other one is called.
-        for said in urls.iter().map(String::as_str).chain(further) {
-            let expected = if said == foreign { foreign } else { outer };
-            // Often enough to meet both of them.
+        // An endpoint may use the origin of the other endpoint.
+        for origin in urls.iter().map(String::as_str).chain(further) {
+            let expected = if origin == foreign { foreign } else { outer };
+            // Several requests, so that both endpoints get some.
             for http in [HttpVersion::BOTH; 6].concat() {
                 let request = TestRequest::new("GET", "/v2/").host("localhost:8443");
-                let answer = exchange(&proxy, http, &request.header("x-origin", said));
+                let response = exchange(&proxy, http, &request.header("x-origin", origin));
                 let realm = format!(
                     "Bearer realm=\"{expected}/service/token\",service=\"harbor-registry\""
                 );
-                assert_eq!(answer.header("www-authenticate"), realm, "{said}");
+                assert_eq!(response.header("www-authenticate"), realm, "{origin}");
                 let location = format!("{expected}/v2/x?_state=a%2B");
-                assert_eq!(answer.header("location"), location, "{said}");
+                assert_eq!(response.header("location"), location, "{origin}");
                 let link = format!("<{expected}/v2/y>; rel=\"next\"");
-                assert_eq!(answer.header("link"), link, "{said}");
+                assert_eq!(response.header("link"), link, "{origin}");
             }
         }
         for (registry, before) in registries.iter().zip(before) {
-            let asked = registry.requests().len() - before;
-            assert!(asked > 10, "one of them was asked {asked} times");
+            let count = registry.requests().len() - before;
+            assert!(count > 10, "one endpoint got {count} requests");
         }
     }
 }
 
-/// Three sites on one port: Harbor and a registry behind client certificates, and a registry without.
-struct Guarded {
+/// A proxy with three sites on one port: two require client certificates, one in mode "upstream" (as for Harbor) and one in mode
+/// "token"; the third site requires none.
+struct Sites {
     registry: Registry,
     proxy: Proxy,
-    ours: Authority,
+    client_ca: Authority,
 }
 
 const UI: &str = "https://ui.example";
 
-impl Guarded {
+impl Sites {
     fn start() -> Self {
         let registry = Registry::start(|exchange| {
             exchange.body();
             let host = exchange.head.header("host").to_owned();
-            let login = exchange.head.all("authorization").is_empty();
-            let status = if login {
+            let is_anonymous = exchange.head.all("authorization").is_empty();
+            let status = if is_anonymous {
                 "401 Unauthorized"
             } else {
                 "202 Accepted"
@@ -456,13 +551,13 @@ impl Guarded {
                  Content-Length: 0\r\n\r\n"
             ));
         });
-        let ours = Authority::another();
+        let client_ca = Authority::another();
         let dir = directory();
         let hosts = ["localhost", "token.test", "open.test"];
         let (certificate, key) = AUTHORITY.issue(&hosts);
         std::fs::write(dir.path().join("cert.pem"), certificate).unwrap();
         std::fs::write(dir.path().join("key.pem"), key).unwrap();
-        std::fs::write(dir.path().join("ours.pem"), ours.pem()).unwrap();
+        std::fs::write(dir.path().join("ours.pem"), client_ca.pem()).unwrap();
         let site = |host: &str, keys: &str, path: &str, auth: &str| {
             format!(
                 "[[site]]\nhosts = [\"{host}\"]\ntls = {{ cert = \"cert.pem\", key = \"key.pem\" }}\n{keys}\n\
@@ -482,12 +577,18 @@ impl Guarded {
         Self {
             registry,
             proxy,
-            ours,
+            client_ca,
         }
     }
 
-    /// Over a connection with our certificate, which is the balancer's when it names someone.
-    fn ask(&self, http: HttpVersion, request: &TestRequest, client: Option<&str>) -> TestResponse {
+    /// Sends a request over a connection with a client certificate. If `client` is given, a balancer connects and names it in a
+    /// PROXY header.
+    fn exchange(
+        &self,
+        http: HttpVersion,
+        request: &TestRequest,
+        client: Option<&str>,
+    ) -> TestResponse {
         let source = if client.is_some() { 2 } else { 1 };
         let mut socket = connect_tcp_from(Ipv4Addr::new(127, 0, 0, source), self.proxy.https());
         if let Some(client) = client {
@@ -496,16 +597,20 @@ impl Guarded {
         }
         let config = |alpn: &str| {
             certs::client_config_with_certificate(
-                self.ours.issue_client_pair("robot"),
+                self.client_ca.issue_client_pair("robot"),
                 rustls::ALL_VERSIONS,
                 alpn,
             )
         };
-        over(socket, http, request, config)
+        exchange_over(socket, http, request, config)
     }
 
-    /// Over a connection to the open site, without a certificate.
-    fn ask_bare(&self, http: HttpVersion, request: &TestRequest) -> TestResponse {
+    /// Sends a request over a connection with the SNI of the third site, without a client certificate.
+    fn exchange_without_certificate(
+        &self,
+        http: HttpVersion,
+        request: &TestRequest,
+    ) -> TestResponse {
         match http {
             HttpVersion::Http1 => {
                 let config = certs::default_client_config("http/1.1");
@@ -521,53 +626,53 @@ impl Guarded {
 }
 
 #[test]
-fn harbor_behind_client_certificates_keeps_its_own_logins() {
-    let world = Guarded::start();
+fn logins_of_harbor_work_behind_client_certificates() {
+    let sites = Sites::start();
     for http in HttpVersion::BOTH {
-        for (client, seen_as) in [(None, "127.0.0.1"), (Some("192.0.2.7"), "192.0.2.7")] {
+        for (client, forwarded_for) in [(None, "127.0.0.1"), (Some("192.0.2.7"), "192.0.2.7")] {
             let ping = TestRequest::new("GET", "/v2/").host("localhost:8443");
-            let asked = world.ask(http, &ping, client);
+            let challenged = sites.exchange(http, &ping, client);
             let realm =
                 "Bearer realm=\"https://localhost:8443/service/token\",service=\"harbor-registry\"";
-            assert_eq!(asked.header("www-authenticate"), realm);
-            assert_eq!(asked.header("set-cookie"), "sid=1; Path=/; Secure");
+            assert_eq!(challenged.header("www-authenticate"), realm);
+            assert_eq!(challenged.header("set-cookie"), "sid=1; Path=/; Secure");
             let push = TestRequest::new("POST", "/v2/a/blobs/uploads/")
                 .host("localhost:8443")
                 .header("authorization", "Bearer ey.J.x")
                 .header("x-forwarded-for", "6.6.6.6");
-            let answer = world.ask(http, &push, client);
-            assert_eq!(answer.status, 202);
-            assert_eq!(answer.header("location"), "https://localhost:8443/v2/x");
-            let seen = world.registry.requests().pop().unwrap();
+            let response = sites.exchange(http, &push, client);
+            assert_eq!(response.status, 202);
+            assert_eq!(response.header("location"), "https://localhost:8443/v2/x");
+            let seen = sites.registry.requests().pop().unwrap();
             assert_eq!(seen.header("authorization"), "Bearer ey.J.x");
-            assert_eq!(seen.header("x-forwarded-for"), seen_as);
+            assert_eq!(seen.header("x-forwarded-for"), forwarded_for);
             assert_eq!(seen.header("host"), "localhost:8443");
         }
-        // On a connection for which no certificate was asked, it is another server.
-        let before = world.registry.requests().len();
+        // A connection for which the proxy requested no client certificate may not be used for a site that requires one.
+        let before = sites.registry.requests().len();
         for host in ["localhost:8443", "token.test"] {
             let request = TestRequest::alice("GET", "/v2/").host(host);
-            world
-                .ask_bare(http, &request)
+            sites
+                .exchange_without_certificate(http, &request)
                 .assert_rejection(421, "UNSUPPORTED");
         }
-        assert_eq!(world.registry.requests().len(), before);
+        assert_eq!(sites.registry.requests().len(), before);
     }
-    // Without one there is no connection at all.
+    // Without a client certificate the TLS connection fails.
     let name = "localhost".try_into().unwrap();
-    let bare = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
-    if let Ok(mut client) = Client::of(bare, connect_tcp(world.proxy.https())) {
+    let tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
+    if let Ok(mut client) = Client::of(tls, connect_tcp(sites.proxy.https())) {
         let _ = client.try_send(TestRequest::new("GET", "/v2/").head());
         assert!(
             client.try_read_response("GET").is_err(),
-            "served without one"
+            "served without a client certificate"
         );
     }
-    let log = world.proxy.stop_and_read_access_log();
-    let with = log
+    let log = sites.proxy.stop_and_read_access_log();
+    let with_certificate = log
         .lines()
         .filter(|line| line.contains("certificate=\"CN=robot\""));
-    assert_eq!(with.count(), 8, "{log}");
+    assert_eq!(with_certificate.count(), 8, "{log}");
     assert_eq!(
         log.matches("client=192.0.2.7 peer=127.0.0.2").count(),
         4,
@@ -576,8 +681,8 @@ fn harbor_behind_client_certificates_keeps_its_own_logins() {
 }
 
 #[test]
-fn a_preflight_needs_no_password_but_the_certificate() {
-    let world = Guarded::start();
+fn a_preflight_requires_the_client_certificate_and_no_password() {
+    let sites = Sites::start();
     let preflight = |host: &str, target: &str| {
         TestRequest::new("OPTIONS", target)
             .host(host)
@@ -590,34 +695,35 @@ fn a_preflight_needs_no_password_but_the_certificate() {
             ("localhost", "/v2/_catalog"),
             ("localhost", "/api/v2.0/projects"),
             ("token.test", "/v2/a/manifests/x"),
-            // A page fetches its token, too.
+            // A web page sends a preflight before the token request as well.
             ("token.test", "/v2/_token"),
         ] {
             let request = preflight(host, target);
-            let may = world.ask(http, &request, None);
-            assert_eq!(may.status, 204, "{host}{target} {}", may.text());
-            assert_eq!(may.header("access-control-allow-origin"), UI);
-            // Someone else's connection is no way around, not even for that.
-            let elsewhere = world.ask_bare(http, &request);
+            let allowed = sites.exchange(http, &request, None);
+            assert_eq!(allowed.status, 204, "{host}{target} {}", allowed.text());
+            assert_eq!(allowed.header("access-control-allow-origin"), UI);
+            // On a connection without a client certificate the preflight gets 421.
+            let elsewhere = sites.exchange_without_certificate(http, &request);
             assert_eq!(elsewhere.status, 421);
             assert!(!elsewhere.has_header("access-control-allow-origin"));
         }
-        let open = world.ask_bare(http, &preflight("open.test", "/v2/"));
+        let open = sites.exchange_without_certificate(http, &preflight("open.test", "/v2/"));
         assert_eq!(open.status, 204);
-        let asked = TestRequest::alice("GET", "/v2/_token?scope=repository:a:pull");
-        let given = world.ask(http, &asked.host("token.test").header("origin", UI), None);
-        assert_eq!(given.header("access-control-allow-origin"), UI);
+        let token_request = TestRequest::alice("GET", "/v2/_token?scope=repository:a:pull");
+        let token_request = token_request.host("token.test").header("origin", UI);
+        let issued = sites.exchange(http, &token_request, None);
+        assert_eq!(issued.header("access-control-allow-origin"), UI);
         let pull = TestRequest::new("GET", "/v2/a/manifests/x")
             .host("token.test")
             .header("origin", UI)
-            .header("authorization", token(&given));
-        let pulled = world.ask(http, &pull, None);
+            .header("authorization", token(&issued));
+        let pulled = sites.exchange(http, &pull, None);
         assert_eq!(
             pulled.status, 401,
-            "of the registry, which wants a login itself"
+            "the registry requires a login of its own"
         );
         assert_eq!(pulled.header("access-control-allow-origin"), UI);
     }
-    let seen = world.registry.requests();
+    let seen = sites.registry.requests();
     assert!(seen.iter().all(|seen| seen.method != "OPTIONS"));
 }

@@ -1,4 +1,5 @@
-//! Mode token: the gate's own token service, asked as clients ask it, and what its tokens are worth.
+//! Mode token: the token endpoint of the proxy, with the requests of real clients, and the requests that its tokens
+//! authorize.
 
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt;
@@ -30,11 +31,11 @@ fn token_config(auth: &str) -> TestConfig {
     config(STATE, "").lines("auth", auth)
 }
 
-fn gate(registry: &Registry) -> Proxy {
+fn start(registry: &Registry) -> Proxy {
     Proxy::start(registry, token_config(TOKEN))
 }
 
-/// With a secret in a file.
+/// A directory and a configuration with `text` as the content of the secret file.
 fn with_secret(text: &str) -> (tempfile::TempDir, TestConfig) {
     let dir = directory();
     std::fs::write(dir.path().join("secret"), text).unwrap();
@@ -43,84 +44,84 @@ fn with_secret(text: &str) -> (tempfile::TempDir, TestConfig) {
     (dir, token_keys("secret = \"secret\""))
 }
 
-/// Mode "token" with further keys.
+/// A configuration in mode "token" with additional keys of `auth`.
 fn token_keys(keys: &str) -> TestConfig {
     config(STATE, "").auth(&format!(
         "mode = \"token\", htpasswd = \"htpasswd\", {keys}"
     ))
 }
 
-fn with(token: &str, method: &str, target: &str) -> TestRequest {
+fn with_token(token: &str, method: &str, target: &str) -> TestRequest {
     TestRequest::new(method, target).header("authorization", format!("Bearer {token}"))
 }
 
-fn endpoint(scope: &str) -> String {
+fn token_target(scope: &str) -> String {
     format!("/v2/_token?service=localhost&scope={scope}")
 }
 
-/// The token in an answer of the endpoint, which must be a good one.
+/// Asserts that a response of the token endpoint is complete and correct, and returns its token.
 #[track_caller]
-fn token_of(answer: &TestResponse) -> String {
-    assert_eq!(answer.status, 200, "{answer:?}");
-    assert_eq!(answer.header("content-type"), "application/json");
-    assert_eq!(answer.header("cache-control"), "no-store");
+fn token_of(response: &TestResponse) -> String {
+    assert_eq!(response.status, 200, "{response:?}");
+    assert_eq!(response.header("content-type"), "application/json");
+    assert_eq!(response.header("cache-control"), "no-store");
     assert_eq!(
-        answer.header("content-length"),
-        answer.body.len().to_string()
+        response.header("content-length"),
+        response.body.len().to_string()
     );
-    let said: Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(said["token"], said["access_token"]);
-    assert_eq!(said["expires_in"], 900);
-    let issued = said["issued_at"].as_str().unwrap();
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(body["token"], body["access_token"]);
+    assert_eq!(body["expires_in"], 900);
+    let issued = body["issued_at"].as_str().unwrap();
     assert!(issued.ends_with('Z') && issued.contains('T'), "{issued}");
-    said["token"].as_str().unwrap().to_owned()
+    body["token"].as_str().unwrap().to_owned()
 }
 
-/// Alice's token for a scope.
+/// Requests a token for `scope` as alice.
 #[track_caller]
-fn alices(proxy: &Proxy, scope: &str) -> String {
+fn token_for_alice(proxy: &Proxy, scope: &str) -> String {
     token_of(&exchange(
         proxy,
         HttpVersion::Http1,
-        &TestRequest::alice("GET", &endpoint(scope)),
+        &TestRequest::alice("GET", &token_target(scope)),
     ))
 }
 
 #[track_caller]
-fn challenge(answer: &TestResponse) -> &str {
-    answer.assert_rejection(401, "UNAUTHORIZED");
-    answer.header("www-authenticate")
+fn challenge(response: &TestResponse) -> &str {
+    response.assert_rejection(401, "UNAUTHORIZED");
+    response.header("www-authenticate")
 }
 
 #[test]
 fn docker_pings_fetches_a_token_and_uses_it() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start(&registry);
     for http in HttpVersion::BOTH {
         let ping = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
         let realm = "Bearer realm=\"https://localhost/v2/_token\",service=\"localhost\"";
         assert_eq!(challenge(&ping), realm);
-        // docker login: no scope, and then the ping again.
+        // `docker login` requests a token without a scope, and sends the ping again.
         let login =
             "/v2/_token?account=alice&client_id=docker&offline_token=true&service=localhost";
         let token = token_of(&exchange(&proxy, http, &TestRequest::alice("GET", login)));
         assert_eq!(
-            exchange(&proxy, http, &with(&token, "GET", "/v2/")).status,
+            exchange(&proxy, http, &with_token(&token, "GET", "/v2/")).status,
             200
         );
-        // docker push
-        let scope = endpoint("repository%3Ateam%2Fapp%3Apull%2Cpush");
+        // `docker push` requests a token with a scope.
+        let scope = token_target("repository%3Ateam%2Fapp%3Apull%2Cpush");
         let token = token_of(&exchange(&proxy, http, &TestRequest::alice("GET", &scope)));
         for (method, target) in [
             ("HEAD", MANIFEST),
             ("POST", "/v2/team/app/blobs/uploads/"),
             ("PUT", MANIFEST),
         ] {
-            let answer = exchange(&proxy, http, &with(&token, method, target));
-            assert_eq!(answer.status, 200, "{method}");
+            let response = exchange(&proxy, http, &with_token(&token, method, target));
+            assert_eq!(response.status, 200, "{method}");
         }
     }
-    // The registry behind has no authentication, and learns nothing of the gate's.
+    // The proxy does not forward the `Authorization` field to the registry.
     let seen = registry.requests();
     assert_eq!(seen.len(), 8);
     assert!(seen.iter().all(|seen| seen.all("authorization").is_empty()));
@@ -130,9 +131,9 @@ fn docker_pings_fetches_a_token_and_uses_it() {
 }
 
 #[test]
-fn containerd_asks_by_form_after_the_first_401() {
+fn containerd_requests_a_token_by_form_after_the_first_401() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start(&registry);
     for http in HttpVersion::BOTH {
         let refused = exchange(
             &proxy,
@@ -149,10 +150,10 @@ fn containerd_asks_by_form_after_the_first_401() {
         };
         let token = token_of(&exchange(&proxy, http, &post(form)));
         assert_eq!(
-            exchange(&proxy, http, &with(&token, "PUT", MANIFEST)).status,
+            exchange(&proxy, http, &with_token(&token, "PUT", MANIFEST)).status,
             200
         );
-        // What it then tries by GET.
+        // After this 401, containerd sends a GET request.
         let wrong = exchange(&proxy, http, &post(&form.replace("=pw", "=no")));
         assert_eq!(challenge(&wrong), "Basic realm=\"Registry realm\"");
         let refresh = "grant_type=refresh_token&refresh_token=x&service=localhost";
@@ -165,8 +166,8 @@ fn containerd_asks_by_form_after_the_first_401() {
 }
 
 #[test]
-fn each_operation_names_its_scope_and_a_ping_none() {
-    let proxy = gate(&Registry::accepting_all());
+fn the_challenge_names_the_scope_of_the_operation_and_none_for_a_ping() {
+    let proxy = start(&Registry::accepting_all());
     let mount = format!("/v2/a/blobs/uploads/?mount={DIGEST}&from=b");
     for (method, target, scope) in [
         ("GET", "/v2/", ""),
@@ -190,9 +191,9 @@ fn each_operation_names_its_scope_and_a_ping_none() {
         ("GET", "/v2/NO", ""),
     ] {
         for http in HttpVersion::BOTH {
-            let answer = exchange(&proxy, http, &TestRequest::new(method, target));
-            let said = challenge(&answer);
-            let rest = said
+            let response = exchange(&proxy, http, &TestRequest::new(method, target));
+            let value = challenge(&response);
+            let rest = value
                 .strip_prefix("Bearer realm=\"https://localhost/v2/_token\",service=\"localhost\"");
             assert_eq!(rest, Some(scope), "{method} {target}");
         }
@@ -200,16 +201,16 @@ fn each_operation_names_its_scope_and_a_ping_none() {
 }
 
 #[test]
-fn the_realm_is_where_the_client_came_to_or_the_external_url() {
+fn the_realm_has_the_host_of_the_request_or_the_external_url() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
-    let answer = exchange(
+    let proxy = start(&registry);
+    let response = exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::new("GET", "/v2/").host("localhost:8443"),
     );
     assert!(
-        challenge(&answer)
+        challenge(&response)
             .contains("\"https://localhost:8443/v2/_token\",service=\"localhost:8443\"")
     );
     let external = token_config(TOKEN).lines(
@@ -217,23 +218,23 @@ fn the_realm_is_where_the_client_came_to_or_the_external_url() {
         "hosts = [\"localhost\"]\nexternal_url = \"https://registry.example.com\"",
     );
     let proxy = Proxy::start(&registry, &external);
-    let answer = exchange(&proxy, HttpVersion::Http1, &TestRequest::new("GET", "/v2/"));
-    assert!(challenge(&answer).contains("\"https://registry.example.com/v2/_token\""));
+    let response = exchange(&proxy, HttpVersion::Http1, &TestRequest::new("GET", "/v2/"));
+    assert!(challenge(&response).contains("\"https://registry.example.com/v2/_token\""));
 }
 
 #[test]
-fn nobody_in_particular_gets_a_token_too_and_it_opens_nothing() {
+fn an_anonymous_client_gets_a_token_that_grants_nothing() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
-    let scope = endpoint("repository:team/app:pull");
-    let nobody = [
+    let proxy = start(&registry);
+    let scope = token_target("repository:team/app:pull");
+    let anonymous = [
         TestRequest::new("GET", &scope),
         TestRequest::new("GET", &scope).header("authorization", "Basic Og=="),
     ];
     for http in HttpVersion::BOTH {
-        for request in &nobody {
+        for request in &anonymous {
             let token = token_of(&exchange(&proxy, http, request));
-            let refused = exchange(&proxy, http, &with(&token, "GET", MANIFEST));
+            let refused = exchange(&proxy, http, &with_token(&token, "GET", MANIFEST));
             assert!(challenge(&refused).ends_with(",error=\"insufficient_scope\""));
         }
     }
@@ -241,13 +242,13 @@ fn nobody_in_particular_gets_a_token_too_and_it_opens_nothing() {
 }
 
 #[test]
-fn a_wrong_password_is_refused_at_the_endpoint() {
-    let proxy = gate(&Registry::accepting_all());
+fn a_wrong_password_gets_401_at_the_token_endpoint() {
+    let proxy = start(&Registry::accepting_all());
     for credentials in [&b"alice:no"[..], b"bob:pw", b"nocolon"] {
         for http in HttpVersion::BOTH {
             let request = TestRequest::new("GET", "/v2/_token").basic_auth(credentials);
-            let answer = exchange(&proxy, http, &request);
-            assert_eq!(challenge(&answer), "Basic realm=\"Registry realm\"");
+            let response = exchange(&proxy, http, &request);
+            assert_eq!(challenge(&response), "Basic realm=\"Registry realm\"");
         }
     }
     let twice = TestRequest::alice("GET", "/v2/_token").basic_auth(b"alice:pw");
@@ -255,31 +256,31 @@ fn a_wrong_password_is_refused_at_the_endpoint() {
 }
 
 #[test]
-fn a_token_begets_no_token() {
-    let proxy = gate(&Registry::accepting_all());
-    let token = alices(&proxy, "repository:a:pull");
-    let answer = exchange(
+fn a_token_is_not_accepted_at_the_token_endpoint() {
+    let proxy = start(&Registry::accepting_all());
+    let token = token_for_alice(&proxy, "repository:a:pull");
+    let response = exchange(
         &proxy,
         HttpVersion::Http1,
-        &with(&token, "GET", "/v2/_token"),
+        &with_token(&token, "GET", "/v2/_token"),
     );
-    assert_eq!(challenge(&answer), "Basic realm=\"Registry realm\"");
+    assert_eq!(challenge(&response), "Basic realm=\"Registry realm\"");
 }
 
 #[test]
-fn the_endpoint_knows_get_and_post() {
+fn the_token_endpoint_accepts_only_get_and_post() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start(&registry);
     for method in ["PUT", "DELETE", "PATCH", "OPTIONS"] {
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             HttpVersion::Http1,
             &TestRequest::alice(method, "/v2/_token"),
         );
-        answer.assert_rejection(405, "UNSUPPORTED");
-        assert_eq!(answer.header("allow"), "GET, POST");
+        response.assert_rejection(405, "UNSUPPORTED");
+        assert_eq!(response.header("allow"), "GET, POST");
     }
-    // Its neighbours belong to the registry's grammar, as everywhere.
+    // Similar paths are subject to the grammar of the registry API.
     for target in ["/v2/_token/", "/v2/a/_token"] {
         exchange(
             &proxy,
@@ -289,7 +290,7 @@ fn the_endpoint_knows_get_and_post() {
         .assert_rejection(404, "UNSUPPORTED");
     }
     assert!(registry.requests().is_empty());
-    // In mode basic it is no endpoint.
+    // In mode basic there is no token endpoint.
     let proxy = Proxy::with_defaults(&registry);
     exchange(
         &proxy,
@@ -300,9 +301,9 @@ fn the_endpoint_knows_get_and_post() {
 }
 
 #[test]
-fn a_password_in_front_of_every_request_is_taken_as_ever() {
+fn a_password_in_every_request_is_accepted_as_well() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start(&registry);
     for http in HttpVersion::BOTH {
         assert_eq!(
             exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
@@ -313,25 +314,25 @@ fn a_password_in_front_of_every_request_is_taken_as_ever() {
             200
         );
         let wrong = TestRequest::new("GET", "/v2/").basic_auth(b"alice:no");
-        let answer = exchange(&proxy, http, &wrong);
-        assert!(!challenge(&answer).contains("error="), "{answer:?}");
+        let response = exchange(&proxy, http, &wrong);
+        assert!(!challenge(&response).contains("error="), "{response:?}");
     }
 }
 
 #[test]
-fn an_empty_user_is_nobody_and_is_asked_for_a_token() {
-    let proxy = gate(&Registry::accepting_all());
+fn an_empty_user_counts_as_anonymous() {
+    let proxy = start(&Registry::accepting_all());
     for target in ["/v2/", MANIFEST] {
         let empty = TestRequest::new("GET", target).header("authorization", "Basic Og==");
         let none = exchange(&proxy, HttpVersion::Http1, &TestRequest::new("GET", target));
-        let answer = exchange(&proxy, HttpVersion::Http1, &empty);
-        assert!(challenge(&answer).starts_with("Bearer realm="));
-        assert_eq!(answer.without_request_id(), none.without_request_id());
+        let response = exchange(&proxy, HttpVersion::Http1, &empty);
+        assert!(challenge(&response).starts_with("Bearer realm="));
+        assert_eq!(response.without_request_id(), none.without_request_id());
     }
 }
 
 #[test]
-fn a_route_for_everything_has_its_endpoint_at_the_top() {
+fn the_token_endpoint_of_a_route_for_all_paths_is_at_the_root() {
     let registry = Registry::accepting_all();
     let everything = token_config(TOKEN).lines("path", "path = \"/\"");
     let proxy = Proxy::start(&registry, &everything);
@@ -348,12 +349,21 @@ fn a_route_for_everything_has_its_endpoint_at_the_top() {
         &TestRequest::alice("GET", scope),
     ));
     assert_eq!(
-        exchange(&proxy, HttpVersion::Http1, &with(&token, "GET", MANIFEST)).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &with_token(&token, "GET", MANIFEST)
+        )
+        .status,
         200
     );
-    // A scope says nothing of paths that are no registry's; a password opens them.
-    let beside = exchange(&proxy, HttpVersion::Http1, &with(&token, "GET", "/stats"));
-    assert_eq!(beside.status, 401);
+    // No scope covers a path outside of the registry API; it requires a password.
+    let outside = exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &with_token(&token, "GET", "/stats"),
+    );
+    assert_eq!(outside.status, 401);
     assert_eq!(
         exchange(
             &proxy,
@@ -366,20 +376,20 @@ fn a_route_for_everything_has_its_endpoint_at_the_top() {
 }
 
 #[test]
-fn what_is_no_token_of_ours_is_invalid() {
+fn a_malformed_or_forged_token_gets_401_with_invalid_token() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
-    let good = alices(&proxy, "repository:team/app:pull");
-    let (said, mac) = good.split_once('.').unwrap();
+    let proxy = start(&registry);
+    let good = token_for_alice(&proxy, "repository:team/app:pull");
+    let (claims, mac) = good.split_once('.').unwrap();
     let mut flipped = good.clone().into_bytes();
     flipped[40] = if flipped[40] == b'A' { b'B' } else { b'A' };
     let bad = [
         "Bearer ".to_owned(),
         "Bearer x".to_owned(),
-        format!("Bearer {said}"),
-        format!("Bearer {said}."),
-        format!("Bearer {said}.{said}"),
-        format!("Bearer {mac}.{said}"),
+        format!("Bearer {claims}"),
+        format!("Bearer {claims}."),
+        format!("Bearer {claims}.{claims}"),
+        format!("Bearer {mac}.{claims}"),
         format!("Bearer {good}="),
         format!("Bearer {}", String::from_utf8(flipped).unwrap()),
         format!("Bearer {}", "A".repeat(20_000)),
@@ -390,8 +400,8 @@ fn what_is_no_token_of_ours_is_invalid() {
     for field in bad {
         for http in HttpVersion::BOTH {
             let request = TestRequest::new("GET", MANIFEST).header("authorization", &field);
-            let answer = exchange(&proxy, http, &request);
-            assert!(challenge(&answer).ends_with(scope), "{field}");
+            let response = exchange(&proxy, http, &request);
+            assert!(challenge(&response).ends_with(scope), "{field}");
         }
     }
     assert!(registry.requests().is_empty());
@@ -401,9 +411,9 @@ fn what_is_no_token_of_ours_is_invalid() {
 }
 
 #[test]
-fn a_token_is_good_for_its_scope_alone() {
+fn a_token_grants_only_its_scope() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start(&registry);
     let two = "/v2/_token?scope=repository:a:pull&scope=repository(plugin):b:pull,push+registry:catalog:*";
     let token = token_of(&exchange(
         &proxy,
@@ -422,78 +432,89 @@ fn a_token_is_good_for_its_scope_alone() {
         ("GET", "/v2/b/b/manifests/x", false),
         ("GET", "/v2/_catalog", true),
     ] {
-        let answer = client.exchange(&with(&token, method, target));
+        let response = client.exchange(&with_token(&token, method, target));
         if allowed {
             assert!(
-                matches!(answer.status, 200 | 301),
-                "{method} {target}: {answer:?}"
+                matches!(response.status, 200 | 301),
+                "{method} {target}: {response:?}"
             );
         } else {
-            let said = challenge(&answer);
-            assert!(said.contains(",scope=\"repository:"), "{said}");
-            assert!(said.ends_with(",error=\"insufficient_scope\""), "{said}");
+            let value = challenge(&response);
+            assert!(value.contains(",scope=\"repository:"), "{value}");
+            assert!(value.ends_with(",error=\"insufficient_scope\""), "{value}");
         }
     }
     assert_eq!(registry.requests().len(), 5);
-    let none = alices(&proxy, "repository:UPPER:pull");
-    assert_eq!(client.exchange(&with(&none, "GET", "/v2/")).status, 200);
-    challenge(&client.exchange(&with(&none, "GET", "/v2/_catalog")));
+    let none = token_for_alice(&proxy, "repository:UPPER:pull");
+    assert_eq!(
+        client.exchange(&with_token(&none, "GET", "/v2/")).status,
+        200
+    );
+    challenge(&client.exchange(&with_token(&none, "GET", "/v2/_catalog")));
 }
 
 #[test]
-fn a_mount_whose_token_lacks_its_source_asks_for_another_token() {
+fn a_mount_without_its_source_in_the_token_gets_a_challenge_with_both_scopes() {
     let registry = Registry::responding("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
-    let proxy = gate(&registry);
+    let proxy = start(&registry);
     let mount = format!("/v2/a/blobs/uploads/?mount={DIGEST}&from=secret%2Fb");
-    let alone = alices(&proxy, "repository:a:pull,push");
+    let target_only = token_for_alice(&proxy, "repository:a:pull,push");
     for http in HttpVersion::BOTH {
-        // As clients do it: the challenge names both scopes, and the token that it leads to mounts.
+        // The challenge names both scopes. With a token for these scopes the mount succeeds.
         let before = registry.requests().len();
-        let refused = exchange(&proxy, http, &with(&alone, "POST", &mount));
-        let said = challenge(&refused);
+        let refused = exchange(&proxy, http, &with_token(&target_only, "POST", &mount));
+        let value = challenge(&refused);
         let scope = "repository:a:pull,push repository:secret/b:pull";
-        assert!(said.contains(&format!(",scope=\"{scope}\"")), "{said}");
-        assert!(said.ends_with(",error=\"insufficient_scope\""), "{said}");
+        assert!(value.contains(&format!(",scope=\"{scope}\"")), "{value}");
+        assert!(value.ends_with(",error=\"insufficient_scope\""), "{value}");
         assert_eq!(registry.requests().len(), before);
-        let both = alices(&proxy, &scope.replace(' ', "%20"));
+        let both = token_for_alice(&proxy, &scope.replace(' ', "%20"));
         assert_eq!(
-            exchange(&proxy, http, &with(&both, "POST", &mount)).status,
+            exchange(&proxy, http, &with_token(&both, "POST", &mount)).status,
             201
         );
         assert_eq!(registry.requests().pop().unwrap().target, mount);
-        // A source that the registry chooses is in no scope.
+        // Without `from`, the registry would choose the source, which no scope can cover: the proxy removes the mount.
         let any = format!("/v2/a/blobs/uploads/?mount={DIGEST}");
         assert_eq!(
-            exchange(&proxy, http, &with(&both, "POST", &any)).status,
+            exchange(&proxy, http, &with_token(&both, "POST", &any)).status,
             201
         );
-        let sent = registry.requests().pop().unwrap().target;
-        assert_eq!(sent, "/v2/a/blobs/uploads/");
+        let forwarded = registry.requests().pop().unwrap().target;
+        assert_eq!(forwarded, "/v2/a/blobs/uploads/");
     }
 }
 
 #[test]
-fn a_read_of_an_invalid_reference_asks_for_the_right_to_read() {
+fn a_read_of_an_invalid_reference_requires_the_right_to_pull() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start(&registry);
     let invalid = "/v2/a/manifests/.INVALID";
-    let said = exchange(
+    let refused = exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::new("GET", invalid),
     );
-    assert!(challenge(&said).ends_with(",scope=\"repository:a:pull\""));
-    let other = alices(&proxy, "repository:b:pull");
-    let said = exchange(&proxy, HttpVersion::Http1, &with(&other, "GET", invalid));
-    assert!(challenge(&said).contains("scope=\"repository:a:pull\""));
-    let own = alices(&proxy, "repository:a:pull");
-    let found = exchange(&proxy, HttpVersion::Http1, &with(&own, "GET", invalid));
-    found.assert_rejection(404, "MANIFEST_UNKNOWN");
+    assert!(challenge(&refused).ends_with(",scope=\"repository:a:pull\""));
+    let other = token_for_alice(&proxy, "repository:b:pull");
+    let refused = exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &with_token(&other, "GET", invalid),
+    );
+    assert!(challenge(&refused).contains("scope=\"repository:a:pull\""));
+    let own = token_for_alice(&proxy, "repository:a:pull");
+    let unknown = exchange(
+        &proxy,
+        HttpVersion::Http1,
+        &with_token(&own, "GET", invalid),
+    );
+    unknown.assert_rejection(404, "MANIFEST_UNKNOWN");
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn a_token_of_another_route_or_site_is_worth_nothing() {
+fn a_token_of_another_route_or_site_is_invalid() {
     let registry = Registry::accepting_all();
     let other = format!(
         "[[site.route]]\npath = \"/v2/other/\"\nupstream = \"{{upstream}}\"\n{TOKEN}\n\
@@ -502,56 +523,70 @@ fn a_token_of_another_route_or_site_is_worth_nothing() {
     );
     let proxy = Proxy::start(&registry, config(STATE, &other).lines("auth", TOKEN));
     let scope = "?scope=repository:other/x:pull";
-    let here = token_of(&exchange(
+    let first = token_of(&exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::alice("GET", &format!("/v2/_token{scope}")),
     ));
-    let there = token_of(&exchange(
+    let other_route = token_of(&exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::alice("GET", &format!("/v2/other/_token{scope}")),
     ));
     let tags = "/v2/other/x/tags/list";
     assert_eq!(
-        exchange(&proxy, HttpVersion::Http1, &with(&there, "GET", tags)).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &with_token(&other_route, "GET", tags)
+        )
+        .status,
         200
     );
-    let refused = exchange(&proxy, HttpVersion::Http1, &with(&here, "GET", tags));
-    let said = challenge(&refused);
+    let refused = exchange(&proxy, HttpVersion::Http1, &with_token(&first, "GET", tags));
+    let value = challenge(&refused);
     assert!(
-        said.contains("/v2/other/_token") && said.contains("invalid_token"),
-        "{said}"
+        value.contains("/v2/other/_token") && value.contains("invalid_token"),
+        "{value}"
     );
     challenge(&exchange(
         &proxy,
         HttpVersion::Http1,
-        &with(&there, "GET", "/v2/"),
+        &with_token(&other_route, "GET", "/v2/"),
     ));
-    let elsewhere = with(&here, "GET", "/v2/").host("127.0.0.1");
-    assert!(challenge(&exchange(&proxy, HttpVersion::Http1, &elsewhere)).contains("invalid_token"));
+    let other_site = with_token(&first, "GET", "/v2/").host("127.0.0.1");
+    assert!(
+        challenge(&exchange(&proxy, HttpVersion::Http1, &other_site)).contains("invalid_token")
+    );
     assert_eq!(
-        exchange(&proxy, HttpVersion::Http1, &with(&here, "GET", "/v2/")).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http1,
+            &with_token(&first, "GET", "/v2/")
+        )
+        .status,
         200
     );
 }
 
 #[test]
-fn a_changed_line_ends_the_tokens_of_that_user_at_the_reload() {
+fn a_changed_password_line_invalidates_the_tokens_of_its_user() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start(&registry);
     let bob = format!("bob:{}\n", bcrypt::hash("pw", 4).unwrap());
     proxy.write("htpasswd", format!("{ALICE}{bob}"));
     proxy.reload().unwrap();
-    let token = alices(&proxy, "repository:team/app:pull");
-    let bobs = TestRequest::new("GET", &endpoint("repository:team/app:pull")).basic_auth(b"bob:pw");
-    let bobs = token_of(&exchange(&proxy, HttpVersion::Http1, &bobs));
+    let token = token_for_alice(&proxy, "repository:team/app:pull");
+    let bob_request =
+        TestRequest::new("GET", &token_target("repository:team/app:pull")).basic_auth(b"bob:pw");
+    let bob_token = token_of(&exchange(&proxy, HttpVersion::Http1, &bob_request));
     let mut client = Client::connect(&proxy);
     let statuses = |client: &mut Client| {
-        [&token, &bobs].map(|token| client.exchange(&with(token, "GET", MANIFEST)).status)
+        [&token, &bob_token]
+            .map(|token| client.exchange(&with_token(token, "GET", MANIFEST)).status)
     };
     assert_eq!(statuses(&mut client), [200, 200]);
-    // The same password, another line.
+    // The new line has a different hash of the same password.
     let again = format!("alice:{}\n", bcrypt::hash("pw", 4).unwrap());
     proxy.write("htpasswd", format!("{again}{bob}"));
     proxy.reload().unwrap();
@@ -566,13 +601,13 @@ fn a_changed_line_ends_the_tokens_of_that_user_at_the_reload() {
 }
 
 #[test]
-fn tokens_outlive_a_restart_and_the_secret_is_nobody_elses() {
+fn tokens_remain_valid_after_a_restart_and_the_secret_file_is_private() {
     let registry = Registry::accepting_all();
     let state = tempfile::tempdir().unwrap();
     let kept = format!("[state]\ndir = \"{}/new\"\n", state.path().display());
     let configured = config(&kept, "").lines("auth", TOKEN);
     let first = Proxy::start(&registry, &configured);
-    let token = alices(&first, "repository:team/app:pull");
+    let token = token_for_alice(&first, "repository:team/app:pull");
     let file = state.path().join("new/token-secret");
     let secret = std::fs::read_to_string(&file).unwrap();
     assert_eq!(Base64::decode_vec(secret.trim_end()).unwrap().len(), 32);
@@ -582,7 +617,7 @@ fn tokens_outlive_a_restart_and_the_secret_is_nobody_elses() {
     let second = Proxy::start(&registry, &configured);
     for http in HttpVersion::BOTH {
         assert_eq!(
-            exchange(&second, http, &with(&token, "GET", MANIFEST)).status,
+            exchange(&second, http, &with_token(&token, "GET", MANIFEST)).status,
             200
         );
     }
@@ -593,26 +628,32 @@ fn tokens_outlive_a_restart_and_the_secret_is_nobody_elses() {
     challenge(&exchange(
         &third,
         HttpVersion::Http1,
-        &with(&token, "GET", MANIFEST),
+        &with_token(&token, "GET", MANIFEST),
     ));
 }
 
 #[test]
-fn a_secret_is_changed_in_two_steps_and_no_token_is_lost() {
+fn a_secret_can_be_replaced_without_invalidating_tokens() {
     let registry = Registry::accepting_all();
     let (dir, configured) = with_secret(SECRET);
     let proxy = Proxy::start_in(dir, &registry.url(), &configured);
-    let status =
-        |token: &str| exchange(&proxy, HttpVersion::Http2, &with(token, "GET", MANIFEST)).status;
-    let old = alices(&proxy, "repository:team/app:pull");
+    let status = |token: &str| {
+        exchange(
+            &proxy,
+            HttpVersion::Http2,
+            &with_token(token, "GET", MANIFEST),
+        )
+        .status
+    };
+    let old = token_for_alice(&proxy, "repository:team/app:pull");
     proxy.write("secret", format!("{OTHER}\n{SECRET}\n"));
     proxy.reload().unwrap();
-    let new = alices(&proxy, "repository:team/app:pull");
+    let new = token_for_alice(&proxy, "repository:team/app:pull");
     assert_eq!([status(&old), status(&new)], [200, 200]);
     proxy.write("secret", OTHER);
     proxy.reload().unwrap();
     assert_eq!([status(&old), status(&new)], [401, 200]);
-    // A bad one changes nothing.
+    // A reload with an invalid secret changes nothing.
     proxy.write("secret", "hunter2");
     let problems = proxy.reload().unwrap_err().to_string();
     assert!(problems.contains("shorter than 32"), "{problems}");
@@ -621,8 +662,8 @@ fn a_secret_is_changed_in_two_steps_and_no_token_is_lost() {
     assert!(!proxy.path("state").exists());
 }
 
-/// A token as the gate gave it out some time ago, made with its configuration and its secret.
-fn given_out(proxy: &Proxy, scope: &str, ago: Duration) -> String {
+/// Issues a token with the configuration and the secret of the proxy, as if the proxy had issued it `ago`.
+fn token_issued(proxy: &Proxy, scope: &str, ago: Duration) -> String {
     let (config, mut problems) = configuration::load(&proxy.path("proxy.toml"));
     let snapshot = Snapshot::build(&config.unwrap(), None, BuildMode::Check, &mut problems);
     let snapshot = snapshot.unwrap_or_else(|| panic!("{problems}"));
@@ -652,51 +693,56 @@ fn given_out(proxy: &Proxy, scope: &str, ago: Duration) -> String {
 }
 
 #[test]
-fn a_token_that_is_over_is_invalid_and_a_fresh_one_works() {
+fn an_expired_token_is_invalid_and_a_new_one_is_accepted() {
     let registry = Registry::accepting_all();
     let (dir, _) = with_secret(SECRET);
     let short = token_keys("lifetime = \"1m\", secret = \"secret\"");
     let proxy = Proxy::start_in(dir, &registry.url(), &short);
     let scope = "repository:team/app:pull";
-    let ago = |seconds| given_out(&proxy, scope, Duration::from_secs(seconds));
-    // A minute of life and one of skew; what is between is for a slow machine.
+    let ago = |seconds| token_issued(&proxy, scope, Duration::from_secs(seconds));
+    // The lifetime is one minute, and one minute of clock skew is tolerated. The gap between 90 s and 121 s is for slow machines.
     for (seconds, is_good) in [(0, true), (90, true), (121, false), (86_400, false)] {
         let token = ago(seconds);
         for http in HttpVersion::BOTH {
-            let answer = exchange(&proxy, http, &with(&token, "GET", MANIFEST));
+            let response = exchange(&proxy, http, &with_token(&token, "GET", MANIFEST));
             if is_good {
-                assert_eq!(answer.status, 200, "{seconds} s: {answer:?}");
+                assert_eq!(response.status, 200, "{seconds} s: {response:?}");
             } else {
                 let words = format!(",scope=\"{scope}\",error=\"invalid_token\"");
-                assert!(challenge(&answer).ends_with(&words), "{seconds} s");
+                assert!(challenge(&response).ends_with(&words), "{seconds} s");
             }
         }
     }
-    // The client asks again where the challenge sends it.
-    let answer = exchange(
+    // The client requests a new token at the realm of the challenge.
+    let response = exchange(
         &proxy,
         HttpVersion::Http1,
-        &TestRequest::alice("GET", &endpoint(scope)),
+        &TestRequest::alice("GET", &token_target(scope)),
     );
-    let said: Value = serde_json::from_slice(&answer.body).unwrap();
-    let fresh = said["token"].as_str().unwrap();
-    assert_eq!(said["expires_in"], 60);
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
+    let fresh = body["token"].as_str().unwrap();
+    assert_eq!(body["expires_in"], 60);
     assert_eq!(
-        exchange(&proxy, HttpVersion::Http2, &with(fresh, "GET", MANIFEST)).status,
+        exchange(
+            &proxy,
+            HttpVersion::Http2,
+            &with_token(fresh, "GET", MANIFEST)
+        )
+        .status,
         200
     );
 }
 
 #[test]
-fn what_makes_no_sense_is_refused_at_the_start() {
-    let started = |text: TestConfig, secret: &str| {
+fn invalid_token_settings_are_rejected_at_start() {
+    let try_start = |text: TestConfig, secret: &str| {
         let (dir, _) = with_secret(secret);
         Proxy::try_start(dir, "http://127.0.0.1:1", &text)
             .map(|_| ())
             .map_err(|problems| problems.to_string())
     };
     let named = token_keys("secret = \"secret\"");
-    assert_eq!(started(named.clone(), SECRET), Ok(()));
+    assert_eq!(try_start(named.clone(), SECRET), Ok(()));
     for (text, secret, words) in [
         (named.clone(), "short", "shorter than 32"),
         (named.clone(), "", "0 lines"),
@@ -727,20 +773,20 @@ fn what_makes_no_sense_is_refused_at_the_start() {
             "no registry",
         ),
     ] {
-        let problems = started(text, secret).unwrap_err();
+        let problems = try_start(text, secret).unwrap_err();
         assert!(problems.contains(words), "{words} in {problems}");
     }
 }
 
 #[test]
-fn a_life_of_its_own_is_told_to_the_client() {
+fn a_configured_lifetime_is_in_the_token_response() {
     let registry = Registry::responding(OK);
     let proxy = Proxy::start(&registry, token_keys("lifetime = \"1h\""));
-    let answer = exchange(
+    let response = exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::alice("GET", "/v2/_token"),
     );
-    let said: Value = serde_json::from_slice(&answer.body).unwrap();
-    assert_eq!(said["expires_in"], 3600);
+    let body: Value = serde_json::from_slice(&response.body).unwrap();
+    assert_eq!(body["expires_in"], 3600);
 }

@@ -1,6 +1,7 @@
-//! The connections to an upstream are shared: what one client network, or several, do with theirs leaves others some.
+//! Fair sharing of the connections to an upstream: one or several client networks that occupy connections leave connections for
+//! other client networks.
 //!
-//! A PROXY header in front of each connection says whose it is.
+//! Each connection begins with a PROXY header that names the client.
 
 use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex};
@@ -11,17 +12,17 @@ use crate::support::frames::{END_HEADERS, END_STREAM, HEADERS, RawH2, frame, hea
 use crate::support::h2::{H2Client, block_on, wait_until};
 use crate::support::{Client, OK, PATIENCE, Proxy, Registry, TestRequest, certs, config};
 
-/// More than the sockets and the proxy together take of a response that its client does not read.
+/// More bytes than the sockets and the proxy together buffer of a response that the client does not read.
 const SIZE: usize = 16 << 20;
 const SECOND: Duration = Duration::from_secs(1);
 
-/// A proxy that believes the PROXY headers of this machine.
+/// Starts a proxy that accepts PROXY headers from this machine.
 fn start(registry: &Registry, limits: &str) -> Proxy {
     let top = format!("[limits]\n{limits}\n");
     let keys = "workers = 2\nproxy_protocol = [\"127.0.0.1\"]";
     let proxy = Proxy::start(registry, config(&top, "").lines("workers", keys));
-    // From now on no request waits for its password.
-    assert_eq!(ask_from(&proxy, "198.51.100.1", &ping()).0, 200);
+    // The login is then in the login cache, so that no later request waits for a password hash.
+    assert_eq!(request_from(&proxy, "198.51.100.1", &ping()).0, 200);
     proxy
 }
 
@@ -29,38 +30,38 @@ fn ping() -> TestRequest {
     TestRequest::alice("GET", "/v2/")
 }
 
-/// A connection of a client.
+/// Opens a connection on behalf of `client`.
 fn connect(proxy: &Proxy, client: &str, protocol: &str) -> Client {
     let family = if client.contains(':') { "TCP6" } else { "TCP4" };
-    let gate = if client.contains(':') {
+    let destination = if client.contains(':') {
         "::1"
     } else {
         "127.0.0.1"
     };
     let mut socket = connect_tcp(proxy.https());
-    write!(socket, "PROXY {family} {client} {gate} 1 443\r\n").unwrap();
+    write!(socket, "PROXY {family} {client} {destination} 1 443\r\n").unwrap();
     let config = certs::default_client_config(protocol);
     let tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
     Client::of(tls, socket).unwrap()
 }
 
-/// The status of a request over a connection of its own, and how long that took.
-fn ask_from(proxy: &Proxy, client: &str, ask: &TestRequest) -> (u16, Duration) {
+/// Sends a request over a new connection, and returns the status and the time until the response.
+fn request_from(proxy: &Proxy, client: &str, request: &TestRequest) -> (u16, Duration) {
     let began = Instant::now();
-    let status = connect(proxy, client, "http/1.1").exchange(ask).status;
+    let status = connect(proxy, client, "http/1.1").exchange(request).status;
     (status, began.elapsed())
 }
 
-/// What a client does with the connections that it takes.
+/// How a client occupies upstream connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hold {
-    /// Asks, and never opens a window.
+    /// Requests a large response, and sends no WINDOW_UPDATE.
     Unread,
-    /// Announces a body that never comes.
+    /// Starts an upload, and sends no body.
     Unsent,
 }
 
-/// An HTTP/2 connection with so many requests.
+/// Opens an HTTP/2 connection and starts a request on each of `streams` streams.
 fn hold(proxy: &Proxy, client: &str, hold: Hold, streams: usize) -> RawH2 {
     let mut frames = RawH2::over(connect(proxy, client, "h2"));
     frames.send_preface(&[]);
@@ -94,8 +95,9 @@ fn hold(proxy: &Proxy, client: &str, hold: Hold, streams: usize) -> RawH2 {
     frames
 }
 
-/// Answers manifests with more than anyone reads, reads uploads, and answers everything else at once.
-fn registry() -> Registry {
+/// A registry that responds to requests for manifests with [`SIZE`] bytes, reads uploads to their end, and responds to all other
+/// requests at once.
+fn start_registry() -> Registry {
     let large = vec![b'x'; SIZE];
     Registry::start(move |exchange| {
         if exchange.head.target.contains("manifests") {
@@ -112,30 +114,30 @@ fn is_held(target: &str) -> bool {
     target.contains("manifests") || target.contains("uploads")
 }
 
-/// Waits until so many of the requests that are held have come to the registry.
+/// Waits until `count` requests that occupy a connection have arrived at the registry.
 fn wait_held(registry: &Registry, count: usize) {
     registry.wait_for_requests(|seen| {
         seen.iter().filter(|seen| is_held(&seen.target)).count() >= count
     });
 }
 
-/// Of the times of many requests.
+/// The 99th percentile of `times`.
 fn percentile_99(mut times: Vec<Duration>) -> Duration {
     times.sort_unstable();
     times[times.len() * 99 / 100]
 }
 
-fn one_network_leaves_others_alone(kind: Hold) {
-    let registry = registry();
+fn assert_one_network_leaves_connections(kind: Hold) {
+    let registry = start_registry();
     let proxy = start(&registry, "");
-    // Three addresses of one /64.
+    // The three addresses are in one /64, and count as one client network.
     let held: Vec<_> = (1..=3)
         .map(|number| hold(&proxy, &format!("2001:db8:1:1::{number}"), kind, 100))
         .collect();
     wait_held(&registry, 128);
-    // The neighbours in its /48, and others.
+    // Clients in another /64 of the same /48, and in other networks.
     for client in ["2001:db8:1:2::1", "2001:db8:2::1", "192.0.2.7"] {
-        let (status, took) = ask_from(&proxy, client, &ping());
+        let (status, took) = request_from(&proxy, client, &ping());
         assert_eq!(status, 200, "{kind:?} {client}");
         assert!(took < SECOND, "{kind:?} {client}: {took:?}");
     }
@@ -152,28 +154,29 @@ fn one_network_leaves_others_alone(kind: Hold) {
 }
 
 #[test]
-fn unread_responses_of_one_network_leave_others_alone() {
-    one_network_leaves_others_alone(Hold::Unread);
+fn unread_responses_of_one_network_leave_connections_for_others() {
+    assert_one_network_leaves_connections(Hold::Unread);
 }
 
 #[test]
-fn unsent_uploads_of_one_network_leave_others_alone() {
-    one_network_leaves_others_alone(Hold::Unsent);
+fn unsent_uploads_of_one_network_leave_connections_for_others() {
+    assert_one_network_leaves_connections(Hold::Unsent);
 }
 
 #[test]
-fn unread_responses_of_many_networks_leave_others_some() {
+fn unread_responses_of_many_networks_leave_connections_for_others() {
     for networks in [2, 3, 20] {
-        let registry = registry();
+        let registry = start_registry();
         let proxy = start(&registry, "upstream_connections = 64");
         let held: Vec<_> = (1..=networks)
             .map(|number| hold(&proxy, &format!("198.51.100.{number}"), Hold::Unread, 40))
             .collect();
         wait_held(&registry, 40);
-        // Few leave some at once. Where many have all of them, the first that were not read for a second give way.
+        // A few networks leave connections free. If many networks occupy all connections, another client waits until a response
+        // was not read for a second, and gets its place.
         let most = if networks < 5 { SECOND } else { SECOND * 4 };
         for client in ["192.0.2.7", "192.0.2.8"] {
-            let (status, took) = ask_from(&proxy, client, &ping());
+            let (status, took) = request_from(&proxy, client, &ping());
             println!("{networks} networks: {took:?}");
             assert_eq!(status, 200, "{networks} networks");
             assert!(took < most, "{networks} networks: {took:?}");
@@ -182,7 +185,7 @@ fn unread_responses_of_many_networks_leave_others_some() {
     }
 }
 
-/// Holds requests until it is opened.
+/// A barrier that holds requests until it is opened.
 #[derive(Default)]
 struct Barrier {
     is_open: Mutex<bool>,
@@ -204,7 +207,7 @@ impl Barrier {
     }
 }
 
-/// A registry that answers nothing but pings until the barrier opens.
+/// A registry that responds only to pings until the barrier is opened.
 fn held_registry() -> (Registry, Arc<Barrier>) {
     let barrier = Arc::new(Barrier::default());
     let own = Arc::clone(&barrier);
@@ -220,7 +223,7 @@ fn held_registry() -> (Registry, Arc<Barrier>) {
 #[test]
 fn a_thousand_requests_of_one_client_are_all_served() {
     const CONNECTIONS: usize = 11;
-    /// One stream of each connection is for the request that proves that the others were read.
+    /// One stream of each connection is left for the request whose response shows that the proxy has read the others.
     const EACH: usize = 99;
     let (registry, barrier) = held_registry();
     let proxy = Proxy::with_defaults(&registry);
@@ -233,10 +236,10 @@ fn a_thousand_requests_of_one_client_are_all_served() {
         let mut responses = Vec::new();
         for client in &mut clients {
             for _ in 0..EACH {
-                let asked = client
+                let started = client
                     .start_request(&TestRequest::alice("GET", "/v2/a/manifests/x"))
                     .await;
-                responses.push(asked.unwrap().0);
+                responses.push(started.unwrap().0);
             }
             let anonymous = client.exchange(&TestRequest::new("GET", "/v2/")).await;
             assert_eq!(anonymous.status, 401);
@@ -267,7 +270,7 @@ pub(crate) fn a_network_has_half_of_what_is_free_and_its_48_two_thirds() {
     let mut held = Vec::new();
     for (client, network, share) in [
         ("2001:db8:1:1::1", "2001:db8:1:1:", 6),
-        // Another address of the same network.
+        // Another address of the same /64 gets no additional connections.
         ("2001:db8:1:1::2", "2001:db8:1:1:", 6),
         ("2001:db8:1:2::1", "2001:db8:1:2:", 2),
         ("192.0.2.7", "192.0.2.7", 2),
@@ -278,68 +281,68 @@ pub(crate) fn a_network_has_half_of_what_is_free_and_its_48_two_thirds() {
         registry.wait_for_requests(|seen| of_network(seen) >= share);
         assert_eq!(of_network(&registry.requests()), share, "{client}");
     }
-    // All of them come in the end.
+    // In the end, all requests are forwarded.
     barrier.open();
     registry.wait_for_requests(|seen| count("")(seen) == 50);
     drop(held);
 }
 
-/// One client network fills the queue. Another one gets a free connection meanwhile, and the next one a place in the queue.
+/// One client network fills the queue. A second network still gets a connection, and a third one gets a place in the queue.
 #[test]
 pub(crate) fn requests_that_wait_give_way_to_networks_with_fewer() {
     let (registry, barrier) = held_registry();
     let proxy = start(&registry, "upstream_connections = 2\nupstream_queue = 2");
     let manifest = TestRequest::alice("GET", "/v2/a/manifests/x");
     std::thread::scope(|scope| {
-        let (done, answered) = std::sync::mpsc::channel();
+        let (sender, receiver) = std::sync::mpsc::channel();
         let begin = |client: &'static str| {
-            let (done, proxy, manifest) = (done.clone(), &proxy, &manifest);
+            let (sender, proxy, manifest) = (sender.clone(), &proxy, &manifest);
             scope.spawn(move || {
-                let (status, _) = ask_from(proxy, client, manifest);
-                done.send((client, status)).unwrap();
+                let (status, _) = request_from(proxy, client, manifest);
+                sender.send((client, status)).unwrap();
             });
         };
-        // One of the four is with the registry, two wait, and there is no place for the last: two addresses of one /64
-        // share what their network has.
+        // Of these four requests, one is forwarded, two wait in the queue, and one is rejected. The two addresses are in one
+        // /64 and share the limits of their network.
         let home = ["2001:db8:1:1::1", "2001:db8:1:1::2"];
         for client in [home[0], home[1], home[0], home[1]] {
             begin(client);
         }
-        let (client, status) = answered.recv_timeout(PATIENCE).unwrap();
+        let (client, status) = receiver.recv_timeout(PATIENCE).unwrap();
         assert!(home.contains(&client) && status == 503, "{client} {status}");
         begin("192.0.2.7");
         wait_held(&registry, 2);
-        // The queue is full, and the network that has most in it gives way.
+        // The queue is full, and the network with the most requests in it loses one.
         begin("192.0.2.8");
-        let (client, status) = answered.recv_timeout(PATIENCE).unwrap();
+        let (client, status) = receiver.recv_timeout(PATIENCE).unwrap();
         assert!(home.contains(&client) && status == 503, "{client} {status}");
         barrier.open();
         let rest: Vec<_> = (0..4)
-            .map(|_| answered.recv_timeout(PATIENCE).unwrap())
+            .map(|_| receiver.recv_timeout(PATIENCE).unwrap())
             .collect();
         assert!(rest.iter().all(|(_, status)| *status == 200), "{rest:?}");
     });
 }
 
-/// The last resort: there are as many unread responses as may be, and others wait.
+/// If the number of unread responses is at its limit and another request waits, the proxy ends one of these responses.
 #[test]
 pub(crate) fn an_unread_response_is_broken_off_when_too_many_are_unread() {
-    let registry = registry();
+    let registry = start_registry();
     let proxy = start(&registry, "upstream_connections = 2");
     block_on(async {
-        let mut first = of(&proxy, "192.0.2.1").await;
+        let mut first = connect_h2(&proxy, "192.0.2.1").await;
         let manifest = TestRequest::alice("GET", "/v2/a/manifests/x");
-        // The second one waits until the first one has been unread for a second.
+        // The second request waits until the first response was not read for a second.
         let (unread, _) = first.start_request(&manifest).await.unwrap();
         let unread = unread.await.unwrap();
         let (more, _) = first.start_request(&manifest).await.unwrap();
         let more = more.await.unwrap();
-        let mut second = of(&proxy, "192.0.2.2").await;
+        let mut second = connect_h2(&proxy, "192.0.2.2").await;
         let (other, _) = second.start_request(&manifest).await.unwrap();
         let other = other.await.unwrap();
-        let mut third = of(&proxy, "192.0.2.3").await;
+        let mut third = connect_h2(&proxy, "192.0.2.3").await;
         assert_eq!(third.exchange(&ping()).await.status, 200);
-        // The network that has two of them loses the older one, and is told so.
+        // The proxy ends the older response of the network that has two.
         let broken = crate::support::h2::collect(unread).await;
         assert!(!broken.is_whole && broken.body.len() < SIZE);
         for whole in [more, other] {
@@ -354,22 +357,22 @@ pub(crate) fn an_unread_response_is_broken_off_when_too_many_are_unread() {
     assert_eq!(broken.count(), 1, "{log}");
 }
 
-/// An HTTP/2 connection of a client.
-async fn of(proxy: &Proxy, client: &str) -> H2Client {
+/// Opens an HTTP/2 connection on behalf of `client`.
+async fn connect_h2(proxy: &Proxy, client: &str) -> H2Client {
     let mut socket = connect_tcp(proxy.https());
     write!(socket, "PROXY TCP4 {client} 127.0.0.1 1 443\r\n").unwrap();
     H2Client::behind(socket, certs::default_client_config("h2")).await
 }
 
 #[test]
-fn a_slow_client_goes_on_when_another_needs_its_connection() {
-    let registry = registry();
+fn a_slow_response_continues_when_another_client_needs_its_connection() {
+    let registry = start_registry();
     let proxy = start(&registry, "upstream_connections = 1");
     let mut slow = connect(&proxy, "192.0.2.1", "http/1.1");
     slow.send(TestRequest::alice("GET", "/v2/a/manifests/x").head());
     wait_held(&registry, 1);
-    // The other client has what it asks for, and the slow one loses nothing.
-    assert_eq!(ask_from(&proxy, "192.0.2.2", &ping()).0, 200);
-    let answer = slow.read_response("GET");
-    assert!(answer.is_whole && answer.body.len() == SIZE);
+    // The other client is served, and the slow client gets its complete response.
+    assert_eq!(request_from(&proxy, "192.0.2.2", &ping()).0, 200);
+    let response = slow.read_response("GET");
+    assert!(response.is_whole && response.body.len() == SIZE);
 }

@@ -1,4 +1,4 @@
-//! Registries over https: verified, or not spoken to.
+//! Upstreams over https: verification of their certificates, client certificates, and session resumption.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -17,8 +17,8 @@ use crate::support::{
 const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 
-/// A gate that trusts [`AUTHORITY`] and leads to `https://localhost`.
-fn gate(port: u16) -> Proxy {
+/// Starts a proxy whose upstream is `https://localhost:PORT`, and whose upstream CA is [`AUTHORITY`].
+fn start(port: u16) -> Proxy {
     let dir = directory();
     std::fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
     let full = format!("{{ urls = [\"https://localhost:{port}\"], ca = \"ca.pem\" }}");
@@ -35,25 +35,20 @@ fn an_upstream_with_the_right_certificate_is_used() {
         exchange.send(body);
     });
     let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
-    let proxy = gate(front.port());
+    let proxy = start(front.port());
     let body = pattern(3_000_000);
     for http in HttpVersion::BOTH {
         for is_chunked in [false, true] {
             let mut request = TestRequest::alice("PATCH", UPLOAD).body(body.clone());
             request.is_chunked = is_chunked;
-            let answer = exchange(&proxy, http, &request);
-            assert_eq!(answer.status, 200);
-            assert!(answer.is_whole && answer.body == body, "{http:?}");
+            let response = exchange(&proxy, http, &request);
+            assert_eq!(response.status, 200);
+            assert!(response.is_whole && response.body == body, "{http:?}");
         }
     }
     let name = Some("localhost".to_owned());
-    assert!(
-        front
-            .client_hellos()
-            .iter()
-            .all(|(asked, _)| *asked == name)
-    );
-    // The registry sees what the client asked for, not the name of the upstream.
+    assert!(front.client_hellos().iter().all(|(sni, _)| *sni == name));
+    // The `Host` at the registry is that of the client, not the name of the upstream.
     assert!(
         registry
             .requests()
@@ -62,8 +57,33 @@ fn an_upstream_with_the_right_certificate_is_used() {
     );
 }
 
-/// A gate like [`gate`], which presents the certificate in `client.pem`.
-fn gate_with_client_certificate(port: u16, pair: &(String, String)) -> Proxy {
+#[test]
+fn a_certificate_must_be_valid_for_the_server_name_of_the_configuration() {
+    let registry = Registry::accepting_all();
+    let front = TlsFront::start(&registry, &AUTHORITY.issue(&["registry.internal"]));
+    let start_with = |name: &str| {
+        let dir = directory();
+        std::fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
+        let port = front.port();
+        let upstream =
+            format!("{{ urls = [\"https://127.0.0.1:{port}\"], ca = \"ca.pem\"{name} }}");
+        Proxy::start_in(dir, "", config("", "").set("upstream", upstream))
+    };
+    for (name, status) in [
+        (", server_name = \"registry.internal\"", 200),
+        (", server_name = \"other.internal\"", 502),
+        ("", 502),
+    ] {
+        let request = TestRequest::alice("GET", MANIFEST);
+        let response = exchange(&start_with(name), HttpVersion::Http1, &request);
+        assert_eq!(response.status, status, "{name}");
+    }
+    let mut names = front.client_hellos().into_iter().map(|(name, _)| name);
+    assert!(names.any(|name| name.as_deref() == Some("registry.internal")));
+}
+
+/// Starts a proxy like [`start`] that presents the client certificate in `client.pem`.
+fn start_with_client_certificate(port: u16, pair: &(String, String)) -> Proxy {
     let dir = directory();
     std::fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
     write_client_files(dir.path(), pair);
@@ -86,52 +106,59 @@ fn der(pem: &str) -> CertificateDer<'static> {
 
 #[test]
 fn a_client_certificate_is_presented_and_renewed_without_a_reload() {
-    // Every request has a connection of its own, so that each one has a handshake.
+    // The registry closes the connection after each response, so that each request has a handshake of its own.
     let closing = OK.replacen("\r\n", "\r\nConnection: close\r\n", 1);
     let registry = Registry::responding(closing);
     let server = AUTHORITY.issue(&["localhost"]);
     let front = TlsFront::requiring(&registry, &server, &AUTHORITY.pem());
     let first = AUTHORITY.issue(&["gate.example"]);
-    let proxy = gate_with_client_certificate(front.port(), &first);
+    let proxy = start_with_client_certificate(front.port(), &first);
     let request = TestRequest::alice("GET", MANIFEST);
     assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
-    assert!(front.clients().iter().all(|shown| *shown == der(&first.0)));
+    assert!(
+        front
+            .clients()
+            .iter()
+            .all(|certificate| *certificate == der(&first.0))
+    );
     let second = AUTHORITY.issue(&["gate.example"]);
     write_client_files(&proxy.path(""), &second);
     eventually("the new certificate is presented", || {
         assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
         front.clients().last() == Some(&der(&second.0))
     });
-    // A reload with unusable files keeps the certificate, and says so.
+    // A reload with unusable files keeps the certificate.
     proxy.write("client.pem", "nothing");
     proxy.reload().unwrap();
     assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
 }
 
 #[test]
-fn without_a_client_certificate_such_an_upstream_is_not_used() {
+fn without_a_required_client_certificate_the_status_is_502() {
     let registry = Registry::accepting_all();
     let server = AUTHORITY.issue(&["localhost"]);
     let front = TlsFront::requiring(&registry, &server, &AUTHORITY.pem());
-    let proxy = gate(front.port());
-    let answer = exchange(
+    let proxy = start(front.port());
+    let response = exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::alice("GET", MANIFEST),
     );
-    answer.assert_rejection(502, "UNAVAILABLE");
+    response.assert_rejection(502, "UNAVAILABLE");
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn connections_are_used_again_and_sessions_resumed() {
+fn connections_are_reused_and_sessions_are_resumed() {
     let closing = OK.replacen("\r\n", "\r\nConnection: close\r\n", 1);
-    for (answer, handshakes) in [(OK.to_owned(), 1), (closing, 10)] {
-        let registry = Registry::responding(answer);
+    for (response, handshakes) in [(OK.to_owned(), 1), (closing, 10)] {
+        let registry = Registry::responding(response);
         let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
-        let proxy = gate(front.port());
-        // The check at start has a connection of its own.
-        eventually("it is checked", || front.client_hellos().len() == 1);
+        let proxy = start(front.port());
+        // The health check at start has a connection of its own.
+        eventually("the upstream is checked", || {
+            front.client_hellos().len() == 1
+        });
         let mut client = Client::connect(&proxy);
         for number in 0..10 {
             let method = if number % 2 == 0 { "GET" } else { "DELETE" };
@@ -153,14 +180,14 @@ fn connections_are_used_again_and_sessions_resumed() {
 }
 
 #[test]
-fn an_idle_connection_that_was_closed_costs_no_request() {
+fn no_request_fails_because_an_idle_connection_was_closed() {
     let registry = Registry::start(|exchange| {
         exchange.body();
         exchange.send(OK);
         exchange.close();
     });
     let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
-    let proxy = gate(front.port());
+    let proxy = start(front.port());
     let mut client = Client::connect(&proxy);
     for _ in 0..10 {
         assert_eq!(
@@ -173,23 +200,23 @@ fn an_idle_connection_that_was_closed_costs_no_request() {
 
 #[test]
 fn an_upstream_that_cannot_be_verified_gets_no_request() {
-    let stranger = Authority::generate();
-    for shown in [
-        stranger.issue(&["localhost"]),
+    let untrusted = Authority::generate();
+    for certificate in [
+        untrusted.issue(&["localhost"]),
         AUTHORITY.issue(&["elsewhere.example"]),
         AUTHORITY.issue_until(&["localhost"], 2001),
     ] {
         let registry = Registry::accepting_all();
-        let front = TlsFront::start(&registry, &shown);
-        let proxy = gate(front.port());
+        let front = TlsFront::start(&registry, &certificate);
+        let proxy = start(front.port());
         for http in HttpVersion::BOTH {
             for request in [
                 TestRequest::alice("GET", MANIFEST),
                 TestRequest::alice("PATCH", UPLOAD).body("secret"),
             ] {
-                let answer = exchange(&proxy, http, &request);
-                answer.assert_rejection(502, "UNAVAILABLE");
-                assert!(!answer.text().contains("certificate"), "{answer:?}");
+                let response = exchange(&proxy, http, &request);
+                response.assert_rejection(502, "UNAVAILABLE");
+                assert!(!response.text().contains("certificate"), "{response:?}");
             }
         }
         assert_eq!(registry.connections(), 0);
@@ -197,11 +224,11 @@ fn an_upstream_that_cannot_be_verified_gets_no_request() {
 }
 
 #[test]
-fn an_upstream_without_tls_is_not_fallen_back_to() {
-    let registry = Registry::start(|_| panic!("a request in the clear"));
+fn there_is_no_fallback_to_plain_http() {
+    let registry = Registry::start(|_| panic!("a request without TLS"));
     let port = registry.authority().rsplit_once(':').unwrap().1;
-    // What it says to the hello, which is no request, is for the log.
-    let proxy = gate(port.parse().unwrap());
+    // The ClientHello is no HTTP request. How the registry responds to it does not matter.
+    let proxy = start(port.parse().unwrap());
     for http in HttpVersion::BOTH {
         exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST))
             .assert_rejection(502, "UNAVAILABLE");
@@ -209,7 +236,7 @@ fn an_upstream_without_tls_is_not_fallen_back_to() {
 }
 
 #[test]
-fn the_system_vouches_for_no_stranger() {
+fn the_system_cas_do_not_verify_a_test_certificate() {
     let registry = Registry::accepting_all();
     let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
     let url = format!("https://localhost:{}", front.port());
@@ -222,7 +249,7 @@ fn the_system_vouches_for_no_stranger() {
             )
             .assert_rejection(502, "UNAVAILABLE");
         }
-        // A machine without any CA is told so at the start.
+        // On a machine without CA certificates the proxy does not start.
         Err(problems) => {
             assert!(
                 problems.to_string().contains("the system has no CA"),
@@ -234,9 +261,9 @@ fn the_system_vouches_for_no_stranger() {
 }
 
 #[test]
-fn an_upstream_that_makes_no_sense_is_refused_with_words() {
+fn an_invalid_upstream_is_rejected_with_a_message() {
     let a = "http://127.0.0.1:5000";
-    for (written, said) in [
+    for (written, message) in [
         (
             "{ urls = [\"https://localhost:1\"], ca = \"missing.pem\" }",
             "missing.pem",
@@ -277,24 +304,24 @@ fn an_upstream_that_makes_no_sense_is_refused_with_words() {
         let problems = Proxy::try_start(directory(), "", &config).err();
         let problems = problems.unwrap_or_else(|| panic!("{written} is accepted"));
         assert!(
-            problems.to_string().contains(said),
+            problems.to_string().contains(message),
             "{written}:\n{problems}"
         );
     }
 }
 
 #[test]
-fn a_new_ca_counts_from_the_next_reload() {
-    let stranger = Authority::generate();
+fn a_new_ca_takes_effect_with_the_next_reload() {
+    let untrusted = Authority::generate();
     let registry = Registry::accepting_all();
-    let front = TlsFront::start(&registry, &stranger.issue(&["localhost"]));
-    let proxy = gate(front.port());
+    let front = TlsFront::start(&registry, &untrusted.issue(&["localhost"]));
+    let proxy = start(front.port());
     let request = TestRequest::alice("GET", MANIFEST);
     exchange(&proxy, HttpVersion::Http1, &request).assert_rejection(502, "UNAVAILABLE");
-    proxy.write("ca.pem", format!("{}{}", AUTHORITY.pem(), stranger.pem()));
+    proxy.write("ca.pem", format!("{}{}", AUTHORITY.pem(), untrusted.pem()));
     proxy.reload().unwrap();
     assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
-    // A connection that the old CAs vouched for is not used by those who trust others.
+    // After the reload, the proxy does not use a connection that was verified with the old CAs.
     proxy.write("ca.pem", AUTHORITY.pem());
     proxy.reload().unwrap();
     exchange(&proxy, HttpVersion::Http1, &request).assert_rejection(502, "UNAVAILABLE");

@@ -1,4 +1,5 @@
-//! Certificates from a real ACME authority: Pebble, with a DNS of its own, that asks the gate over loopback.
+//! Certificates from a real ACME authority, Pebble. It has a DNS server of its own, and validates challenges at the proxy over
+//! loopback.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -16,8 +17,8 @@ use time::OffsetDateTime;
 use crate::lab::{Certs, Outcome, Service, command, free_port, is_listening, print_logs, run};
 use crate::lab::{wait_until, wait_up_to};
 
-/// A folder, an authority, and where it looks for the gate.
-struct World {
+/// A directory, an ACME authority, and the ports at which it validates challenges.
+struct AcmeLab {
     authority: Option<(Service, Service)>,
     certs: Certs,
     ports: Ports,
@@ -29,12 +30,13 @@ struct Ports {
     management: u16,
     dns: u16,
     dns_management: u16,
-    /// Where tls-alpn-01 and http-01 are asked.
+    /// The port at which the authority validates tls-alpn-01.
     https: u16,
+    /// The port at which the authority validates http-01.
     http: u16,
 }
 
-impl World {
+impl AcmeLab {
     fn new() -> Self {
         let dir = TempDir::with_prefix("acme-").unwrap();
         let certs = Certs::make(&dir.path().join("certs"));
@@ -55,11 +57,11 @@ impl World {
         }
     }
 
-    /// With an authority that rejects this share of good nonces.
+    /// Starts an authority that rejects `rejected_nonces` percent of the valid nonces.
     fn with_authority(rejected_nonces: u8) -> Self {
-        let mut world = Self::new();
-        world.start_authority(rejected_nonces);
-        world
+        let mut lab = Self::new();
+        lab.start_authority(rejected_nonces);
+        lab
     }
 
     fn start_authority(&mut self, rejected_nonces: u8) {
@@ -99,7 +101,7 @@ impl World {
         self.authority = Some((pebble, names));
     }
 
-    /// Whither every name leads from now on.
+    /// Makes every host name resolve to `address` at the authority.
     fn resolve_to(&self, address: &str) {
         let url = format!(
             "http://127.0.0.1:{}/set-default-ipv4",
@@ -123,8 +125,8 @@ impl World {
         run(curl.arg(url)).succeeds()
     }
 
-    /// A gate for `gate.test`, and with the certificate of the lab's own CA for `localhost`.
-    fn gate(&self, name: &'static str, https: u16, http: Option<u16>) -> Service {
+    /// Starts a proxy with an ACME site for `gate.test` and a site for `localhost`, whose certificate is from the test CA.
+    fn start_proxy(&self, name: &'static str, https: u16, http: Option<u16>) -> Service {
         let http = http.map_or(String::new(), |port| {
             format!("http = [\"127.0.0.1:{port}\"]")
         });
@@ -160,19 +162,19 @@ upstream = "http://127.0.0.1:1"
         );
         let file = self.path(&format!("{name}.toml"));
         fs::write(&file, text).unwrap();
-        let mut gate = self.command(env!("CARGO_BIN_EXE_tidegate"));
-        gate.args(["serve", "-c"]).arg(file);
-        let mut gate = Service::start(name, &gate, self.dir.path());
-        gate.wait_until(|| is_listening(https));
-        gate
+        let mut command = self.command(env!("CARGO_BIN_EXE_tidegate"));
+        command.args(["serve", "-c"]).arg(file);
+        let mut proxy = Service::start(name, &command, self.dir.path());
+        proxy.wait_until(|| is_listening(https));
+        proxy
     }
 
     fn directory(&self) -> String {
         format!("https://localhost:{}/dir", self.ports.directory)
     }
 
-    /// A request that trusts nothing but `ca`.
-    fn ask(&self, host: &str, port: u16, ca: &Path) -> Outcome {
+    /// Sends a request over TLS that trusts only `ca`, and prints the status of the response.
+    fn request(&self, host: &str, port: u16, ca: &Path) -> Outcome {
         let mut curl = self.command("curl");
         curl.args(["-sS", "-o", "/dev/null", "-w", "%{http_code}"]);
         curl.args(["--resolve", &format!("{host}:{port}:127.0.0.1")]);
@@ -183,11 +185,11 @@ upstream = "http://127.0.0.1:1"
     }
 
     fn has_certificate(&self, port: u16) -> bool {
-        self.ask("gate.test", port, &self.path("root.pem"))
+        self.request("gate.test", port, &self.path("root.pem"))
             .is_success()
     }
 
-    /// What a handshake shows.
+    /// The serial number of the certificate that the proxy presents for `gate.test`.
     fn serial(&self, port: u16) -> String {
         let mut openssl = self.command("sh");
         openssl.arg("-c").arg(format!(
@@ -215,7 +217,7 @@ upstream = "http://127.0.0.1:1"
     }
 }
 
-impl Drop for World {
+impl Drop for AcmeLab {
     fn drop(&mut self) {
         if std::thread::panicking() {
             print_logs(self.dir.path());
@@ -223,184 +225,184 @@ impl Drop for World {
     }
 }
 
-fn hang_up(gate: &Service) {
-    let id = i32::try_from(gate.id()).ok().and_then(Pid::from_raw);
+fn send_sighup(proxy: &Service) {
+    let id = i32::try_from(proxy.id()).ok().and_then(Pid::from_raw);
     kill_process(id.unwrap(), Signal::HUP).unwrap();
 }
 
 #[test]
-fn a_certificate_comes_over_tls_and_a_restart_orders_nothing() {
-    let world = World::with_authority(0);
-    let port = world.ports.https;
+fn a_certificate_is_issued_over_tls_and_a_restart_orders_none() {
+    let lab = AcmeLab::with_authority(0);
+    let port = lab.ports.https;
     let began = Instant::now();
-    let gate = world.gate("gate", port, None);
-    wait_until("a certificate", || world.has_certificate(port));
+    let proxy = lab.start_proxy("proxy", port, None);
+    wait_until("a certificate", || lab.has_certificate(port));
     eprintln!("from start to certificate: {:?}", began.elapsed());
-    let log = world.log("gate");
+    let log = lab.log("proxy");
     assert!(log.contains("by=tls-alpn-01") && log.contains("answered a certificate authority"));
-    assert_eq!(world.orders("gate"), 1, "{log}");
-    check_modes(&world.path("state/acme"));
+    assert_eq!(lab.orders("proxy"), 1, "{log}");
+    assert_modes(&lab.path("state/acme"));
     assert_eq!(
-        fs::read_dir(world.path("state/acme/challenges"))
+        fs::read_dir(lab.path("state/acme/challenges"))
             .unwrap()
             .count(),
         0
     );
-    let serial = world.serial(port);
-    drop(gate);
-    wait_until("the gate ends", || !is_listening(port));
-    let again = world.gate("again", port, None);
-    assert!(world.has_certificate(port));
-    hang_up(&again);
-    wait_until("a reload", || world.log("again").contains("reloaded"));
-    assert_eq!(world.serial(port), serial);
-    assert_eq!(world.orders("again"), 0);
+    let serial = lab.serial(port);
+    drop(proxy);
+    wait_until("the proxy ends", || !is_listening(port));
+    let restarted = lab.start_proxy("restarted", port, None);
+    assert!(lab.has_certificate(port));
+    send_sighup(&restarted);
+    wait_until("a reload", || lab.log("restarted").contains("reloaded"));
+    assert_eq!(lab.serial(port), serial);
+    assert_eq!(lab.orders("restarted"), 0);
 }
 
 #[test]
-fn nonces_that_are_rejected_are_no_obstacle() {
-    let world = World::with_authority(25);
-    let port = world.ports.https;
-    let _gate = world.gate("gate", port, None);
-    // After three tries in a row that are rejected the order begins anew, perhaps after a wait of seconds.
+fn a_certificate_is_issued_although_nonces_are_rejected() {
+    let lab = AcmeLab::with_authority(25);
+    let port = lab.ports.https;
+    let _proxy = lab.start_proxy("proxy", port, None);
+    // After three rejected attempts in a row, the proxy begins a new order, possibly after a delay of seconds.
     wait_up_to(Duration::from_secs(120), "a certificate", || {
-        world.has_certificate(port)
+        lab.has_certificate(port)
     });
 }
 
-/// Files 0600, folders 0700.
-fn check_modes(dir: &Path) {
+/// Asserts that every file below `dir` has mode 0600 and every directory mode 0700.
+fn assert_modes(dir: &Path) {
     for entry in fs::read_dir(dir).unwrap() {
         let entry = entry.unwrap();
-        let about = entry.metadata().unwrap();
-        let wanted = if about.is_dir() { 0o700 } else { 0o600 };
+        let metadata = entry.metadata().unwrap();
+        let expected = if metadata.is_dir() { 0o700 } else { 0o600 };
         assert_eq!(
-            about.permissions().mode() & 0o777,
-            wanted,
+            metadata.permissions().mode() & 0o777,
+            expected,
             "{}",
             entry.path().display()
         );
-        if about.is_dir() {
-            check_modes(&entry.path());
+        if metadata.is_dir() {
+            assert_modes(&entry.path());
         }
     }
 }
 
 #[test]
-fn where_tls_does_not_reach_the_gate_a_certificate_comes_over_http() {
-    let world = World::with_authority(0);
-    // The authority asks another port over TLS, where nobody listens.
+fn a_certificate_is_issued_over_http_if_tls_validation_fails() {
+    let lab = AcmeLab::with_authority(0);
+    // The proxy listens on another port than the one at which the authority validates tls-alpn-01.
     let port = free_port();
     let began = Instant::now();
-    let _gate = world.gate("gate", port, Some(world.ports.http));
-    wait_until("a certificate", || world.has_certificate(port));
+    let _proxy = lab.start_proxy("proxy", port, Some(lab.ports.http));
+    wait_until("a certificate", || lab.has_certificate(port));
     eprintln!(
-        "from start to certificate, second way: {:?}",
+        "from start to certificate over http-01: {:?}",
         began.elapsed()
     );
-    let log = world.log("gate");
+    let log = lab.log("proxy");
     for words in ["tls-alpn-01 failed", "trying http-01", "by=http-01"] {
         assert!(log.contains(words), "{words} in {log}");
     }
 }
 
 #[test]
-fn a_refusal_is_told_and_a_reload_tries_again() {
-    let world = World::with_authority(0);
-    world.resolve_to("127.0.0.9");
-    let port = world.ports.https;
-    let gate = world.gate("gate", port, None);
-    wait_until("a refusal", || {
-        world.log("gate").contains("no new certificate")
+fn a_failed_order_is_logged_and_a_reload_orders_again() {
+    let lab = AcmeLab::with_authority(0);
+    lab.resolve_to("127.0.0.9");
+    let port = lab.ports.https;
+    let proxy = lab.start_proxy("proxy", port, None);
+    wait_until("a failed order", || {
+        lab.log("proxy").contains("no new certificate")
     });
-    let log = world.log("gate");
+    let log = lab.log("proxy");
     assert!(log.contains("(urn:ietf:params:acme:error:"), "{log}");
     assert!(log.contains("handshakes are refused"), "{log}");
-    let said = world
-        .ask("gate.test", port, &world.path("root.pem"))
+    let output = lab
+        .request("gate.test", port, &lab.path("root.pem"))
         .fails();
-    assert!(said.contains("unrecognized name"), "{said}");
-    // The other site does not care.
-    let other = world.ask("localhost", port, &world.certs.ca());
+    assert!(output.contains("unrecognized name"), "{output}");
+    // The other site is not affected.
+    let other = lab.request("localhost", port, &lab.certs.ca());
     assert_eq!(other.succeeds(), "502");
-    world.resolve_to("127.0.0.1");
-    hang_up(&gate);
-    wait_until("a certificate", || world.has_certificate(port));
-    assert_eq!(world.orders("gate"), 2);
+    lab.resolve_to("127.0.0.1");
+    send_sighup(&proxy);
+    wait_until("a certificate", || lab.has_certificate(port));
+    assert_eq!(lab.orders("proxy"), 2);
 }
 
 #[test]
-fn two_gates_order_once_and_the_other_one_can_answer() {
-    let mut world = World::new();
-    let (asked, other) = (world.ports.https, free_port());
-    // Nobody to order from yet, so this one waits.
-    let _first = world.gate("first", asked, None);
+fn two_proxies_order_one_certificate_and_either_one_answers_the_challenge() {
+    let mut lab = AcmeLab::new();
+    let (validated, other) = (lab.ports.https, free_port());
+    // The authority does not run yet, so that the first proxy waits before its next attempt.
+    let _first = lab.start_proxy("first", validated, None);
     wait_until("a failure", || {
-        world.log("first").contains("no new certificate")
+        lab.log("first").contains("no new certificate")
     });
-    world.start_authority(0);
-    let _second = world.gate("second", other, None);
-    wait_until("a certificate", || world.has_certificate(other));
-    wait_until("the same certificate", || world.has_certificate(asked));
-    assert_eq!(world.serial(asked), world.serial(other));
-    assert_eq!(world.orders("second"), 1);
+    lab.start_authority(0);
+    let _second = lab.start_proxy("second", other, None);
+    wait_until("a certificate", || lab.has_certificate(other));
+    wait_until("the same certificate", || lab.has_certificate(validated));
+    assert_eq!(lab.serial(validated), lab.serial(other));
+    assert_eq!(lab.orders("second"), 1);
     assert!(
-        world
-            .log("first")
+        lab.log("first")
             .contains("answered a certificate authority"),
         "{}",
-        world.log("first")
+        lab.log("first")
     );
     assert!(
-        world.log("first").contains("certificate taken over"),
+        lab.log("first").contains("certificate taken over"),
         "{}",
-        world.log("first")
+        lab.log("first")
     );
 }
 
 #[test]
-fn a_certificate_is_renewed_before_it_ends_and_put_to_use_without_a_reload() {
-    let world = World::with_authority(0);
-    let port = world.ports.https;
-    let _gate = world.gate("gate", port, None);
-    wait_until("a certificate", || world.has_certificate(port));
-    let before = world.serial(port);
-    renew(&world);
+fn a_certificate_is_renewed_before_it_expires_and_used_without_a_reload() {
+    let lab = AcmeLab::with_authority(0);
+    let port = lab.ports.https;
+    let _proxy = lab.start_proxy("proxy", port, None);
+    wait_until("a certificate", || lab.has_certificate(port));
+    let before = lab.serial(port);
+    renew(&lab);
     wait_up_to(Duration::from_secs(90), "the new certificate", || {
-        world.serial(port) != before
+        lab.serial(port) != before
     });
-    assert!(world.has_certificate(port));
-    assert_eq!(world.orders("gate"), 1);
+    assert!(lab.has_certificate(port));
+    assert_eq!(lab.orders("proxy"), 1);
 }
 
-/// Another gate of the same folder, whose clock is years ahead; the authority still asks the one that listens.
-fn renew(world: &World) {
+/// Renews the certificate as a second proxy with the same state directory would, at a time near the end of the certificate's
+/// validity. The authority still validates the challenge at the proxy that listens.
+fn renew(lab: &AcmeLab) {
     let settings = Settings {
-        directory: world.directory(),
+        directory: lab.directory(),
         email: Some("admin@example.com".to_owned()),
-        roots: ServerRoots::of_file(&world.certs.ca()).unwrap(),
+        roots: ServerRoots::of_file(&lab.certs.ca()).unwrap(),
         has_http_listener: false,
     };
     let now = OffsetDateTime::now_utc();
-    let mut acme = Acme::new(settings, &world.path("state"), None);
-    let (kept, _) = acme.add("gate.test", None, None, now);
-    let first = kept.slot().current().unwrap();
+    let mut acme = Acme::new(settings, &lab.path("state"), None);
+    let (managed, _) = acme.add("gate.test", None, None, now);
+    let first = managed.slot().current().unwrap();
     let (acme, mut renewals) = (Arc::new(acme), Renewals::default());
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     runtime.unwrap().block_on(async {
-        let is_old = || kept.slot().current().unwrap().chain() == first.chain();
-        let life = first.not_after() - now;
-        renewals.tick(Some(&acme), now + life / 2);
+        let is_unchanged = || managed.slot().current().unwrap().chain() == first.chain();
+        let validity = first.not_after() - now;
+        renewals.tick(Some(&acme), now + validity / 2);
         tokio::time::sleep(Duration::from_secs(2)).await;
-        renewals.tick(Some(&acme), now + life / 2);
-        assert!(is_old(), "half of its life is left");
+        renewals.tick(Some(&acme), now + validity / 2);
+        assert!(is_unchanged(), "half of the validity is left");
         let deadline = Instant::now() + Duration::from_secs(30);
-        while is_old() && Instant::now() < deadline {
-            renewals.tick(Some(&acme), now + life * 7 / 10);
+        while is_unchanged() && Instant::now() < deadline {
+            renewals.tick(Some(&acme), now + validity * 7 / 10);
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        assert!(!is_old(), "a third of its life was left");
+        assert!(!is_unchanged(), "less than a third of the validity is left");
     });
 }

@@ -1,4 +1,4 @@
-//! HAProxy and nginx's `stream` in front of the proxy, on sockets for both IP versions: clients of IPv4 and of IPv6 are
+//! HAProxy and the `stream` module of nginx in front of the proxy, on sockets for IPv4 and IPv6: clients of both IP versions are
 //! served, and the access log has their addresses.
 
 use std::fs;
@@ -10,13 +10,13 @@ use crate::lab::{
     Lab, PASSWORD, Service, USER, command, free_port, is_listening, run, run_with_input, wait_until,
 };
 
-/// Addresses of this machine that clients connect from.
+/// Addresses of this machine from which clients connect.
 const CLIENTS: [&str; 2] = ["127.0.0.2", "::1"];
 
-/// Which headers a balancer sends, and what it connects to the proxy over.
+/// A balancer, the PROXY header that it sends, and the address of the proxy to which it connects.
 struct Case {
     name: &'static str,
-    /// Of HAProxy, or `None` for nginx.
+    /// The option of HAProxy, or `None` for nginx.
     send: Option<&'static str>,
     /// The address of the proxy that the balancer connects to.
     to: &'static str,
@@ -58,7 +58,7 @@ fn bracketed(address: &str) -> String {
     }
 }
 
-/// A balancer on `port` of both IP versions.
+/// Starts a balancer that listens on `port` for IPv4 and IPv6.
 fn start(lab: &Lab, case: &Case, port: u16, dir: &TempDir) -> Service {
     let target = format!("{}:{}", bracketed(case.to), lab.port());
     let mut service = match case.send {
@@ -93,7 +93,7 @@ fn start(lab: &Lab, case: &Case, port: u16, dir: &TempDir) -> Service {
 }
 
 #[test]
-fn clients_of_both_versions_are_served_and_logged() {
+fn clients_of_both_ip_versions_are_served_and_logged() {
     let lab = Lab::behind_balancers();
     let login = format!("{USER}:{PASSWORD}");
     for (earlier, case) in CASES.iter().enumerate() {

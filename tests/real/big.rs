@@ -1,4 +1,4 @@
-//! A blob of 1 GiB: streamed, never kept, and the same bytes afterwards.
+//! A blob of 1 GiB: the proxy streams it unchanged and stores it neither in memory nor on disk.
 
 use std::fs;
 use std::path::Path;
@@ -6,32 +6,32 @@ use std::path::Path;
 use crate::lab::{Curl, Lab, MIB, run};
 
 #[test]
-fn gibibyte_passes_through_without_being_kept() {
+fn a_gibibyte_is_streamed_and_not_stored() {
     let lab = Lab::start();
     let curl = Curl::new(&lab, "--http1.1");
     let digest = generate(&lab, "sha256sum");
     let digest = digest.split_whitespace().next().unwrap();
-    // One exchange first, so that what every request needs is there.
+    // This request comes before the measurement, so that the proxy has allocated what every request needs.
     let location = curl.start_upload("team/big");
     let (idle, files) = (memory(&lab, "VmRSS:"), files(&lab));
 
     let upload = generate(
         &lab,
-        &format!("{} {CHUNKED} '{location}'", curl_words(&lab)),
+        &format!("{} {CHUNKED} '{location}'", curl_command(&lab)),
     );
     let next = location_in(&upload);
-    let done = curl.ask_as_user(
+    let closed = curl.request_as_user(
         &format!("{next}&digest=sha256:{digest}"),
         &["--request", "PUT"],
     );
-    assert_eq!(done.status, 201, "{done:?}");
+    assert_eq!(closed.status, 201, "{closed:?}");
 
     let blob = lab.url(&format!("/v2/team/big/blobs/sha256:{digest}"));
-    let get = format!("{} '{blob}'", curl_words(&lab));
+    let get = format!("{} '{blob}'", curl_command(&lab));
     let whole = shell(&lab, &format!("{get} --http2 | sha256sum"));
     assert!(
         whole.starts_with(digest),
-        "the blob came back changed: {whole}"
+        "the downloaded blob differs: {whole}"
     );
     let parts = shell(
         &lab,
@@ -39,20 +39,20 @@ fn gibibyte_passes_through_without_being_kept() {
     );
     assert!(
         parts.starts_with(digest),
-        "two ranges do not make the blob: {parts}"
+        "the two ranges together differ from the blob: {parts}"
     );
 
     let peak = memory(&lab, "VmHWM:");
     assert!(
         peak < idle + 16 * MIB,
-        "the gate's memory grew from {idle} to {peak} bytes"
+        "the proxy's memory grew from {idle} to {peak} bytes"
     );
-    assert_eq!(self::files(&lab), files, "the gate left files behind");
-    let written = figure(&lab, "io", "write_bytes:");
-    assert!(written < MIB, "the gate wrote {written} bytes to disk");
+    assert_eq!(self::files(&lab), files, "the proxy left files behind");
+    let written = proc_value(&lab, "io", "write_bytes:");
+    assert!(written < MIB, "the proxy wrote {written} bytes to disk");
 }
 
-/// Runs `consumer` with the gibibyte as its standard input, the same bytes each time.
+/// Runs `consumer` with the gibibyte as its standard input. The bytes are the same in every call.
 fn generate(lab: &Lab, consumer: &str) -> String {
     let bytes = "head -c 1G /dev/zero | openssl enc -aes-128-ctr -nosalt -K 00 -iv 01 2>/dev/null";
     shell(lab, &format!("{bytes} | {consumer}"))
@@ -62,7 +62,7 @@ fn shell(lab: &Lab, script: &str) -> String {
     run(lab.command("bash").args(["-o", "pipefail", "-c", script])).succeeds()
 }
 
-fn curl_words(lab: &Lab) -> String {
+fn curl_command(lab: &Lab) -> String {
     let ca = lab.certs().ca();
     format!(
         "curl --silent --show-error --fail --cacert {} --user {}",
@@ -71,25 +71,25 @@ fn curl_words(lab: &Lab) -> String {
     )
 }
 
-/// The `Location` among the lines that `curl --include` printed.
-fn location_in(answer: &str) -> &str {
-    let fields = answer.lines().filter_map(|line| line.split_once(": "));
+/// The `Location` in the output of `curl --include`.
+fn location_in(response: &str) -> &str {
+    let fields = response.lines().filter_map(|line| line.split_once(": "));
     let mut values = fields
         .filter(|(name, _)| name.eq_ignore_ascii_case("location"))
         .map(|(_, value)| value);
     values
         .next()
-        .unwrap_or_else(|| panic!("no Location: {answer}"))
+        .unwrap_or_else(|| panic!("no Location: {response}"))
         .trim()
 }
 
-/// A figure of the gate's `/proc/PID/status`, in bytes.
+/// A value of the proxy's `/proc/PID/status`, in bytes.
 fn memory(lab: &Lab, name: &str) -> u64 {
-    figure(lab, "status", name) * 1024
+    proc_value(lab, "status", name) * 1024
 }
 
-/// The number behind `name` in a file of the gate's `/proc/PID`.
-fn figure(lab: &Lab, file: &str, name: &str) -> u64 {
+/// The number after `name` in a file of the proxy's `/proc/PID`.
+fn proc_value(lab: &Lab, file: &str, name: &str) -> u64 {
     let text = fs::read_to_string(format!("/proc/{}/{file}", lab.proxy_pid())).unwrap();
     let value = text
         .lines()
@@ -98,7 +98,7 @@ fn figure(lab: &Lab, file: &str, name: &str) -> u64 {
     value.split_whitespace().next().unwrap().parse().unwrap()
 }
 
-/// Every file in the folders the gate may write to.
+/// Every file in the directories to which the proxy may write.
 fn files(lab: &Lab) -> Vec<String> {
     let mut found = Vec::new();
     for folder in ["tmp", "state"] {

@@ -1,16 +1,16 @@
-//! A browser: a person who types the address of the registry.
+//! A browser that opens URLs of the registry API and logs in with HTTP Basic.
 
 use crate::lab::{Browser, Curl, Lab};
 
 #[test]
-fn browser_signs_in_and_sees_the_catalogue() {
+fn a_browser_logs_in_and_shows_the_catalog() {
     let lab = Lab::start();
     Curl::new(&lab, "--http1.1").push_image("team/app");
     let browser = Browser::start(&lab);
     let password = crate::lab::PASSWORD.replace(':', "%3A");
     browser.open(&format!("https://alice:{password}@{}/v2/", lab.host()));
     assert_eq!((browser.status(), browser.text().trim()), (200, "{}"));
-    // The browser keeps what it signed in with.
+    // The browser sends the same credentials again without a new prompt.
     browser.open(&lab.url("/v2/_catalog"));
     for _ in 0..2 {
         let catalog: serde_json::Value = serde_json::from_str(&browser.text()).unwrap();
@@ -20,7 +20,7 @@ fn browser_signs_in_and_sees_the_catalogue() {
 }
 
 #[test]
-fn browser_with_a_wrong_password_sees_nothing_of_the_registry() {
+fn a_browser_with_a_wrong_password_gets_401() {
     let lab = Lab::start();
     Curl::new(&lab, "--http1.1").push_image("team/app");
     let browser = Browser::start(&lab);

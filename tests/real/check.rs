@@ -4,90 +4,91 @@ use std::fs::{self, File};
 
 use crate::lab::{Lab, PASSWORD, Service, USER, run, run_with_input};
 
-fn push(mode: &'static str) {
+/// Runs `check --live --push` twice against a lab in `mode`, and asserts that the registry has the blob.
+fn assert_check_pushes_and_pulls(mode: &'static str) {
     let lab = Lab::configured(mode, "");
-    let word = lab.path("password");
-    fs::write(&word, format!("{PASSWORD}\n")).unwrap();
+    let password_file = lab.path("password");
+    fs::write(&password_file, format!("{PASSWORD}\n")).unwrap();
     let mut check = lab.command(env!("CARGO_BIN_EXE_tidegate"));
     check.args([
         "check", "--live", "--push", "team/app", "--user", USER, "--stdin", "-c",
     ]);
     check.arg(lab.path("proxy.toml"));
     for _ in 0..2 {
-        let said = run_with_input(&check, File::open(&word).unwrap().into()).succeeds();
-        for words in [
+        let output = run_with_input(&check, File::open(&password_file).unwrap().into()).succeeds();
+        for message in [
             "responds as a registry does",
             "pushed and pulled",
             "left in team/app",
         ] {
-            assert!(said.contains(words), "{words} in {said}");
+            assert!(output.contains(message), "{message} in {output}");
         }
-        let blob = said.split("sha256:").nth(1).unwrap();
+        let blob = output.split("sha256:").nth(1).unwrap();
         let sum = blob.split(',').next().unwrap();
-        let mut behind = lab.command("curl");
-        behind.args(["--silent", "--fail", "--noproxy", "*"]);
-        behind.arg(lab.behind(&format!("/v2/team/app/blobs/sha256:{sum}")));
-        assert_eq!(run(&behind).succeeds(), "tidegate check --live --push\n");
+        let mut curl = lab.command("curl");
+        curl.args(["--silent", "--fail", "--noproxy", "*"]);
+        curl.arg(lab.behind(&format!("/v2/team/app/blobs/sha256:{sum}")));
+        assert_eq!(run(&curl).succeeds(), "tidegate check --live --push\n");
     }
 }
 
 #[test]
-fn a_blob_goes_there_and_back_with_a_password() {
-    push("basic");
+fn check_pushes_and_pulls_a_blob_with_a_password() {
+    assert_check_pushes_and_pulls("basic");
 }
 
 #[test]
-fn a_blob_goes_there_and_back_with_a_token() {
-    push("token");
+fn check_pushes_and_pulls_a_blob_with_a_token() {
+    assert_check_pushes_and_pulls("token");
 }
 
-/// The words of a check that finds an error.
-fn refused(lab: &Lab, config: &str, user: Option<(&str, &str)>) -> String {
+/// Runs a check with `config` and asserts that it fails. With `login`, the check also pushes. Returns the output.
+fn failed_check(lab: &Lab, config: &str, login: Option<(&str, &str)>) -> String {
     let file = lab.path("check.toml");
     fs::write(&file, config).unwrap();
     let mut check = lab.command(env!("CARGO_BIN_EXE_tidegate"));
     check.arg("check").arg("-c").arg(file);
-    let Some((user, password)) = user else {
+    let Some((user, password)) = login else {
         return run(check.arg("--live")).fails();
     };
     check.args(["--push", "team/app", "--user", user, "--stdin"]);
-    let word = lab.path("password");
-    fs::write(&word, format!("{password}\n")).unwrap();
-    run_with_input(&check, File::open(&word).unwrap().into()).fails()
+    let password_file = lab.path("password");
+    fs::write(&password_file, format!("{password}\n")).unwrap();
+    run_with_input(&check, File::open(&password_file).unwrap().into()).fails()
 }
 
 #[test]
-fn a_login_that_the_registry_judges_is_told_from_a_fault_of_the_registry() {
+fn check_distinguishes_a_wrong_password_from_a_misconfigured_route() {
     let lab = Lab::configured("upstream", "");
     let config = fs::read_to_string(lab.path("proxy.toml")).unwrap();
-    let word = lab.path("password");
-    fs::write(&word, format!("{PASSWORD}\n")).unwrap();
+    let password_file = lab.path("password");
+    fs::write(&password_file, format!("{PASSWORD}\n")).unwrap();
     let mut check = lab.command(env!("CARGO_BIN_EXE_tidegate"));
     check.args([
         "check", "--push", "team/app", "--user", USER, "--stdin", "-c",
     ]);
     check.arg(lab.path("proxy.toml"));
-    let said = run_with_input(&check, File::open(&word).unwrap().into()).succeeds();
-    for words in ["a registry with its own users does", "pushed and pulled"] {
-        assert!(said.contains(words), "{words} in {said}");
+    let output = run_with_input(&check, File::open(&password_file).unwrap().into()).succeeds();
+    for message in ["a registry with its own users does", "pushed and pulled"] {
+        assert!(output.contains(message), "{message} in {output}");
     }
-    let said = refused(&lab, &config, Some((USER, "wrong")));
-    for words in ["wrong password", "leaves the login to the registry"] {
-        assert!(said.contains(words), "{words} in {said}");
+    let output = failed_check(&lab, &config, Some((USER, "wrong")));
+    for message in ["wrong password", "leaves the login to the registry"] {
+        assert!(output.contains(message), "{message} in {output}");
     }
-    // The same registry behind a route for its API alone: its token service is out of reach.
-    let said = refused(
+    // With a route for `/v2/` only, no route leads to the token service of the registry.
+    let output = failed_check(
         &lab,
         &config.replace("path = \"/\"", "path = \"/v2/\""),
         None,
     );
-    for words in ["/service/token", "for which this site has no route"] {
-        assert!(said.contains(words), "{words} in {said}");
+    for message in ["/service/token", "for which this site has no route"] {
+        assert!(output.contains(message), "{message} in {output}");
     }
 }
 
-/// Starts Debian's registry with further keys, on a port that the system chooses.
-fn registry(lab: &Lab, name: &'static str, http: &str, auth: &str) -> (Service, u16) {
+/// Starts Debian's registry with additional keys, on a port that the kernel chooses. Returns the process and the port.
+fn start_registry(lab: &Lab, name: &'static str, http: &str, auth: &str) -> (Service, u16) {
     let file = lab.path(&format!("{name}.yml"));
     let text = format!(
         "version: 0.1\n{auth}storage:\n  filesystem:\n    rootdirectory: {}\nhttp:\n  addr: 127.0.0.1:0\n{http}",
@@ -110,7 +111,7 @@ fn registry(lab: &Lab, name: &'static str, http: &str, auth: &str) -> (Service, 
 }
 
 #[test]
-fn registries_that_do_not_fit_the_route_are_told_with_their_remedy() {
+fn check_reports_a_registry_that_does_not_fit_the_route_with_a_remedy() {
     let lab = Lab::start();
     let config = fs::read_to_string(lab.path("proxy.toml")).unwrap();
     let plain = config
@@ -124,39 +125,39 @@ fn registries_that_do_not_fit_the_route_are_told_with_their_remedy() {
         cert.display(),
         key.display()
     );
-    let (_tls, port) = registry(&lab, "tls", &tls, "");
+    let (_tls, port) = start_registry(&lab, "tls", &tls, "");
     let (ca, url) = (lab.certs().ca(), format!("https://127.0.0.1:{port}"));
-    let said = refused(&lab, &with(&format!("\"http://127.0.0.1:{port}\"")), None);
-    assert!(said.contains(&format!("write \"{url}\"")), "{said}");
-    // The remedy works.
+    let output = failed_check(&lab, &with(&format!("\"http://127.0.0.1:{port}\"")), None);
+    assert!(output.contains(&format!("write \"{url}\"")), "{output}");
+    // With the remedy applied, the check succeeds.
     let file = lab.path("right.toml");
     fs::write(&file, with(&format!("{{ urls = [{url:?}], ca = {ca:?} }}"))).unwrap();
     let mut check = lab.command(env!("CARGO_BIN_EXE_tidegate"));
-    let said = run(check.args(["check", "--live", "-c"]).arg(&file)).succeeds();
+    let output = run(check.args(["check", "--live", "-c"]).arg(&file)).succeeds();
     assert!(
-        said.contains(&format!("{url} responds as a registry does")),
-        "{said}"
+        output.contains(&format!("{url} responds as a registry does")),
+        "{output}"
     );
 
     let own = plain.trim_matches('"').replace("http://", "https://");
-    let said = refused(
+    let output = failed_check(
         &lab,
         &with(&format!("{{ urls = [{own:?}], ca = {ca:?} }}")),
         None,
     );
-    assert!(said.contains(&format!("write {plain}")), "{said}");
+    assert!(output.contains(&format!("write {plain}")), "{output}");
 
     let htpasswd = lab.path("htpasswd");
     let auth = format!(
         "auth:\n  htpasswd:\n    realm: inner\n    path: {}\n",
         htpasswd.display()
     );
-    let (_own, port) = registry(&lab, "own", "", &auth);
-    let said = refused(&lab, &with(&format!("\"http://127.0.0.1:{port}\"")), None);
-    for words in [
+    let (_own, port) = start_registry(&lab, "own", "", &auth);
+    let output = failed_check(&lab, &with(&format!("\"http://127.0.0.1:{port}\"")), None);
+    for message in [
         "a password of its own (Basic realm=\"inner\")",
         "remove the auth section",
     ] {
-        assert!(said.contains(words), "{words} in {said}");
+        assert!(output.contains(message), "{message} in {output}");
     }
 }

@@ -1,15 +1,15 @@
-//! Client certificates, shown by docker and skopeo from where they look for them.
+//! Client certificates that docker and skopeo present to a site that requires one.
 
 use crate::lab::{Docker, Image, Lab, PASSWORD, run};
 use crate::skopeo::{push, remote};
 
 #[test]
-fn docker_shows_what_lies_in_certs_d() {
-    let lab = Lab::guarded();
+fn docker_presents_the_certificate_in_certs_d() {
+    let lab = Lab::requiring_client_certificates();
     let docker = Docker::start(&lab, "docker");
-    let refused = docker.login(PASSWORD).fails();
+    let refused = docker.try_login(PASSWORD).fails();
     assert!(refused.contains("tls: certificate required"), "{refused}");
-    docker.identify();
+    docker.install_client_certificate();
     docker.log_in();
     let image = docker.load(&Image::make(&lab.path("image"), &[1000]), "team/app");
     for action in ["push", "rmi", "pull"] {
@@ -17,24 +17,24 @@ fn docker_shows_what_lies_in_certs_d() {
     }
     let log = lab.access_log();
     assert!(log.len() > 5, "{log:?}");
-    let named = |line: &String| line.contains(" certificate=\"CN=robot\" ");
-    assert!(log.iter().all(named), "{log:?}");
+    let has_certificate = |line: &String| line.contains(" certificate=\"CN=robot\" ");
+    assert!(log.iter().all(has_certificate), "{log:?}");
 }
 
 #[test]
-fn skopeo_shows_what_lies_in_its_folder() {
-    let lab = Lab::guarded();
+fn skopeo_presents_the_certificate_in_its_cert_dir() {
+    let lab = Lab::requiring_client_certificates();
     let image = remote(&lab, "team/app");
     let inspect = |folder: &std::path::Path| {
         let mut command = lab.command("skopeo");
         command.args(["inspect", "--creds", &Lab::credentials(), "--cert-dir"]);
         run(command.arg(folder).arg(&image))
     };
-    let trusted = lab.certs().trusted();
-    let refused = inspect(&trusted).fails();
+    let trust_dir = lab.certs().trust_dir();
+    let refused = inspect(&trust_dir).fails();
     assert!(refused.contains("tls: certificate required"), "{refused}");
-    // The folder that `push` names holds the certificate from here on.
-    lab.certs().identify(&trusted);
+    // `push` passes the same directory to skopeo, so that it presents the certificate as well.
+    lab.certs().issue_client_certificate(&trust_dir);
     push(&lab, "team/app");
-    inspect(&trusted).succeeds();
+    inspect(&trust_dir).succeeds();
 }

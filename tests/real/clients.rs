@@ -1,7 +1,8 @@
-//! What is shared by everybody: anyone pulls `public/`, alice pushes there and to `team/`, and `secret/` is bob's alone.
-//! Each client keeps to it, and each says in words what it may not.
+//! One set of grants, tested with every client: anonymous clients may pull `public/`, alice may push to `public/` and `team/`,
+//! and only bob may access `secret/`. The tests show which operations each client completes, and the message that it prints for
+//! an operation that is denied.
 //!
-//! `docs/clients.md` has a table of these tests, and `tests/it/rules.rs` compares it with them.
+//! `docs/clients.md` has a table of these tests, which `tests/it/rules.rs` compares with the code.
 
 use crate::lab::{Curl, Image, Lab, MIB, OTHER, Outcome, PASSWORD, USER, run};
 
@@ -15,7 +16,7 @@ mod oras;
 mod podman;
 mod skopeo;
 
-/// What these may pull, what alice may push, and what bob may.
+/// The grants of this module, where `$anyone` may pull `public/` and list it.
 macro_rules! grants {
     ($anyone:literal) => {
         concat!(
@@ -40,22 +41,23 @@ actions = ["push"]
 }
 
 const GRANTS: &str = grants!("@anonymous");
-/// The same, to those who have logged in: for clients that show no token unless they were asked for one, or ask for none
-/// that is for the list.
+/// [`GRANTS`], with `@users` in place of `@anonymous`: for clients that send a token only after a 401, and for clients that do
+/// not request a token with the scope of the catalog.
 const GRANTS_TO_USERS: &str = grants!("@users");
 
 const ALICE: (&str, &str) = (USER, PASSWORD);
 const BOB: (&str, &str) = OTHER;
 
-/// The gate in mode token with these grants, and an image of its own in each of `public/base`, `team/base` and
-/// `secret/base`.
-fn stage() -> Lab {
+/// Starts a lab in mode token with [`GRANTS`], whose repositories `public/base`, `team/base` and `secret/base` have one image
+/// each.
+fn start_lab() -> Lab {
     let lab = Lab::configured("token", GRANTS);
-    furnish(&lab);
+    push_base_images(&lab);
     lab
 }
 
-fn furnish(lab: &Lab) {
+/// Pushes a different image to each of `public/base`, `team/base` and `secret/base`.
+fn push_base_images(lab: &Lab) {
     for (repository, credentials) in [
         ("public/base", Lab::credentials()),
         ("team/base", Lab::credentials()),
@@ -74,33 +76,33 @@ fn furnish(lab: &Lab) {
     }
 }
 
-/// `localhost:PORT/REPOSITORY:latest`
+/// The reference of an image at the proxy: `localhost:PORT/REPOSITORY:latest`.
 fn reference(lab: &Lab, repository: &str) -> String {
     format!("{}/{repository}:latest", lab.host())
 }
 
-/// A file of the lab's, and where it is.
-fn file(lab: &Lab, name: &str) -> String {
+/// Writes a file of random bytes into the directory of the lab and returns its path.
+fn random_file(lab: &Lab, name: &str) -> String {
     let path = Curl::new(lab, "--http1.1").random_file(name, 100_000);
     path.display().to_string()
 }
 
-/// The registry was asked to mount from this repository, and did.
+/// Asserts that the registry got a request to mount a blob from `source`, and responded with 201.
 #[track_caller]
 fn assert_mounted(lab: &Lab, source: &str) {
     let source = format!("from={}", source.replace('/', "%2F"));
     let mounts = lab.mounts();
-    let made = mounts.iter().find(|line| line.contains(&source));
-    let made = made.unwrap_or_else(|| panic!("{source} in {mounts:?}"));
-    assert!(made.contains("\" 201 "), "{made}");
+    let mount = mounts.iter().find(|line| line.contains(&source));
+    let mount = mount.unwrap_or_else(|| panic!("{source} in {mounts:?}"));
+    assert!(mount.contains("\" 201 "), "{mount}");
 }
 
-/// Nothing of a wish to mount from `secret/` has reached the registry, and the push was a plain upload.
+/// Asserts that no request to mount a blob from `secret/` reached the registry, and that the client uploaded the blob.
 #[track_caller]
 fn assert_uploaded_instead(lab: &Lab, repository: &str) {
     let mounts = lab.mounts();
-    let told = mounts.iter().find(|line| line.contains("secret"));
-    assert_eq!(told, None);
+    let hidden = mounts.iter().find(|line| line.contains("secret"));
+    assert_eq!(hidden, None);
     let log = lab.access_log();
     for (method, status) in [("POST", "202"), ("PUT", "201")] {
         let path = format!("method={method} path=/v2/{repository}/blobs/uploads/");
@@ -112,13 +114,14 @@ fn assert_uploaded_instead(lab: &Lab, repository: &str) {
     }
 }
 
-/// podman and skopeo look for a layer where they know it to be before they ask for a mount: they did, and were told no.
+/// Asserts that the client looked for the layer in `secret/base` and got 403. podman and skopeo send HEAD to a repository that
+/// they know to have the layer before they request a mount.
 #[track_caller]
-fn assert_searched_in_vain(lab: &Lab, said: &Outcome) {
-    let tried = format!("in {}/secret/base", lab.host());
-    let story = said.story();
+fn assert_source_was_denied(lab: &Lab, outcome: &Outcome) {
+    let source = format!("in {}/secret/base", lab.host());
+    let story = outcome.story();
     assert!(
-        story.contains("Trying to reuse cached location") && story.contains(&tried),
+        story.contains("Trying to reuse cached location") && story.contains(&source),
         "{story}"
     );
     let log = lab.access_log();
@@ -133,13 +136,13 @@ fn assert_searched_in_vain(lab: &Lab, said: &Outcome) {
     assert!(line.is_some(), "{log:?}");
 }
 
-/// A client that failed, and said one of these.
+/// Asserts that the command failed and that its output contains one of `messages`, and returns the output.
 #[track_caller]
-fn says(outcome: Outcome, words: &[&str]) -> String {
-    let said = outcome.fails();
+fn assert_fails_with(outcome: Outcome, messages: &[&str]) -> String {
+    let output = outcome.fails();
     assert!(
-        words.iter().any(|words| said.contains(words)),
-        "{words:?} in {said}"
+        messages.iter().any(|message| output.contains(message)),
+        "{messages:?} in {output}"
     );
-    said
+    output
 }

@@ -3,34 +3,34 @@
 use crate::lab::{Docker, Image, Lab, MIB};
 
 #[test]
-fn login_takes_the_right_password_and_no_other() {
+fn login_succeeds_with_the_right_password_only() {
     let lab = Lab::start();
     let docker = Docker::start(&lab, "docker");
-    let refused = docker.login("wrong").fails();
+    let refused = docker.try_login("wrong").fails();
     assert!(refused.contains("401 Unauthorized"), "{refused}");
     docker.log_in();
 }
 
 #[test]
-fn push_and_pull_without_login_are_refused_in_words() {
+fn push_and_pull_without_login_fail_with_a_clear_message() {
     let lab = Lab::start();
     let docker = Docker::start(&lab, "docker");
     let image = docker.load(&Image::make(&lab.path("image"), &[1000]), "team/app");
     for action in ["push", "pull"] {
         let refused = docker.run(&[action, &image]).fails();
-        let readable = [
+        let clear = [
             "no basic auth credentials",
             "unauthorized: authentication required",
         ];
         assert!(
-            readable.iter().any(|words| refused.contains(words)),
+            clear.iter().any(|words| refused.contains(words)),
             "{refused}"
         );
     }
 }
 
 #[test]
-fn image_survives_push_and_pull_on_a_clean_store() {
+fn an_image_that_is_pushed_and_pulled_is_unchanged() {
     let lab = Lab::start();
     let docker = Docker::start(&lab, "docker");
     docker.log_in();
@@ -67,7 +67,7 @@ fn shared_layers_are_mounted_from_the_other_repository() {
 }
 
 #[test]
-fn logout_ends_the_right_to_pull() {
+fn a_pull_after_logout_fails() {
     let lab = Lab::start();
     let docker = Docker::start(&lab, "docker");
     docker.log_in();
@@ -79,7 +79,7 @@ fn logout_ends_the_right_to_pull() {
 }
 
 #[test]
-fn several_images_move_at_once() {
+fn several_images_are_pushed_and_pulled_concurrently() {
     let lab = Lab::start();
     let docker = Docker::start(&lab, "docker");
     docker.log_in();
@@ -96,10 +96,10 @@ fn several_images_move_at_once() {
     }
 }
 
-/// The digest that `docker push` and `docker pull` print.
-pub(crate) fn digest(said: &str) -> &str {
-    let words = said
+/// The digest in the output of `docker push` or `docker pull`.
+pub(crate) fn digest(output: &str) -> &str {
+    let digest = output
         .split_whitespace()
         .find(|word| word.starts_with("sha256:"));
-    words.unwrap_or_else(|| panic!("no digest in: {said}"))
+    digest.unwrap_or_else(|| panic!("no digest in: {output}"))
 }

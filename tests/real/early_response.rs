@@ -1,6 +1,6 @@
-//! Early responses over HTTP/2, to curl that is in the middle of sending 256 MiB: it prints the status, every time.
+//! Early responses over HTTP/2: while curl sends 256 MiB, the proxy responds, and curl prints the status in every attempt.
 //!
-//! curl 7.88 (Debian 12) exits with 92 and without a status when the reset of the stream comes with the response.
+//! If RST_STREAM arrives together with the response, curl 7.88 (Debian 12) exits with code 92 and prints no status.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use crate::lab::{Curl, Lab, MIB, PASSWORD, USER};
 
 const TRIES: usize = 10;
 
-/// Ten uploads of the file; the statuses that curl printed.
+/// Uploads the file [`TRIES`] times and returns the statuses that curl printed.
 fn statuses(curl: &Curl<'_>, file: &Path, options: &[&str]) -> Vec<u16> {
     let upload = [
         "--upload-file",
@@ -18,11 +18,14 @@ fn statuses(curl: &Curl<'_>, file: &Path, options: &[&str]) -> Vec<u16> {
     ];
     let options = [&upload[..], options].concat();
     (0..TRIES)
-        .map(|_| curl.ask("/v2/team/app/blobs/uploads/u", &options).status)
+        .map(|_| {
+            curl.request("/v2/team/app/blobs/uploads/u", &options)
+                .status
+        })
         .collect()
 }
 
-/// With a length that is announced, and without.
+/// With and without a Content-Length.
 const FRAMINGS: [&[&str]; 2] = [&[], &["--header", "Content-Length:"]];
 
 #[test]
@@ -46,8 +49,12 @@ fn curl_prints_403() {
     let file = curl.random_file("big", 256 * MIB);
     let login = format!("{USER}:{PASSWORD}");
     for framing in FRAMINGS {
-        let known = [&["--user", &login], framing].concat();
-        assert_eq!(statuses(&curl, &file, &known), [403; TRIES], "{framing:?}");
+        let options = [&["--user", &login], framing].concat();
+        assert_eq!(
+            statuses(&curl, &file, &options),
+            [403; TRIES],
+            "{framing:?}"
+        );
     }
 }
 
@@ -57,8 +64,8 @@ fn curl_prints_413() {
     let curl = Curl::new(&lab, "--http2");
     let file = curl.random_file("big", 256 * MIB);
     let login = format!("{USER}:{PASSWORD}");
-    let known = ["--user", &login];
-    assert_eq!(statuses(&curl, &file, &known), [413; TRIES]);
+    let options = ["--user", &login];
+    assert_eq!(statuses(&curl, &file, &options), [413; TRIES]);
 }
 
 #[test]
@@ -66,8 +73,8 @@ fn curl_prints_429() {
     let lab = Lab::start();
     let curl = Curl::new(&lab, "--http2");
     for guess in 0..10 {
-        let reply = curl.ask("/v2/", &["--user", &format!("alice:guess-{guess}")]);
-        assert_eq!(reply.status, 401, "{reply:?}");
+        let response = curl.request("/v2/", &["--user", &format!("alice:guess-{guess}")]);
+        assert_eq!(response.status, 401, "{response:?}");
     }
     let file = curl.random_file("big", 256 * MIB);
     for framing in FRAMINGS {
@@ -80,9 +87,9 @@ fn curl_prints_429() {
     }
 }
 
-/// The registry knows no such upload, and says so before the body has come.
+/// The upload does not exist, and the registry responds with 404 before the body has arrived.
 #[test]
-fn curl_prints_what_the_registry_said_early() {
+fn curl_prints_404_of_the_registry() {
     let lab = Lab::start();
     let curl = Curl::new(&lab, "--http2");
     let file = curl.random_file("big", 256 * MIB);

@@ -1,4 +1,5 @@
-//! Harbor's way to a token and to a blob, with nothing edited behind the gate: what docker and skopeo make of it.
+//! docker and skopeo with a stand-in for Harbor behind the proxy. Harbor's own configuration is unchanged: its token service and
+//! its redirects have addresses that clients cannot reach, and the proxy rewrites them.
 
 use crate::docker::digest;
 use crate::lab::{Curl, Docker, Image, Lab, MIB};
@@ -12,7 +13,7 @@ fn lab() -> Lab {
 fn docker_logs_in_pushes_and_pulls() {
     let lab = lab();
     let docker = Docker::start(&lab, "docker");
-    let refused = docker.login("wrong").fails();
+    let refused = docker.try_login("wrong").fails();
     assert!(
         refused.contains("401 Unauthorized") || refused.contains("unauthorized"),
         "{refused}"
@@ -36,8 +37,8 @@ fn docker_logs_in_pushes_and_pulls() {
     assert_eq!(docker.id(&first), clean.id(&first));
     docker.log_out();
     docker.run(&["pull", &first]).fails();
-    // Everything came through the gate, which asked for no password, and under the name that docker uses.
-    let tokens = lab.harbor().seen("GET /service/token");
+    // Every token request came through the proxy, which requires no password itself, and had the host name that docker uses.
+    let tokens = lab.harbor().hosts_of_requests("GET /service/token");
     let name = format!("registry.test:{}", lab.port());
     assert!(
         tokens.len() >= 5 && tokens.iter().all(|host| *host == name),
@@ -51,23 +52,27 @@ fn docker_logs_in_pushes_and_pulls() {
 }
 
 #[test]
-fn skopeo_pushes_with_a_token_of_harbors() {
+fn skopeo_pushes_with_a_token_of_harbor() {
     let lab = lab();
     skopeo::push(&lab, "team/app");
-    assert!(!lab.harbor().seen("GET /service/token").is_empty());
+    assert!(
+        !lab.harbor()
+            .hosts_of_requests("GET /service/token")
+            .is_empty()
+    );
 }
 
 #[test]
-fn what_harbor_says_of_itself_is_made_true() {
+fn the_realm_of_harbor_is_rewritten() {
     let lab = lab();
     for version in ["--http1.1", "--http2"] {
-        let answer = Curl::new(&lab, version).ask("/v2/", &[]);
+        let response = Curl::new(&lab, version).request("/v2/", &[]);
         let port = lab.port();
         let realm = format!(
             "Bearer realm=\"https://localhost:{port}/service/token\",service=\"harbor-registry\""
         );
         assert_eq!(
-            (answer.status, answer.field("www-authenticate")),
+            (response.status, response.field("www-authenticate")),
             (401, realm)
         );
     }

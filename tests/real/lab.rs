@@ -1,7 +1,8 @@
-//! A registry as its users run it, for one test: Debian's `docker-registry` without any authentication of its own, the
-//! real gate in front of it, a CA, a password file from `htpasswd`, all in one fresh folder.
+//! The environment of one test, set up as users run a registry: Debian's `docker-registry` without authentication of its own, the
+//! tidegate executable in front of it, a CA, and a password file that `htpasswd` wrote. All files are in one temporary directory.
 //!
-//! Each test starts its own and everything ends with it. When a test fails, the logs of all parts are printed.
+//! Each test starts its own [`Lab`], whose processes end when it is dropped. If a test fails, the logs of all processes are
+//! printed.
 
 mod browser;
 mod certs;
@@ -33,19 +34,19 @@ pub(crate) use self::oci_client::oci_client;
 pub(crate) use self::process::{
     Outcome, Service, command, run, run_with_input, run_within, sha256, wait_until, wait_up_to,
 };
-pub(crate) use self::python::{dxf, installed, oras};
+pub(crate) use self::python::{dxf, installed, oras, websocket_peers};
 
-/// The user of the password file, unless a test says another.
+/// The first user of the password file.
 pub(crate) const USER: &str = "alice";
-/// Her password; a colon in it is legal (RFC 7617, section 2).
+/// The password of [`USER`]. A password may contain a colon (RFC 7617, section 2).
 pub(crate) const PASSWORD: &str = "tide:gate-42";
-/// The other user of the password file, and his password.
+/// The second user of the password file, and the password of that user.
 pub(crate) const OTHER: (&str, &str) = ("bob", "ebb-and-flow-7");
 
-/// A gate and the registry behind it.
+/// A running proxy and the registry behind it.
 pub(crate) struct Lab {
-    // Dropped in this order: nothing runs any more when the folder goes.
-    gate: Option<Service>,
+    // Fields are dropped in this order: the processes end before the directory is removed.
+    proxy: Option<Service>,
     registry: Mutex<Option<Service>>,
     certs: Certs,
     port: u16,
@@ -55,26 +56,28 @@ pub(crate) struct Lab {
     lifetime: Option<&'static str>,
     dir: TempDir,
     grants: &'static str,
-    /// Further keys of the table `listen`.
+    /// Additional keys of the table `listen`.
     listen: &'static str,
-    /// In mode "upstream", between the two.
+    /// In mode "upstream": stands between the proxy and the registry.
     harbor: Option<Harbor>,
-    /// Further keys of the site.
+    /// Additional keys of the site.
     site: String,
+    /// The port on which the proxy serves another proxy that terminates TLS, instead of clients.
+    behind: Option<u16>,
 }
 
 impl Lab {
-    /// Starts both and waits until both answer.
+    /// Starts the registry and the proxy in mode "basic", and waits until both accept connections.
     pub(crate) fn start() -> Self {
         Self::configured("basic", "")
     }
 
-    /// The same, in another mode of `auth` and with grants at the end of the gate's route.
+    /// Starts a lab whose route has the given `auth.mode` and ends with `grants`.
     pub(crate) fn configured(mode: &'static str, grants: &'static str) -> Self {
         Self::create(mode, None, grants, "", |_| String::new())
     }
 
-    /// The same, with tokens that live as long as this says.
+    /// Starts a lab like [`configured`](Self::configured), with `lifetime` as the lifetime of tokens.
     pub(crate) fn with_lifetime(
         mode: &'static str,
         lifetime: Option<&'static str>,
@@ -83,20 +86,53 @@ impl Lab {
         Self::create(mode, lifetime, grants, "", |_| String::new())
     }
 
-    /// The same, with a site that asks for client certificates.
-    pub(crate) fn guarded() -> Self {
+    /// Starts a lab whose site requires client certificates.
+    pub(crate) fn requiring_client_certificates() -> Self {
         Self::create("basic", None, "", "", |certs| {
             format!("client_ca = \"{}\"", certs.client_ca().display())
         })
     }
 
-    /// The same, where every connection from this machine must begin with a PROXY header.
+    /// Starts a lab whose proxy requires a PROXY header at the start of every connection from this machine.
     pub(crate) fn behind_balancers() -> Self {
         let listen = "proxy_protocol = [\"127.0.0.1\", \"::1\"]";
         Self::create("basic", None, "", listen, |_| String::new())
     }
 
+    /// The same, over plain HTTP on [`Self::inner_port`] and on the Unix socket `http.sock`. A front end that terminates TLS must be
+    /// started on [`Self::port`].
+    pub(crate) fn behind_front_end() -> Self {
+        let mut lab = Self::unstarted("basic", None, "", "", |_| String::new());
+        lab.behind = Some(free_port());
+        lab.write_configs();
+        lab.start_registry();
+        lab.start_proxy();
+        lab
+    }
+
+    /// Adds tables to the end of the configuration and starts the proxy again.
+    pub(crate) fn add_tables(&mut self, tables: &str) {
+        let path = self.path("proxy.toml");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text + tables).unwrap();
+        self.restart_proxy();
+    }
+
     fn create(
+        mode: &'static str,
+        lifetime: Option<&'static str>,
+        grants: &'static str,
+        listen: &'static str,
+        site: impl Fn(&Certs) -> String,
+    ) -> Self {
+        let mut lab = Self::unstarted(mode, lifetime, grants, listen, site);
+        lab.write_configs();
+        lab.start_registry();
+        lab.start_proxy();
+        lab
+    }
+
+    fn unstarted(
         mode: &'static str,
         lifetime: Option<&'static str>,
         grants: &'static str,
@@ -108,7 +144,7 @@ impl Lab {
         let site = site(&certs);
         let (port, registry_port) = (free_port(), free_port());
         let mut lab = Self {
-            gate: None,
+            proxy: None,
             registry: Mutex::default(),
             certs,
             port,
@@ -121,6 +157,7 @@ impl Lab {
             listen,
             harbor: None,
             site,
+            behind: None,
         };
         for folder in ["home", "state", "tmp", "registry"] {
             fs::create_dir(lab.path(folder)).unwrap();
@@ -129,13 +166,10 @@ impl Lab {
             Harbor::make_key(lab.dir.path());
             lab.harbor = Some(Harbor::start(lab.dir.path(), registry_port));
         }
-        lab.write_configs();
-        lab.start_registry();
-        lab.start_proxy();
         lab
     }
 
-    /// Starts the registry, or starts it again where it was and with what it held.
+    /// Starts the registry, or restarts it on the same port and with the same content.
     pub(crate) fn start_registry(&self) {
         let mut command = self.command("docker-registry");
         command.arg("serve").arg(self.path("registry.yml"));
@@ -145,15 +179,15 @@ impl Lab {
         *self.registry.lock().unwrap() = Some(service);
     }
 
-    /// Ends the registry's process; its port then refuses connections.
+    /// Ends the process of the registry. Its port then refuses connections.
     pub(crate) fn stop_registry(&self) {
         *self.registry.lock().unwrap() = None;
     }
 
-    /// Ends the registry's process by `kill -9`, whatever it is doing.
+    /// Ends the process of the registry with SIGKILL.
     pub(crate) fn kill_registry(&self) {
         let registry = self.registry.lock().unwrap().take();
-        registry.expect("a registry that runs").kill();
+        registry.expect("the registry runs").kill();
     }
 
     fn start_proxy(&mut self) {
@@ -162,84 +196,89 @@ impl Lab {
             .args(["serve", "-c"])
             .arg(self.path("proxy.toml"))
             .env("TMPDIR", self.path("tmp"));
-        let mut service = Service::start("gate", &command, self.dir.path());
-        let port = self.port;
+        let mut service = Service::start("proxy", &command, self.dir.path());
+        let port = self.behind.unwrap_or(self.port);
         service.wait_until(|| is_listening(port));
-        self.gate = Some(service);
+        self.proxy = Some(service);
     }
 
-    /// Ends the proxy's process, for a test that starts another one in its place.
+    /// Ends the process of the proxy, for a test that starts another process in its place.
     pub(crate) fn stop_proxy(&mut self) {
-        self.gate = None;
+        self.proxy = None;
     }
 
-    /// Ends the gate and starts it again, with the configuration that is in its file now.
+    /// Restarts the proxy, which reads its configuration file again.
     pub(crate) fn restart_proxy(&mut self) {
-        self.gate = None;
+        self.proxy = None;
         self.start_proxy();
     }
 
-    /// What stands between the gate and the registry in mode "upstream".
+    /// The stand-in for Harbor, which exists in mode "upstream" only.
     pub(crate) fn harbor(&self) -> &Harbor {
         self.harbor.as_ref().unwrap()
     }
 
-    /// The gate's process id.
+    /// The process id of the proxy.
     pub(crate) fn proxy_pid(&self) -> u32 {
-        self.gate.as_ref().unwrap().id()
+        self.proxy.as_ref().unwrap().id()
     }
 
-    /// `localhost:PORT`, as clients name the gate.
+    /// `localhost:PORT`, the host under which clients address the proxy.
     pub(crate) fn host(&self) -> String {
         format!("localhost:{}", self.port)
     }
 
-    /// The gate's port.
+    /// The https port of the proxy.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// Where it is watched.
+    /// The port on which the proxy serves a proxy that terminates TLS.
+    pub(crate) fn inner_port(&self) -> u16 {
+        self.behind.unwrap()
+    }
+
+    /// The address of the admin listener.
     pub(crate) fn admin(&self) -> String {
         format!("127.0.0.1:{}", self.admin_port)
     }
 
-    /// Its status page, by the only name that the browser knows.
+    /// The URL of the status page. The host is `localhost`, the only name that the browser resolves.
     pub(crate) fn status_page(&self) -> String {
         format!("http://localhost:{}/", self.admin_port)
     }
 
-    /// An address at the registry itself, around the gate.
+    /// The URL of `path` at the registry itself, for requests that bypass the proxy.
     pub(crate) fn behind(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.registry_port)
     }
 
-    /// An address behind the gate.
+    /// The URL of `path` at the proxy.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.host())
     }
 
-    /// Something in the lab's folder.
+    /// The path of `name` in the directory of the lab.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    /// The CA and the gate's certificate.
+    /// The CA and the certificate of the proxy.
     pub(crate) fn certs(&self) -> &Certs {
         &self.certs
     }
 
-    /// `user:password`, good ones.
+    /// `user:password` of [`USER`].
     pub(crate) fn credentials() -> String {
         format!("{USER}:{PASSWORD}")
     }
 
-    /// `user:password` of the other user.
+    /// `user:password` of [`OTHER`].
     pub(crate) fn other_credentials() -> String {
         format!("{}:{}", OTHER.0, OTHER.1)
     }
 
-    /// The uploads that reached the registry as mounts, as its own log has them: a line for each.
+    /// The lines of the registry's log that report a request to mount a blob.
     pub(crate) fn mounts(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path("registry.log")).unwrap_or_default();
         let lines = text.lines().filter(|line| line.contains("] \"POST "));
@@ -247,12 +286,12 @@ impl Lab {
         mounts.map(str::to_owned).collect()
     }
 
-    /// A program to run, with the lab's HOME.
+    /// A command that runs `program` with the HOME of the lab.
     pub(crate) fn command(&self, program: &str) -> Command {
         command(program, &self.path("home"))
     }
 
-    /// The lines of the gate's access log.
+    /// The lines of the proxy's access log.
     pub(crate) fn access_log(&self) -> Vec<String> {
         let text = fs::read_to_string(self.path("access.log")).unwrap_or_default();
         text.lines().map(str::to_owned).collect()
@@ -285,6 +324,12 @@ impl Lab {
 
     fn proxy_config(&self) -> String {
         let (port, dir) = (self.port, self.dir.path().display());
+        let addresses = match self.behind {
+            None => format!("https = [\"127.0.0.1:{port}\", \"[::1]:{port}\"]"),
+            Some(inner) => format!(
+                "behind_proxy = [\"127.0.0.1:{inner}\", \"unix:{dir}/http.sock\"]\ntrusted_proxies = [\"127.0.0.1\"]"
+            ),
+        };
         let (admin, listen) = (self.admin_port, self.listen);
         let (cert, key, mode) = (self.certs.cert(), self.certs.key(), self.mode);
         let lifetime = self
@@ -301,7 +346,7 @@ impl Lab {
         };
         format!(
             r#"[listen]
-https = ["127.0.0.1:{port}", "[::1]:{port}"]
+{addresses}
 admin = "127.0.0.1:{admin}"
 {listen}
 
@@ -338,11 +383,11 @@ impl Drop for Lab {
     }
 }
 
-/// A port that is free on both loopback addresses, and that nothing else on this machine is given until the tests end.
+/// A port that is free on both loopback addresses, and that the kernel assigns to no other socket until the tests end.
 ///
-/// A socket with SO_REUSEADDR stays bound to the port and never listens. The kernel then gives the port to no other socket,
-/// neither to one that binds port 0 nor to an outgoing connection, while a server that binds the port itself can do so: every
-/// server here sets SO_REUSEADDR. A port that was only free a moment ago was once given to two listeners of one test.
+/// A socket with SO_REUSEADDR stays bound to the port and never listens. While it exists, the kernel does not assign the port to
+/// a socket that binds port 0 or to an outgoing connection. A server can still bind the port explicitly, because every server in
+/// these tests sets SO_REUSEADDR. Without the bound socket, two listeners of one test were once given the same port.
 pub(crate) fn free_port() -> u16 {
     static HELD: Mutex<Vec<[Socket; 2]>> = Mutex::new(Vec::new());
     for _ in 0..100 {
@@ -363,9 +408,10 @@ fn hold(domain: Domain, address: SocketAddr) -> std::io::Result<Socket> {
     Ok(socket)
 }
 
-/// No port is given twice, and none is given to a socket that asks for any; a server can listen on it, and again after it ended.
+/// `free_port` returns no port twice, and the kernel assigns none of the ports to a socket that binds port 0. A server can listen
+/// on such a port, and another server can do so after the first one has closed its socket.
 #[test]
-fn a_free_port_stays_free_for_the_one_who_asked() {
+fn a_free_port_is_assigned_to_no_other_socket() {
     let ports: Vec<u16> = (0..200).map(|_| free_port()).collect();
     let distinct: BTreeSet<u16> = ports.iter().copied().collect();
     assert_eq!(distinct.len(), ports.len());
@@ -373,10 +419,10 @@ fn a_free_port_stays_free_for_the_one_who_asked() {
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
     for other in &others {
-        let given = other.local_addr().unwrap().port();
+        let assigned = other.local_addr().unwrap().port();
         assert!(
-            !distinct.contains(&given),
-            "{given} was given to another socket"
+            !distinct.contains(&assigned),
+            "{assigned} was assigned to another socket"
         );
     }
     for port in ports {
@@ -390,7 +436,7 @@ fn a_free_port_stays_free_for_the_one_who_asked() {
     }
 }
 
-/// Whether somebody accepts connections there.
+/// Returns whether a server accepts connections on `port` of 127.0.0.1.
 pub(crate) fn is_listening(port: u16) -> bool {
     TcpStream::connect(("127.0.0.1", port)).is_ok()
 }

@@ -1,4 +1,4 @@
-//! Many logins at once after a restart, and what fail2ban makes of rejected ones.
+//! Many concurrent logins after a restart, and the rejected logins that fail2ban detects in the access log.
 
 use std::fs;
 use std::path::Path;
@@ -8,9 +8,10 @@ use crate::lab::{Curl, Lab, run, run_within, wait_until};
 
 const USERS: usize = 120;
 
-/// A restart forgets all logins, so that each user costs a hash: bcrypt of cost 12, as `htpasswd -B -C 12` makes it.
+/// After a restart the login cache is empty, so that the first login of each user costs a bcrypt hash. Here the hashes have cost
+/// 12, as `htpasswd -B -C 12` creates them.
 #[test]
-fn everyone_logs_in_after_a_restart() {
+fn all_users_log_in_after_a_restart() {
     let mut lab = Lab::start();
     let mut htpasswd = lab.command("htpasswd");
     let line = run(htpasswd.args(["-nbB", "-C", "12", "user", "pw"])).succeeds();
@@ -23,7 +24,7 @@ fn everyone_logs_in_after_a_restart() {
     let begin = Instant::now();
     let mut times: Vec<Duration> = std::thread::scope(|scope| {
         let lab = &lab;
-        // All of them begin before the first one is waited for.
+        // All logins start before the test waits for the first one.
         let mut logins = Vec::new();
         for number in 0..USERS {
             logins.push(scope.spawn(move || {
@@ -34,7 +35,7 @@ fn everyone_logs_in_after_a_restart() {
                     .arg("--cacert")
                     .arg(lab.certs().ca())
                     .arg(lab.url("/v2/"));
-                // skopeo and podman wait as long; on a machine that does much else each hash takes seconds.
+                // skopeo and podman have the same timeout. On a busy machine each hash takes seconds.
                 let status = run_within("300", &curl).succeeds();
                 assert_eq!(status, "200", "u{number} after {:?}", begin.elapsed());
                 begin.elapsed()
@@ -57,7 +58,7 @@ fn everyone_logs_in_after_a_restart() {
 }
 
 #[test]
-fn fail2ban_counts_passwords_that_were_checked_and_are_wrong() {
+fn fail2ban_counts_only_passwords_that_were_checked_and_wrong() {
     let mut lab = Lab::start();
     for format in ["text", "json"] {
         let config = lab.path("proxy.toml");
@@ -67,37 +68,37 @@ fn fail2ban_counts_passwords_that_were_checked_and_are_wrong() {
         fs::write(&config, text).unwrap();
         fs::write(lab.path("access.log"), "").unwrap();
         lab.restart_proxy();
-        rejected_logins(&Curl::new(&lab, "--http1.1"));
+        send_rejected_logins(&Curl::new(&lab, "--http1.1"));
         let log = lab.path("access.log");
         wait_until("all requests are logged", || lab.access_log().len() == 16);
         assert_eq!(matched(&lab, &log), 10, "{format}: {:#?}", lab.access_log());
     }
 }
 
-/// Ten wrong passwords, and six requests that are none: one without credentials, two with a header that is no login, and
-/// three of a user whose network has used up its guesses.
-fn rejected_logins(curl: &Curl<'_>) {
-    assert_eq!(curl.ask("/v2/", &[]).status, 401);
+/// Sends ten requests with wrong passwords, and six rejected requests whose password is not checked: one without credentials, two
+/// with an unusable `Authorization` field, and three from a network that has used up its guesses.
+fn send_rejected_logins(curl: &Curl<'_>) {
+    assert_eq!(curl.request("/v2/", &[]).status, 401);
     for unusable in ["Basic unusable", "Bearer stale"] {
         let header = format!("Authorization: {unusable}");
-        assert_eq!(curl.ask("/v2/", &["--header", &header]).status, 401);
+        assert_eq!(curl.request("/v2/", &["--header", &header]).status, 401);
     }
     for number in 0..10 {
         let wrong = format!("alice:wrong{number}");
-        assert_eq!(curl.ask("/v2/", &["--user", &wrong]).status, 401);
+        assert_eq!(curl.request("/v2/", &["--user", &wrong]).status, 401);
     }
     for path in ["/v2/", "/v2/team/app/tags/list", "/v2/_catalog"] {
-        let reply = curl.ask_as_user(path, &[]);
-        assert_eq!(reply.status, 429, "{reply:?}");
+        let response = curl.request_as_user(path, &[]);
+        assert_eq!(response.status, 429, "{response:?}");
     }
 }
 
-/// The lines in which fail2ban sees a rejected login.
+/// The number of lines that match the filter of fail2ban.
 fn matched(lab: &Lab, log: &Path) -> usize {
     let filter = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/fail2ban/filter.conf");
     let mut command = lab.command("fail2ban-regex");
-    let said = run(command.arg(log).arg(filter)).succeeds();
-    let lines = said
+    let output = run(command.arg(log).arg(filter)).succeeds();
+    let lines = output
         .lines()
         .find(|line| line.starts_with("Lines:"))
         .unwrap();

@@ -1,9 +1,10 @@
-//! The real-client tests: docker, skopeo, podman, curl and Chromium talk through the real executable to Debian's
-//! `docker-registry`, over TLS with a CA of their own and with nothing but loopback between them.
+//! The tests with real clients. docker, skopeo, podman, curl, Chromium and others send requests to the tidegate executable, which
+//! forwards them to Debian's `docker-registry`. The proxy terminates TLS with a certificate of a test CA. All connections use
+//! loopback addresses.
 //!
-//! `cargo test --test real` runs them and nothing else does; `tests/run --install` installs what they need first. They
-//! want root, because dockerd does. A program that is missing is a failed test that names its package, never a skip.
-//! What can be shown without foreign programs is tested in `tests/it`.
+//! `cargo test --test real` runs these tests, and no other command runs them. `tests/run --install` installs the programs that
+//! the tests need. The tests must run as root, because dockerd requires it. If a program is missing, the test fails and names
+//! the Debian package; no test is skipped. Behaviour that needs no foreign program is tested in `tests/it`.
 
 #![allow(
     clippy::unwrap_used,
@@ -12,7 +13,7 @@
     clippy::indexing_slicing,
     clippy::string_slice,
     clippy::print_stderr,
-    reason = "a test that cannot go on has failed, and says where"
+    reason = "a failed test panics with a message and its location"
 )]
 
 mod lab;
@@ -28,6 +29,7 @@ mod clients;
 mod curl;
 mod docker;
 mod early_response;
+mod front_ends;
 mod harbor;
 mod kubernetes;
 mod logins;
@@ -43,3 +45,4 @@ mod skopeo;
 mod status_page;
 mod swarm;
 mod tokens;
+mod websocket;

@@ -1,9 +1,9 @@
-//! podman: login, push and pull with stores of its own.
+//! podman: login, push, pull and search. Each store is in the directory of the lab.
 
 use crate::lab::{Image, Lab, MIB, Outcome, PASSWORD, USER, run};
 
 #[test]
-fn image_survives_push_and_pull_on_a_clean_store() {
+fn an_image_that_is_pushed_and_pulled_is_unchanged() {
     let lab = Lab::start();
     let image = load(&lab, "team/app");
     podman(
@@ -24,7 +24,7 @@ fn image_survives_push_and_pull_on_a_clean_store() {
 }
 
 #[test]
-fn login_is_kept_until_logout() {
+fn a_login_lasts_until_logout() {
     let lab = Lab::start();
     let image = load(&lab, "team/app");
     let login = |password: &str| {
@@ -53,7 +53,7 @@ fn login_is_kept_until_logout() {
 }
 
 #[test]
-fn search_lists_the_catalogue() {
+fn search_lists_the_catalog() {
     let lab = Lab::start();
     let image = load(&lab, "team/app");
     podman(
@@ -65,12 +65,12 @@ fn search_lists_the_catalogue() {
     .succeeds();
     let login = ["--username", USER, "--password", PASSWORD, &lab.host()];
     podman(&lab, "store", "login", &login).succeeds();
-    // `search` has no --cert-dir; it trusts what SSL_CERT_FILE says.
+    // `search` has no --cert-dir; it trusts the CA in SSL_CERT_FILE.
     let found = plain(&lab, "store", &["search", &format!("{}/", lab.host())]).succeeds();
     assert!(found.contains("team/app"), "{found}");
 }
 
-/// Loads a fresh image under the gate's name for a repository.
+/// Loads a new image under its reference at the proxy, and returns the reference.
 pub(crate) fn load(lab: &Lab, repository: &str) -> String {
     let reference = format!("{}/{repository}:latest", lab.host());
     let archive = Image::make(&lab.path("image"), &[2 * MIB, 1000, 10]).archive(&reference);
@@ -92,9 +92,9 @@ pub(crate) fn id(lab: &Lab, store: &str, image: &str) -> String {
     .succeeds()
 }
 
-/// A podman command that speaks to the gate.
+/// Runs a podman command that connects to the proxy.
 pub(crate) fn podman(lab: &Lab, store: &str, action: &str, arguments: &[&str]) -> Outcome {
-    let certs = lab.certs().trusted().display().to_string();
+    let certs = lab.certs().trust_dir().display().to_string();
     plain(
         lab,
         store,
@@ -102,7 +102,7 @@ pub(crate) fn podman(lab: &Lab, store: &str, action: &str, arguments: &[&str]) -
     )
 }
 
-/// A podman command on one of the lab's stores; vfs works on every file system.
+/// Runs a podman command on one of the lab's stores. vfs works on every file system.
 pub(crate) fn plain(lab: &Lab, store: &str, arguments: &[&str]) -> Outcome {
     let mut command = lab.command("podman");
     for (option, folder) in [

@@ -1,4 +1,4 @@
-//! The numbers as Prometheus takes them, and the alerts and the dashboard of examples/prometheus over them.
+//! The metrics, checked by promtool and scraped by Prometheus, and the alerts and the dashboard of `examples/prometheus`.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -12,46 +12,46 @@ fn example(name: &str) -> PathBuf {
     root.join("examples/prometheus").join(name)
 }
 
-/// A push, a pull, a wrong password: what makes most families have numbers.
-fn used() -> Lab {
+/// Starts a lab and sends a push, a pull and a wrong password, so that most metric families have series.
+fn lab_with_traffic() -> Lab {
     let lab = Lab::start();
     let curl = Curl::new(&lab, "--http2");
     curl.push_image("team/app");
-    curl.ask_as_user("/v2/team/app/tags/list", &[]);
-    curl.ask("/v2/team/app/tags/list", &["--user", "alice:not-the-one"]);
+    curl.request_as_user("/v2/team/app/tags/list", &[]);
+    curl.request("/v2/team/app/tags/list", &["--user", "alice:not-the-one"]);
     lab
 }
 
-fn fetch(lab: &Lab, url: &str, further: &[&str]) -> String {
+fn fetch(lab: &Lab, url: &str, options: &[&str]) -> String {
     let mut command = lab.command("curl");
     command.args(["--silent", "--show-error", "--fail", "--noproxy", "*"]);
-    run(command.args(further).arg(url)).succeeds()
+    run(command.args(options).arg(url)).succeeds()
 }
 
-fn promtool(lab: &Lab, words: &[&str]) -> Outcome {
-    run(lab.command("promtool").args(words))
+fn promtool(lab: &Lab, arguments: &[&str]) -> Outcome {
+    run(lab.command("promtool").args(arguments))
 }
 
 #[test]
-fn promtool_finds_no_fault_with_the_numbers() {
-    let lab = used();
+fn promtool_accepts_the_metrics() {
+    let lab = lab_with_traffic();
     let text = fetch(&lab, &format!("http://{}/metrics", lab.admin()), &[]);
     let file = lab.path("metrics");
     fs::write(&file, &text).unwrap();
     let mut check = lab.command("promtool");
     check.args(["check", "metrics"]);
-    let said = run_with_input(&check, File::open(&file).unwrap().into());
-    let story = said.story().to_owned();
-    said.succeeds();
+    let outcome = run_with_input(&check, File::open(&file).unwrap().into());
+    let story = outcome.story().to_owned();
+    outcome.succeeds();
     assert!(!story.contains("tidegate_"), "{story}");
     for secret in ["team/app", "alice", "127.0.0.1:1"] {
-        let labelled = format!("=\"{secret}");
-        assert!(!text.contains(&labelled), "{secret} is a label");
+        let label = format!("=\"{secret}");
+        assert!(!text.contains(&label), "{secret} is a label");
     }
 }
 
 #[test]
-fn the_alerts_come_when_they_are_due() {
+fn each_alert_fires_when_it_is_due() {
     let lab = Lab::start();
     let alerts = example("alerts.yml");
     let alerts = alerts.to_str().unwrap();
@@ -68,7 +68,7 @@ fn the_alerts_come_when_they_are_due() {
     promtool(&lab, &["test", "rules", file.to_str().unwrap()]).succeeds();
 }
 
-/// A Prometheus that scrapes the gate with the configuration of the examples.
+/// A Prometheus server that scrapes the proxy with the configuration of the examples.
 struct Prometheus<'a> {
     lab: &'a Lab,
     address: String,
@@ -105,8 +105,8 @@ impl<'a> Prometheus<'a> {
         }
     }
 
-    /// What comes of a query; nothing while it does not answer yet.
-    fn ask(&self, query: &str) -> Option<Vec<Value>> {
+    /// The result of a query, or `None` while Prometheus does not respond yet.
+    fn query(&self, query: &str) -> Option<Vec<Value>> {
         let url = format!("http://{}/api/v1/query", self.address);
         let mut command = self.lab.command("curl");
         command.args(["--silent", "--noproxy", "*", "--get", "--data-urlencode"]);
@@ -114,14 +114,14 @@ impl<'a> Prometheus<'a> {
         if !outcome.is_success() {
             return None;
         }
-        let answer: Value = serde_json::from_slice(&outcome.stdout).ok()?;
-        assert_eq!(answer["status"], "success", "{query}: {answer}");
-        answer["data"]["result"].as_array().cloned()
+        let response: Value = serde_json::from_slice(&outcome.stdout).ok()?;
+        assert_eq!(response["status"], "success", "{query}: {response}");
+        response["data"]["result"].as_array().cloned()
     }
 }
 
-/// `expr` of every panel, with its variables filled in.
-fn dashboard() -> Vec<String> {
+/// The queries of every panel of the dashboard, with values in place of the variables.
+fn dashboard_queries() -> Vec<String> {
     let text = fs::read_to_string(example("dashboard.json")).unwrap();
     let dashboard: Value = serde_json::from_str(&text).unwrap();
     let panels = dashboard["panels"].as_array().unwrap().iter();
@@ -137,22 +137,22 @@ fn dashboard() -> Vec<String> {
 }
 
 #[test]
-fn prometheus_scrapes_the_gate_and_every_query_of_the_dashboard_has_an_answer() {
-    let lab = used();
+fn every_query_of_the_dashboard_has_a_result() {
+    let lab = lab_with_traffic();
     let prometheus = Prometheus::start(&lab);
-    wait_until("the gate is scraped twice", || {
+    wait_until("the proxy is scraped three times", || {
         let scraped = "count_over_time(up{job=\"tidegate\"}[1m]) >= 3 and up == 1";
         prometheus
-            .ask(scraped)
+            .query(scraped)
             .is_some_and(|found| !found.is_empty())
     });
-    let queries = dashboard();
+    let queries = dashboard_queries();
     assert!(queries.len() > 25, "{queries:?}");
     for query in queries {
-        let found = prometheus.ask(&query).expect("an answer");
-        // Nothing has failed here, and what did not happen has no series.
+        let found = prometheus.query(&query).expect("Prometheus responds");
+        // No request failed with a 5xx status, so that there is no series for it.
         let may_be_empty = query.contains("status=~\"5..\"");
-        assert!(may_be_empty || !found.is_empty(), "nothing for {query}");
+        assert!(may_be_empty || !found.is_empty(), "no result for {query}");
         assert!(!query.contains('$'), "{query}");
     }
     let rules = fetch(

@@ -1,5 +1,4 @@
-//! Grants before a real registry: the list of repositories it walks, the mounts it would make, and a client that is
-//! told no.
+//! Grants in front of a real registry: the catalog, mounts of blobs, and the message of a client that is denied.
 
 use crate::lab::{Curl, Lab, run};
 
@@ -16,10 +15,10 @@ actions = ["pull", "catalog"]
 "#;
 
 #[test]
-fn list_holds_what_may_be_pulled_and_names_nothing_else() {
+fn the_catalog_has_only_repositories_that_may_be_pulled() {
     let lab = Lab::configured("basic", GRANTS);
     for number in 0..1200 {
-        make(&lab, &format!("hidden/r{number:04}"));
+        create_repository(&lab, &format!("hidden/r{number:04}"));
     }
     for name in [
         "home/alice/x",
@@ -29,12 +28,12 @@ fn list_holds_what_may_be_pulled_and_names_nothing_else() {
         "pub-x/q",
         "zz/z",
     ] {
-        make(&lab, name);
+        create_repository(&lab, name);
     }
     let curl = Curl::new(&lab, "--http2");
     let (mut path, mut all) = ("/v2/_catalog?n=1".to_owned(), Vec::new());
     for _ in 0..10 {
-        let page = curl.ask_as_user(&path, &[]);
+        let page = curl.request_as_user(&path, &[]);
         assert_eq!(page.status, 200, "{page:?}");
         let names = page.json()["repositories"].as_array().unwrap().clone();
         all.extend(names.iter().map(|name| name.as_str().unwrap().to_owned()));
@@ -47,8 +46,8 @@ fn list_holds_what_may_be_pulled_and_names_nothing_else() {
     assert_eq!(all, ["home/alice/x", "pub/a", "pub/b"]);
 }
 
-/// As the registry lays a repository out: its list knows one by this folder.
-fn make(lab: &Lab, name: &str) {
+/// Creates the directory by which the catalog of the registry recognizes a repository.
+fn create_repository(lab: &Lab, name: &str) {
     let folder = format!("registry/docker/registry/v2/repositories/{name}/_layers");
     std::fs::create_dir_all(lab.path(&folder)).unwrap();
 }
@@ -60,7 +59,7 @@ fn blob_of_a_hidden_repository_is_not_mounted() {
     let file = curl.random_file("blob", 1000);
     let (digest, _) = curl.push_blob("home/alice/a", &file);
     let from = |source: &str| format!("blobs/uploads/?mount={digest}&from={source}");
-    // Around the gate it is as anybody's.
+    // Mounts the blob directly at the registry, which has no authentication, so that the hidden repository has the blob.
     let hidden = lab.behind(&format!("/v2/secret/repo/{}", from("home/alice/a")));
     run(lab
         .command("curl")
@@ -68,15 +67,15 @@ fn blob_of_a_hidden_repository_is_not_mounted() {
     .succeeds();
     for (source, status) in [("home/alice/a", 201), ("secret/repo", 202)] {
         let path = format!("/v2/home/alice/b/{}", from(source));
-        let answer = curl.ask_as_user(&path, &["-X", "POST"]);
-        assert_eq!(answer.status, status, "{source}: {answer:?}");
+        let response = curl.request_as_user(&path, &["-X", "POST"]);
+        assert_eq!(response.status, status, "{source}: {response:?}");
     }
 }
 
 #[test]
-fn skopeo_says_that_it_is_denied() {
+fn skopeo_reports_that_it_is_denied() {
     let lab = Lab::configured("basic", GRANTS);
-    let certs = lab.certs().trusted().display().to_string();
+    let certs = lab.certs().trust_dir().display().to_string();
     let image = format!("docker://{}/secret/repo:latest", lab.host());
     let mut command = lab.command("skopeo");
     let credentials = Lab::credentials();
@@ -88,7 +87,7 @@ fn skopeo_says_that_it_is_denied() {
         &credentials,
         &image,
     ];
-    let said = run(command.args(options)).fails();
-    // The code in words; skopeo keeps the message to itself.
-    assert!(said.contains("secret/repo: denied"), "{said}");
+    let output = run(command.args(options)).fails();
+    // skopeo prints a text for the error code DENIED, and does not print the message of the response.
+    assert!(output.contains("secret/repo: denied"), "{output}");
 }

@@ -1,10 +1,10 @@
-//! Mode token with grants before a real registry: anyone pulls `public/`, and only who logs in pushes there.
+//! Mode token with grants in front of a real registry: anonymous clients may pull `public/`, and only alice may push there.
 
 use crate::docker::digest;
 use crate::lab::{Curl, Docker, Image, Lab, MIB, Outcome, run};
 use crate::{podman, skopeo};
 
-/// The lab's user is the robot that pushes.
+/// alice is the robot that pushes.
 const GRANTS: &str = r#"
 [[site.route.grant]]
 to = ["@anonymous"]
@@ -21,13 +21,13 @@ fn lab() -> Lab {
     Lab::configured("token", GRANTS)
 }
 
-/// Nobody in the log may have a name where these words stand, and somebody must be there.
-fn assert_rejects_all(lab: &Lab, words: &str) {
+/// Asserts that the access log has lines that contain `words`, and that all of them are of anonymous clients.
+fn assert_all_anonymous(lab: &Lab, words: &str) {
     let log = lab.access_log();
     let lines: Vec<_> = log.iter().filter(|line| line.contains(words)).collect();
     assert!(!lines.is_empty(), "{words} in {log:?}");
-    let known = lines.iter().find(|line| line.contains("user=alice"));
-    assert!(known.is_none(), "{known:?}");
+    let authenticated = lines.iter().find(|line| line.contains("user=alice"));
+    assert!(authenticated.is_none(), "{authenticated:?}");
 }
 
 #[test]
@@ -41,22 +41,22 @@ fn docker_pulls_without_login_what_a_robot_pushed() {
     let private = robot.reference("team/x");
     robot.run(&["tag", &image, &private]).succeeds();
     robot.run(&["push", &private]).succeeds();
-    let anyone = Docker::start(&lab, "docker-anyone");
-    let pulled = anyone.run(&["pull", &image]).succeeds();
+    let anonymous = Docker::start(&lab, "docker-anonymous");
+    let pulled = anonymous.run(&["pull", &image]).succeeds();
     assert_eq!(digest(&pushed), digest(&pulled));
-    assert_eq!(robot.id(&image), anyone.id(&image));
-    let refused = anyone.run(&["pull", &private]).fails();
+    assert_eq!(robot.id(&image), anonymous.id(&image));
+    let refused = anonymous.run(&["pull", &private]).fails();
     assert!(refused.contains("pull access denied"), "{refused}");
-    // By the same daemon that has pulled: one for nobody, and then one with a name.
-    let refused = anyone.run(&["push", &image]).fails();
+    // The daemon has an anonymous token from the pull. It needs a token of a user to push.
+    let refused = anonymous.run(&["push", &image]).fails();
     assert!(refused.contains("denied"), "{refused}");
-    anyone.log_in();
-    anyone.run(&["pull", &private]).succeeds();
-    anyone.run(&["push", &image]).succeeds();
+    anonymous.log_in();
+    anonymous.run(&["pull", &private]).succeeds();
+    anonymous.run(&["push", &image]).succeeds();
 }
 
 #[test]
-fn docker_without_login_is_told_that_it_may_not_push() {
+fn docker_push_without_login_is_denied() {
     let lab = lab();
     let docker = Docker::start(&lab, "docker");
     for repository in ["public/x", "team/x"] {
@@ -68,24 +68,21 @@ fn docker_without_login_is_told_that_it_may_not_push() {
             "{refused}"
         );
     }
-    let asked = lab.access_log();
-    let count = asked
-        .iter()
-        .filter(|line| line.contains("/uploads"))
-        .count();
-    // Not in circles.
-    assert!(count <= 10, "{asked:?}");
+    let log = lab.access_log();
+    let count = log.iter().filter(|line| line.contains("/uploads")).count();
+    // docker does not repeat the request without end.
+    assert!(count <= 10, "{log:?}");
 }
 
-/// The image that skopeo pushed, to another repository.
+/// Pushes the image of [`skopeo::push`] to another repository.
 fn push_again(lab: &Lab, repository: &str) {
     let local = format!("oci:{}:latest", lab.path("layout").display());
     let remote = skopeo::remote(lab, repository);
     skopeo::skopeo(lab, "copy", &skopeo::certs(lab, "dest"), &[&local, &remote]).succeeds();
 }
 
-/// skopeo without a password, or with what it finds, which is none.
-fn anonymous(lab: &Lab, action: &str, side: &str, images: &[&str]) -> Outcome {
+/// Runs skopeo without credentials. HOME has no credentials either.
+fn skopeo_without_login(lab: &Lab, action: &str, side: &str, images: &[&str]) -> Outcome {
     let mut command = lab.command("skopeo");
     command.arg(action).args(skopeo::certs(lab, side));
     run(command.args(images))
@@ -98,20 +95,20 @@ fn skopeo_pushes_with_a_password_and_pulls_without() {
     push_again(&lab, "team/x");
     let public = skopeo::remote(&lab, "public/x");
     let back = format!("oci:{}:latest", lab.path("back").display());
-    anonymous(&lab, "copy", "src", &[&public, &back]).succeeds();
+    skopeo_without_login(&lab, "copy", "src", &[&public, &back]).succeeds();
     assert_eq!(pushed, skopeo::digest(&lab.path("back")));
-    assert_rejects_all(&lab, "method=GET path=/v2/public/x/");
-    anonymous(&lab, "list-tags", "", &[public.trim_end_matches(":latest")]).succeeds();
-    let readable = ["unauthorized", "denied", "authentication required"];
+    assert_all_anonymous(&lab, "method=GET path=/v2/public/x/");
+    skopeo_without_login(&lab, "list-tags", "", &[public.trim_end_matches(":latest")]).succeeds();
+    let clear = ["unauthorized", "denied", "authentication required"];
     let private = skopeo::remote(&lab, "team/x");
     let refusals = [
-        anonymous(&lab, "inspect", "", &[&private]).fails(),
-        anonymous(&lab, "copy", "dest", &[&back, &public]).fails(),
-        anonymous(&lab, "delete", "", &[&public]).fails(),
+        skopeo_without_login(&lab, "inspect", "", &[&private]).fails(),
+        skopeo_without_login(&lab, "copy", "dest", &[&back, &public]).fails(),
+        skopeo_without_login(&lab, "delete", "", &[&public]).fails(),
     ];
     for refused in refusals {
         assert!(
-            readable.iter().any(|words| refused.contains(words)),
+            clear.iter().any(|words| refused.contains(words)),
             "{refused}"
         );
     }
@@ -163,18 +160,19 @@ fn curl_pulls_without_a_password_and_pushes_with_one() {
         let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
         let pull = |repository: &str| {
             let path = format!("/v2/{repository}/manifests/latest");
-            curl.ask(&path, &["--header", accept])
+            curl.request(&path, &["--header", accept])
         };
         let public = pull("public/x");
         assert_eq!((public.status, public.body), (200, manifest.into_bytes()));
         assert_eq!(pull("team/x").status, 401);
-        let push = curl.ask("/v2/public/x/blobs/uploads/", &["--request", "POST"]);
+        let push = curl.request("/v2/public/x/blobs/uploads/", &["--request", "POST"]);
         assert!(
             push.field("www-authenticate")
                 .ends_with(r#",scope="repository:public/x:pull,push""#),
             "{push:?}"
         );
-        let delete = curl.ask_as_user("/v2/public/x/manifests/latest", &["--request", "DELETE"]);
+        let delete =
+            curl.request_as_user("/v2/public/x/manifests/latest", &["--request", "DELETE"]);
         assert_eq!((delete.status, delete.code().as_str()), (403, "DENIED"));
     }
 }

@@ -1,4 +1,4 @@
-//! skopeo: images copied to the gate and back, looked at and deleted.
+//! skopeo: copies images to the proxy and back, inspects and deletes them.
 
 use std::path::Path;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 use crate::lab::{Image, Lab, MIB, Outcome, run};
 
 #[test]
-fn image_comes_back_with_the_same_digest() {
+fn a_copied_image_has_the_same_digest() {
     let lab = Lab::start();
     let pushed = push(&lab, "team/app");
     let back = format!("oci:{}", lab.path("back").display());
@@ -23,7 +23,7 @@ fn image_comes_back_with_the_same_digest() {
 }
 
 #[test]
-fn tags_and_images_are_described() {
+fn list_tags_and_inspect_describe_an_image() {
     let lab = Lab::start();
     let pushed = push(&lab, "team/app");
     let repository = remote(&lab, "team/app");
@@ -36,7 +36,7 @@ fn tags_and_images_are_described() {
 }
 
 #[test]
-fn deleted_image_is_gone() {
+fn a_deleted_image_is_unknown() {
     let lab = Lab::start();
     push(&lab, "team/app");
     let image = remote(&lab, "team/app");
@@ -46,7 +46,7 @@ fn deleted_image_is_gone() {
 }
 
 #[test]
-fn wrong_password_is_refused_in_words() {
+fn a_wrong_password_is_reported() {
     let lab = Lab::start();
     for credentials in ["alice:wrong", "mallory:tide:gate-42"] {
         let options = [
@@ -60,15 +60,15 @@ fn wrong_password_is_refused_in_words() {
             .args(options)
             .arg(remote(&lab, "team/app")))
         .fails();
-        let readable = ["unauthorized", "invalid username/password"];
+        let clear = ["unauthorized", "invalid username/password"];
         assert!(
-            readable.iter().any(|words| refused.contains(words)),
+            clear.iter().any(|words| refused.contains(words)),
             "{refused}"
         );
     }
 }
 
-/// Copies an image of three layers to the gate; says its digest.
+/// Copies an image of three layers to the proxy and returns its digest.
 pub(crate) fn push(lab: &Lab, repository: &str) -> String {
     let archive =
         Image::make(&lab.path("image"), &[3 * MIB, 1000, 10]).archive("local/image:latest");
@@ -88,7 +88,7 @@ pub(crate) fn push(lab: &Lab, repository: &str) -> String {
     digest(&layout)
 }
 
-/// Runs skopeo with the good password.
+/// Runs skopeo with the credentials of the lab's user.
 pub(crate) fn skopeo(lab: &Lab, action: &str, options: &[String], images: &[&str]) -> Outcome {
     let side = match options {
         [option, ..] if option.starts_with("--src") => "--src-creds",
@@ -103,21 +103,21 @@ pub(crate) fn skopeo(lab: &Lab, action: &str, options: &[String], images: &[&str
         .args(images))
 }
 
-/// `--cert-dir`, or that of one side of a copy.
+/// The option `--cert-dir`, or `--src-cert-dir` or `--dest-cert-dir` for one side of a copy.
 pub(crate) fn certs(lab: &Lab, side: &str) -> Vec<String> {
     let option = if side.is_empty() {
         "--cert-dir".to_owned()
     } else {
         format!("--{side}-cert-dir")
     };
-    vec![option, lab.certs().trusted().display().to_string()]
+    vec![option, lab.certs().trust_dir().display().to_string()]
 }
 
 pub(crate) fn remote(lab: &Lab, repository: &str) -> String {
     format!("docker://{}/{repository}:latest", lab.host())
 }
 
-/// The digest of the one image of an OCI layout.
+/// The digest of the only image in an OCI layout.
 pub(crate) fn digest(layout: &Path) -> String {
     let index = json(&std::fs::read_to_string(layout.join("index.json")).unwrap());
     index["manifests"][0]["digest"].as_str().unwrap().to_owned()

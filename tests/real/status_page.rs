@@ -1,6 +1,7 @@
-//! The status page as people have it: in a browser, live and without a script, light and dark, on a desk and on a phone.
+//! The status page in a browser: with and without JavaScript, in light and dark mode, in the sizes of a desktop, a tablet and a
+//! phone.
 //!
-//! Pictures of it are left in the folder `status-page` below the target folder's `tmp`.
+//! The tests leave screenshots in the directory `tmp/status-page` of the target directory.
 
 use std::fs;
 use std::path::Path;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::lab::{Browser, Curl, Lab, MIB, Service, run, wait_until};
 
-/// A push and a pull that take minutes.
+/// A push and a pull that are slow enough to last minutes.
 struct Slow {
     _push: Service,
     _pull: Service,
@@ -44,7 +45,7 @@ impl Slow {
     }
 }
 
-/// Four more transfers: two slow pulls, a chunked push, and a push whose client sends nothing.
+/// Starts four more transfers: two slow pulls, a chunked push, and a push whose client sends no body.
 fn more_transfers(lab: &Lab) -> Vec<Service> {
     let curl = Curl::new(lab, "--http1.1");
     let file = curl.random_file("layer", 64 * MIB);
@@ -80,7 +81,7 @@ fn more_transfers(lab: &Lab) -> Vec<Service> {
         .collect()
 }
 
-/// Adds a site whose only endpoint is down, and then a mistake, because of which the next reload fails.
+/// Restarts the proxy with a site whose only endpoint is down. Then adds an error to the configuration, so that a reload fails.
 fn break_site_and_reload(lab: &mut Lab) {
     let file = lab.path("proxy.toml");
     let config = fs::read_to_string(&file).unwrap();
@@ -93,30 +94,31 @@ fn break_site_and_reload(lab: &mut Lab) {
     let config = config + &site;
     fs::write(&file, &config).unwrap();
     lab.restart_proxy();
-    // An answer says that the process handles signals.
-    Curl::new(lab, "--http1.1").ask("/v2/", &[]);
+    // A response shows that the process handles signals.
+    Curl::new(lab, "--http1.1").request("/v2/", &[]);
     fs::write(&file, config + "misteak = true\n").unwrap();
-    let gate = Pid::from_raw(i32::try_from(lab.proxy_pid()).unwrap()).unwrap();
-    kill_process(gate, Signal::HUP).unwrap();
+    let proxy = Pid::from_raw(i32::try_from(lab.proxy_pid()).unwrap()).unwrap();
+    kill_process(proxy, Signal::HUP).unwrap();
 }
 
-/// Fifteen guesses, of which the limiter throttles the last ones.
-fn guesses(lab: &Lab) {
+/// Sends fifteen wrong passwords, of which the guess limiter throttles the last ones.
+fn send_guesses(lab: &Lab) {
     let curl = Curl::new(lab, "--http1.1");
     for number in 0..15 {
         let login = format!("{}:guess{number}", crate::lab::USER);
-        curl.ask("/v2/", &["--user", &login]);
+        curl.request("/v2/", &["--user", &login]);
     }
 }
 
-/// Elements that have a scroll bar of their own.
+/// A script that returns the elements with a scroll bar of their own.
 const SCROLLING: &str = r"
     const scrolls = (element) => /auto|scroll/.test(getComputedStyle(element).overflow) &&
         (element.scrollHeight > element.clientHeight + 1 || element.scrollWidth > element.clientWidth + 1);
     return [...document.body.querySelectorAll('*')].filter(scrolls).map((element) => element.outerHTML);
 ";
 
-/// Numbers in tables that do not stand below their label, on a line that has no words of the row's sentence.
+/// A script for narrow windows. It returns the numbers in tables that are not below their label, or that are on one line with
+/// text of the row.
 const UNLABELLED: &str = r"
     const faults = [];
     for (const cell of document.querySelectorAll('td.number')) {
@@ -131,25 +133,25 @@ const UNLABELLED: &str = r"
     return faults;
 ";
 
-/// Some of what is rejected all the time.
-fn refusals(lab: &Lab) {
+/// Sends requests that are rejected for different reasons.
+fn send_rejected_requests(lab: &Lab) {
     let curl = Curl::new(lab, "--http2");
-    curl.ask("/v2/team/app/tags/list", &["--user", "mallory:guess"]);
-    curl.ask(
+    curl.request("/v2/team/app/tags/list", &["--user", "mallory:guess"]);
+    curl.request(
         "/v2/%3Cscript%3Ealert(1)%3C/script%3E/tags/list",
         &["--user", "<b>x</b>:\"'"],
     );
-    curl.ask("/some%3Cb%3Ewhere/'else'&amp;", &[]);
-    curl.ask_as_user("/v2/", &["--header", "Host: other.example"]);
-    curl.ask_as_user(&format!("/v2/{}/tags/list", "a/".repeat(60)), &[]);
+    curl.request("/some%3Cb%3Ewhere/'else'&amp;", &[]);
+    curl.request_as_user("/v2/", &["--header", "Host: other.example"]);
+    curl.request_as_user(&format!("/v2/{}/tags/list", "a/".repeat(60)), &[]);
 }
 
-fn says(browser: &Browser, words: &str) -> bool {
+fn has_text(browser: &Browser, words: &str) -> bool {
     let text = browser.text().replace(['\u{a0}', '\u{202f}'], " ");
     text.contains(words)
 }
 
-/// What a cell of the row of a repository says.
+/// The text of a cell in the row of a repository.
 fn cell(browser: &Browser, repository: &str, cell: usize) -> String {
     let script = format!(
         "const row = [...document.querySelectorAll('.moving tbody tr')].find(row => row.cells[0].textContent.split(' #')[0] === '{repository}');\n\
@@ -162,26 +164,27 @@ fn cell(browser: &Browser, repository: &str, cell: usize) -> String {
         .to_owned()
 }
 
-fn picture(browser: &Browser, name: &str) {
+fn take_screenshot(browser: &Browser, name: &str) {
     let whole = json!({ "format": "png", "captureBeyondViewport": true });
-    let taken = browser.devtools("Page.captureScreenshot", &whole);
-    let image = Base64::decode_vec(taken["data"].as_str().unwrap()).unwrap();
+    let screenshot = browser.devtools("Page.captureScreenshot", &whole);
+    let image = Base64::decode_vec(screenshot["data"].as_str().unwrap()).unwrap();
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("status-page");
     fs::create_dir_all(&folder).unwrap();
     fs::write(folder.join(name), image).unwrap();
 }
 
-fn sized(browser: &Browser, width: u32, height: u32, is_phone: bool) {
+fn set_window_size(browser: &Browser, width: u32, height: u32, is_phone: bool) {
     let size = json!({ "width": width, "height": height, "deviceScaleFactor": if is_phone { 2 } else { 1 }, "mobile": is_phone });
     browser.devtools("Emulation.setDeviceMetricsOverride", &size);
 }
 
-fn schemed(browser: &Browser, scheme: &str) {
+fn set_color_scheme(browser: &Browser, scheme: &str) {
     let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
     browser.devtools("Emulation.setEmulatedMedia", &features);
 }
 
-/// Texts that have less contrast than WCAG AA asks for (section 1.4.3), and what they have.
+/// A script that returns the texts with less contrast than WCAG 2 level AA requires (success criterion 1.4.3), and their
+/// contrast.
 const FAINT: &str = r"
     const light = (part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
     const parts = (color) => color.match(/[\d.]+/g).map(Number);
@@ -204,44 +207,47 @@ const FAINT: &str = r"
     return faint;
 ";
 
-fn assert_fits(browser: &Browser, width: u64) {
-    let wide = browser.script("return document.documentElement.scrollWidth");
+fn assert_fits_in_width(browser: &Browser, width: u64) {
+    let content_width = browser.script("return document.documentElement.scrollWidth");
     assert!(
-        wide.as_u64().unwrap() <= width,
-        "{wide} is wider than the window"
+        content_width.as_u64().unwrap() <= width,
+        "{content_width} is wider than the window"
     );
 }
 
-fn assert_quiet(browser: &Browser) {
-    let said = browser.console();
-    assert!(said.is_empty(), "{said:?}");
+fn assert_no_console_messages(browser: &Browser) {
+    let messages = browser.console();
+    assert!(messages.is_empty(), "{messages:?}");
 }
 
 #[test]
-fn a_push_and_a_pull_are_followed_live() {
+fn the_script_updates_a_push_and_a_pull() {
     let lab = Lab::start();
     let browser = Browser::start(&lab);
-    sized(&browser, 1280, 500, false);
+    set_window_size(&browser, 1280, 500, false);
     browser.open(&lab.status_page());
     assert_eq!(browser.status(), 200);
-    wait_until("the script runs", || says(&browser, "live"));
-    assert!(says(&browser, "Nothing moves right now."));
+    wait_until("the script runs", || has_text(&browser, "live"));
+    assert!(has_text(&browser, "Nothing moves right now."));
     browser.script(
         "window.same = true; document.getElementById('pause').focus(); window.scrollTo(0, 120);",
     );
     let _slow = Slow::start(&lab);
-    refusals(&lab);
+    send_rejected_requests(&lab);
     for (repository, direction) in [("team/lighthouse", "↑ push"), ("library/harbour", "↓ pull")]
     {
-        wait_until("it is shown", || cell(&browser, repository, 1) == direction);
+        wait_until("the transfer is shown", || {
+            cell(&browser, repository, 1) == direction
+        });
         assert_eq!(cell(&browser, repository, 2), "alice");
-        let moved = cell(&browser, repository, 5);
-        wait_until("its bytes grow", || cell(&browser, repository, 5) != moved);
-        wait_until("it has a rate", || {
+        let bytes = cell(&browser, repository, 5);
+        wait_until("its bytes grow", || cell(&browser, repository, 5) != bytes);
+        wait_until("the transfer has a rate", || {
             cell(&browser, repository, 6).ends_with("iB/s")
         });
     }
-    // It is the page that was opened, with its focus and where it was scrolled to; and what is selected stays so.
+    // The script updates the page in place: the page has not been loaded again, and its focus, scroll position and selection
+    // remain.
     let kept = "return [window.same === true, document.activeElement.id, window.scrollY]";
     assert_eq!(browser.script(kept), json!([true, "pause", 120]));
     browser.script(
@@ -250,50 +256,50 @@ fn a_push_and_a_pull_are_followed_live() {
     let selected = "return document.getSelection().toString()";
     let before = browser.script(selected);
     let as_of = browser.script("return document.getElementById('as-of').textContent");
-    wait_until("it is asked for again", || {
+    wait_until("the page is updated", || {
         browser.script("return document.getElementById('as-of').textContent") != as_of
     });
     assert_eq!(browser.script(selected), before);
     browser.script("document.getSelection().removeAllRanges()");
-    assert!(says(&browser, "wrong_password") && says(&browser, "no such host here"));
+    assert!(has_text(&browser, "wrong_password") && has_text(&browser, "no such host here"));
     assert_eq!(
         browser.script("return document.querySelectorAll('script').length"),
         1
     );
-    assert_quiet(&browser);
+    assert_no_console_messages(&browser);
 }
 
 #[test]
-fn it_pauses_goes_on_and_says_when_nobody_answers() {
+fn the_script_pauses_continues_and_shows_that_there_is_no_response() {
     let lab = Lab::start();
     let browser = Browser::start(&lab);
     browser.open(&lab.status_page());
     let live =
         |word: &str| browser.script("return document.getElementById('live').textContent") == word;
     wait_until("the script runs", || live("live"));
-    let asked = || {
+    let fetches = || {
         browser.script("return performance.getEntriesByType('resource').filter(one => one.initiatorType === 'fetch').length")
     };
     browser.script("document.getElementById('pause').click()");
     assert!(live("paused"));
     browser.script("document.getElementById('pause').click()");
-    let before = asked().as_u64();
-    wait_until("it asks again", || {
-        live("live") && asked().as_u64() > before
+    let before = fetches().as_u64();
+    wait_until("the script fetches again", || {
+        live("live") && fetches().as_u64() > before
     });
-    assert_quiet(&browser);
-    // A process that stands still accepts, and says nothing.
-    let gate = Pid::from_raw(i32::try_from(lab.proxy_pid()).unwrap()).unwrap();
-    kill_process(gate, Signal::STOP).unwrap();
-    wait_until("it says so", || {
+    assert_no_console_messages(&browser);
+    // The kernel accepts connections for a stopped process, which sends no response.
+    let proxy = Pid::from_raw(i32::try_from(lab.proxy_pid()).unwrap()).unwrap();
+    kill_process(proxy, Signal::STOP).unwrap();
+    wait_until("the page shows that there is no response", || {
         live("no response: this page is out of date")
     });
-    kill_process(gate, Signal::CONT).unwrap();
-    wait_until("it is back", || live("live"));
+    kill_process(proxy, Signal::CONT).unwrap();
+    wait_until("the page is live again", || live("live"));
 }
 
 #[test]
-fn it_is_complete_without_a_script() {
+fn the_page_is_complete_without_javascript() {
     let lab = Lab::start();
     let _slow = Slow::start(&lab);
     let browser = Browser::start(&lab);
@@ -314,26 +320,26 @@ fn it_is_complete_without_a_script() {
             page().contains(words)
         });
     }
-    // The script would have hidden it.
+    // The script hides this link.
     assert!(page().contains("<a id=\"reload\" class=\"button\" href=\"./\">Reload</a>"));
     assert!(page().contains("<span id=\"live\" role=\"status\"></span>"));
-    sized(&browser, 1280, 900, false);
-    picture(&browser, "without-script.png");
-    assert_quiet(&browser);
+    set_window_size(&browser, 1280, 900, false);
+    take_screenshot(&browser, "without-script.png");
+    assert_no_console_messages(&browser);
 }
 
 #[test]
-fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
+fn the_page_is_valid_and_readable_in_every_size_and_color_scheme() {
     let mut lab = Lab::start();
     break_site_and_reload(&mut lab);
     let _slow = Slow::start(&lab);
     let _transfers = more_transfers(&lab);
-    refusals(&lab);
+    send_rejected_requests(&lab);
     let curl = Curl::new(&lab, "--http1.1");
     for _ in 0..3 {
-        curl.ask("/v2/app/tags/list", &["--header", "Host: dead.test"]);
+        curl.request("/v2/app/tags/list", &["--header", "Host: dead.test"]);
     }
-    guesses(&lab);
+    send_guesses(&lab);
     let browser = Browser::start(&lab);
     browser.open(&lab.status_page());
     for words in [
@@ -349,13 +355,13 @@ fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
         "upstream_unreachable ×3",
     ] {
         wait_until(words, || {
-            says(&browser, words) || says(&browser, &words.to_lowercase())
+            has_text(&browser, words) || has_text(&browser, &words.to_lowercase())
         });
     }
-    // An upstream error is an error of the site and no rejection.
+    // An upstream error counts as an error of the site, not as a rejection.
     let counts = "return [...document.querySelector('.down').cells].slice(3).map((cell) => cell.textContent)";
     assert_eq!(browser.script(counts), json!(["3", "0", "3"]));
-    // All times are in the browser's zone and have one format.
+    // All times are in the time zone of the browser and have one format.
     let zone = json!({ "timezoneId": "Asia/Kolkata" });
     browser.devtools("Emulation.setTimezoneOverride", &zone);
     browser.reload();
@@ -364,9 +370,9 @@ fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
     wait_until("the times are local", || {
         browser.script(foreign) == json!([])
     });
-    assert!(says(&browser, "GMT+5:30") && !says(&browser, "UTC"));
+    assert!(has_text(&browser, "GMT+5:30") && !has_text(&browser, "UTC"));
     let drawn = "return document.querySelector('.line.push').getAttribute('d').split('V').length";
-    wait_until("there is something to draw", || {
+    wait_until("the chart has values", || {
         browser.script(drawn).as_u64() > Some(5)
     });
     for (name, width, height, is_phone) in [
@@ -374,27 +380,28 @@ fn it_is_valid_and_can_be_read_on_a_desk_and_a_phone_light_and_dark() {
         ("tablet", 768, 1024, false),
         ("phone", 375, 812, true),
     ] {
-        sized(&browser, width, height, is_phone);
+        set_window_size(&browser, width, height, is_phone);
         for scheme in ["light", "dark"] {
-            schemed(&browser, scheme);
-            assert_fits(&browser, width.into());
+            set_color_scheme(&browser, scheme);
+            assert_fits_in_width(&browser, width.into());
             assert_eq!(browser.script(SCROLLING), json!([]), "{name}");
             if width < 800 {
                 assert_eq!(browser.script(UNLABELLED), json!([]), "{name}");
             }
             assert_eq!(browser.script(FAINT), json!([]), "{name}, {scheme}");
-            picture(&browser, &format!("{name}-{scheme}.png"));
+            take_screenshot(&browser, &format!("{name}-{scheme}.png"));
         }
     }
-    sized(&browser, 1280, 900, false);
+    set_window_size(&browser, 1280, 900, false);
     let reason = "return document.querySelector('.reason').getBoundingClientRect().width";
     assert!(browser.script(reason).as_f64().unwrap() > 270.0);
-    assert_quiet(&browser);
-    // The console would have told of anything that the policy forbids.
+    assert_no_console_messages(&browser);
+    // The console reports violations of the content security policy.
     browser.script("document.body.setAttribute('style', 'color: red')");
-    wait_until("the policy is kept", || {
-        let said = browser.console();
-        said.iter()
+    wait_until("the violation is reported", || {
+        let messages = browser.console();
+        messages
+            .iter()
             .any(|line| line.contains("Content Security Policy"))
     });
     let mut curl = lab.command("curl");

@@ -1,4 +1,4 @@
-//! Mode token: what docker, containerd, skopeo, podman and curl make of the gate's own token service.
+//! Mode token: docker, containerd, skopeo, podman and curl get tokens from the token endpoint of the proxy, and use them.
 
 use crate::docker::digest;
 use crate::lab::{Curl, Docker, Image, Lab, MIB, Outcome, PASSWORD, USER, run};
@@ -8,18 +8,19 @@ fn lab() -> Lab {
     Lab::configured("token", "")
 }
 
-/// Requests for tokens that got one.
-fn tokens(lab: &Lab) -> usize {
+/// The number of requests that got a token.
+fn issued_tokens(lab: &Lab) -> usize {
     let log = lab.access_log();
-    let asked = |line: &&String| line.contains("path=/v2/_token ") && line.contains("status=200");
-    log.iter().filter(asked).count()
+    let has_token =
+        |line: &&String| line.contains("path=/v2/_token ") && line.contains("status=200");
+    log.iter().filter(has_token).count()
 }
 
 #[test]
 fn docker_logs_in_pushes_mounts_and_pulls() {
     let lab = lab();
     let docker = Docker::start(&lab, "docker");
-    let refused = docker.login("wrong").fails();
+    let refused = docker.try_login("wrong").fails();
     assert!(
         refused.contains("unauthorized: incorrect user name or password"),
         "{refused}"
@@ -28,7 +29,7 @@ fn docker_logs_in_pushes_mounts_and_pulls() {
     let image = Image::make(&lab.path("image"), &[20 * MIB, MIB, 10]);
     let first = docker.load(&image, "team/one");
     let pushed = docker.run(&["push", &first]).succeeds();
-    // The source is another repository: docker asks for a token with two scopes.
+    // The source of the mount is another repository, so that docker requests a token with two scopes.
     let second = docker.reference("team/two");
     docker.run(&["tag", &first, &second]).succeeds();
     let mounted = docker.run(&["push", &second]).succeeds();
@@ -39,8 +40,8 @@ fn docker_logs_in_pushes_mounts_and_pulls() {
     let pulled = clean.run(&["pull", &first]).succeeds();
     assert_eq!(digest(&pushed), digest(&pulled));
     assert_eq!(docker.id(&first), clean.id(&first));
-    assert!(tokens(&lab) >= 5, "{:?}", lab.access_log());
-    // It asks anew before a token ends, so nothing was refused but pings and the wrong password.
+    assert!(issued_tokens(&lab) >= 5, "{:?}", lab.access_log());
+    // docker requests a new token before a token expires: only pings and the wrong password got 401.
     let refused: Vec<_> = lab
         .access_log()
         .into_iter()
@@ -53,7 +54,7 @@ fn docker_logs_in_pushes_mounts_and_pulls() {
 }
 
 #[test]
-fn docker_without_login_is_refused_in_words() {
+fn docker_without_login_is_denied() {
     let lab = lab();
     let docker = Docker::start(&lab, "docker");
     let image = docker.load(&Image::make(&lab.path("image"), &[1000]), "team/app");
@@ -69,7 +70,7 @@ fn docker_without_login_is_refused_in_words() {
 }
 
 #[test]
-fn containerd_fetches_and_pushes_with_tokens_asked_for_by_form() {
+fn containerd_requests_tokens_by_form_and_fetches_and_pushes() {
     let lab = lab();
     skopeo::push(&lab, "team/app");
     let docker = Docker::start(&lab, "docker");
@@ -93,7 +94,7 @@ fn containerd_fetches_and_pushes_with_tokens_asked_for_by_form() {
             && line.contains("status=200")
     });
     assert!(posts.count() >= 2, "{log:?}");
-    let tags = Curl::new(&lab, "--http2").ask_as_user("/v2/team/copy/tags/list", &[]);
+    let tags = Curl::new(&lab, "--http2").request_as_user("/v2/team/copy/tags/list", &[]);
     assert_eq!(tags.json()["tags"], serde_json::json!(["latest"]));
 }
 
@@ -114,24 +115,24 @@ fn skopeo_copies_lists_inspects_and_deletes() {
     run("delete", "", &[&source]).succeeds();
     let gone = run("inspect", "", &[&source]).fails();
     assert!(gone.contains("manifest unknown"), "{gone}");
-    assert!(tokens(&lab) >= 4, "{:?}", lab.access_log());
+    assert!(issued_tokens(&lab) >= 4, "{:?}", lab.access_log());
 }
 
 #[test]
-fn skopeo_with_a_wrong_password_or_none_is_refused_in_words() {
+fn skopeo_reports_a_wrong_or_missing_password() {
     let lab = lab();
     skopeo::push(&lab, "team/app");
     let image = skopeo::remote(&lab, "team/app");
-    for who in [&["--creds", "alice:wrong"][..], &["--no-creds"]] {
+    for login in [&["--creds", "alice:wrong"][..], &["--no-creds"]] {
         let mut command = lab.command("skopeo");
         command
             .arg("inspect")
             .args(skopeo::certs(&lab, ""))
-            .args(who);
+            .args(login);
         let refused = run(command.arg(&image)).fails();
-        let readable = ["unauthorized", "invalid username/password", "denied"];
+        let clear = ["unauthorized", "invalid username/password", "denied"];
         assert!(
-            readable.iter().any(|words| refused.contains(words)),
+            clear.iter().any(|words| refused.contains(words)),
             "{refused}"
         );
     }
@@ -143,8 +144,8 @@ fn podman_logs_in_pushes_searches_and_pulls() {
     let image = podman::load(&lab, "team/app");
     let host = lab.host();
     let login = |password: &str| {
-        let login = ["--username", USER, "--password", password, &host];
-        podman::podman(&lab, "store", "login", &login)
+        let options = ["--username", USER, "--password", password, &host];
+        podman::podman(&lab, "store", "login", &options)
     };
     let refused = login("wrong").fails();
     assert!(refused.contains("invalid username/password"), "{refused}");
@@ -161,13 +162,13 @@ fn podman_logs_in_pushes_searches_and_pulls() {
 }
 
 #[test]
-fn curl_goes_on_with_its_password_and_may_use_a_token() {
+fn curl_may_send_its_password_or_a_token() {
     let lab = lab();
     for version in ["--http1.1", "--http2"] {
         let curl = Curl::new(&lab, version);
         curl.push_image("team/app");
         let manifest = "/v2/team/app/manifests/latest";
-        let refused = curl.ask(manifest, &[]);
+        let refused = curl.request(manifest, &[]);
         let expected = format!(
             r#"Bearer realm="https://{0}/v2/_token",service="{0}",scope="repository:team/app:pull""#,
             lab.host()
@@ -176,17 +177,14 @@ fn curl_goes_on_with_its_password_and_may_use_a_token() {
             (refused.status, refused.field("www-authenticate")),
             (401, expected)
         );
-        let answer = curl.ask_as_user("/v2/_token?scope=repository:team/app:pull", &[]);
-        let answer = answer.json();
-        let field = format!(
-            "Authorization: Bearer {}",
-            answer["token"].as_str().unwrap()
-        );
+        let response = curl.request_as_user("/v2/_token?scope=repository:team/app:pull", &[]);
+        let body = response.json();
+        let field = format!("Authorization: Bearer {}", body["token"].as_str().unwrap());
         let accept = "Accept: application/vnd.oci.image.manifest.v1+json";
-        let pulled = curl.ask(manifest, &["--header", &field, "--header", accept]);
+        let pulled = curl.request(manifest, &["--header", &field, "--header", accept]);
         assert_eq!(pulled.status, 200, "{pulled:?}");
         let push = ["--header", field.as_str(), "--request", "POST"];
-        let refused = curl.ask("/v2/team/app/blobs/uploads/", &push);
+        let refused = curl.request("/v2/team/app/blobs/uploads/", &push);
         assert!(
             refused
                 .field("www-authenticate")

@@ -61,7 +61,7 @@ fn list<T>(rows: &[T], row: impl Fn(&T) -> Value) -> Value {
 fn transfer(row: &TransferRow) -> Value {
     json!({
         "id": row.number,
-        "operation": if row.is_push { "push" } else { "pull" },
+        "operation": row.operation.as_str(),
         "repository": row.repository,
         "user": known(&row.user),
         "client": row.client,

@@ -53,7 +53,7 @@ pub(crate) struct Truncated<T> {
 pub(crate) struct TransferRow {
     /// The ID of the transfer, by which the page updates its row and `tidegate cut` ends the transfer.
     pub(crate) number: u64,
-    pub(crate) is_push: bool,
+    pub(crate) operation: Operation,
     pub(crate) repository: String,
     /// Empty for an anonymous client.
     pub(crate) user: String,
@@ -168,16 +168,19 @@ impl<T> Truncated<T> {
 fn transfers(snapshot: &Snapshot, now: Instant) -> Truncated<TransferRow> {
     let (largest, count) = snapshot.service.activity.largest_transfers(MAX_ROWS);
     let rows = largest.into_iter().map(|(number, transfer)| {
-        let is_push = transfer.operation == Operation::Push;
         let (received, sent) = transfer.bytes();
         TransferRow {
             number,
-            is_push,
+            operation: transfer.operation,
             repository: transfer.repository.clone(),
             user: transfer.user.clone(),
             client: transfer.client.clone(),
             site: transfer.site.clone(),
-            bytes: if is_push { received } else { sent },
+            bytes: match transfer.operation {
+                Operation::Push => received,
+                Operation::Websocket => received + sent,
+                _ => sent,
+            },
             length: transfer.length(),
             rate: transfer.rate(now),
             age: now.saturating_duration_since(transfer.started),
@@ -289,7 +292,7 @@ mod tests {
     fn row(bytes: u64, length: Option<u64>, rate: u64) -> TransferRow {
         TransferRow {
             number: 1,
-            is_push: false,
+            operation: Operation::Pull,
             repository: String::new(),
             user: String::new(),
             client: String::new(),

@@ -11,6 +11,7 @@ use super::format;
 use super::html::Html;
 use super::model::{EndpointRow, RouteOutage, SiteRow, Status, TransferRow, Truncated};
 use crate::activity::RejectedRequest;
+use crate::metrics::Operation;
 use crate::state::LifecyclePhase;
 use crate::upstream;
 
@@ -208,9 +209,10 @@ fn transfer_row(html: &mut Html, transfer: &TransferRow) {
     // The number is the ID of `tidegate cut`.
     html.tags(" <small>#").text(transfer.number);
     html.tags("</small></th><td>");
-    html.tags(match transfer.is_push {
-        true => "<span class=\"push\"><span aria-hidden=\"true\">↑</span> push</span>",
-        false => "<span class=\"pull\"><span aria-hidden=\"true\">↓</span> pull</span>",
+    html.tags(match transfer.operation {
+        Operation::Push => "<span class=\"push\"><span aria-hidden=\"true\">↑</span> push</span>",
+        Operation::Websocket => "<span aria-hidden=\"true\">↕</span> websocket",
+        _ => "<span class=\"pull\"><span aria-hidden=\"true\">↓</span> pull</span>",
     });
     html.tags("</td><td data-label=\"by\">");
     user(html, &transfer.user, "anonymous");

@@ -20,6 +20,7 @@ use crate::net::listener::ListenAddr;
 
 mod before_http;
 mod client_abort;
+mod held_writes;
 mod min_rate;
 mod panics;
 
@@ -95,12 +96,28 @@ impl Shared {
     ) where
         IO: AsyncRead + AsyncWrite + Unpin + 'static,
     {
+        let hold = SendHold::default();
+        self.serve_held(stream, hold, is_http2, state, handler)
+            .await;
+    }
+
+    /// Like [`Self::serve`], for a stream that looks at `hold`.
+    async fn serve_held<IO>(
+        &self,
+        stream: IO,
+        hold: SendHold,
+        is_http2: bool,
+        state: Rc<ConnectionState>,
+        handler: impl Handler,
+    ) where
+        IO: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
         let peer = PeerAddr::new(std::net::SocketAddr::from(([127, 0, 0, 1], 1)));
         let listener = Arc::new(ListenAddr::Named("test".to_owned()));
         let info = ConnectionInfo::new(listener, peer, peer.client(), None);
         let connection = HttpConnection::new(info, self.context(), state, handler);
         if is_http2 {
-            connection.http2(stream).await;
+            connection.http2(stream, hold).await;
         } else {
             connection.http1(stream).await;
         }

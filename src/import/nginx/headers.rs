@@ -150,7 +150,7 @@ fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &He
             "X-Forwarded-Proto is https, or the value of a peer in listen.trusted_proxies"
         }
         "upgrade" | "connection" if !matches!(value, "" | "close" | "keep-alive") => {
-            "tidegate does not forward WebSockets: Upgrade and Connection do not reach the upstream"
+            "WebSockets pass on routes with registry = false only: if this location has no registry, add that to the route"
         }
         "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip" | "upgrade" | "connection" => {
             context

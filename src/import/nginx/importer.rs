@@ -312,7 +312,7 @@ impl<'a> Importer<'_, 'a> {
             if location.args.iter().any(is_challenge) {
                 self.context.remarks.warn(
                     location.at,
-                    format!("{}: tidegate serves no files, so renewal by webroot stops working; use tls = \"acme\", renew over DNS-01, or let certbot listen on another address", location.label()),
+                    format!("{}: renewal by webroot needs a route with path = \"/.well-known/acme-challenge/\" and respond = {{ files = \"DIRECTORY\" }}, or tls = \"acme\"", location.label()),
                 );
             }
         }

@@ -97,6 +97,7 @@ const TRANSLATED: &[&str] = &[
     "add_header",
     "proxy_ssl_certificate",
     "proxy_ssl_certificate_key",
+    "proxy_ssl_name",
     "proxy_ssl_trusted_certificate",
     "proxy_ssl_verify",
     "ssl",

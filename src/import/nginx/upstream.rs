@@ -272,6 +272,16 @@ fn certificate_authority(
         table.push(("cert".to_owned(), Value::Text(cert)));
         table.push(("key".to_owned(), Value::Text(key)));
     }
+    if let Some(name) = scope.get("proxy_ssl_name") {
+        match resolve_variables(name.first(), scope) {
+            Some(text) => table.push(("server_name".to_owned(), Value::Text(text))),
+            None if name.first() == "$proxy_host" => {}
+            None => context.remarks.warn(
+                name.at,
+                "the name in the TLS handshake with the upstream is that of its URL: server_name cannot have a variable",
+            ),
+        }
+    }
 }
 
 /// Replaces variables that `set` gives a constant value. Returns `None` if another variable remains.

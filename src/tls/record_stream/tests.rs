@@ -122,6 +122,117 @@ async fn all_bytes_arrive_in_pieces_of_any_size() {
     }
 }
 
+/// Flushes `stream` once.
+async fn flush_once(stream: &mut TlsStream<DuplexStream>) -> Poll<io::Result<()>> {
+    let flush = std::future::poll_fn(|cx| Poll::Ready(Pin::new(&mut *stream).poll_flush(cx)));
+    tokio::task::unconstrained(flush).await
+}
+
+/// Sends so much to a client that reads that its stream may hold back what follows. Runs without tokio's cooperative budget,
+/// because a write that the budget delays looks like one that the socket refuses.
+async fn prove_reading(client: &mut Client, server: &mut TlsStream<DuplexStream>) {
+    let piece = bytes(256 * 1024);
+    let mut room = vec![0; piece.len()];
+    for _ in 0..=SOCKET_BUFFERS / piece.len() {
+        server.write_all(&piece).await.unwrap();
+        server.flush().await.unwrap();
+        client.read_exact(&mut room).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn held_bytes_are_sent_when_the_hold_is_released() {
+    const FRAME: usize = 16 * 1024 + 9;
+    let sent = bytes(10 * FRAME);
+    let (mut client, mut server) = connect(&version::TLS13, 1 << 20).await;
+    tokio::task::unconstrained(prove_reading(&mut client, &mut server)).await;
+    let hold = server.send_hold();
+    hold.begin();
+    for frame in sent.chunks(FRAME) {
+        server.write_all(frame).await.unwrap();
+        server.flush().await.unwrap();
+    }
+    let mut room = vec![0; sent.len()];
+    let early = poll_read_once(&mut client, &mut ReadBuf::new(&mut room)).await;
+    assert!(early.is_pending(), "nothing is sent during the hold");
+    assert!(hold.release(), "a flush is owed");
+    assert!(!hold.release(), "one flush is enough");
+    server.flush().await.unwrap();
+    client.read_exact(&mut room).await.unwrap();
+    assert!(room == sent);
+}
+
+#[tokio::test]
+async fn a_hold_ends_at_a_full_buffer() {
+    let (mut client, mut server) = connect(&version::TLS13, 1 << 20).await;
+    tokio::task::unconstrained(prove_reading(&mut client, &mut server)).await;
+    server.send_hold().begin();
+    let mut accepted = 0;
+    let fill = std::future::poll_fn(|cx| {
+        let written = Pin::new(&mut server).poll_write(cx, &[0; 16 * 1024]);
+        let Poll::Ready(Ok(count)) = written else {
+            return Poll::Ready(());
+        };
+        accepted += count;
+        assert!(accepted < 2 << 20, "a client that reads nothing");
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    });
+    fill.await;
+    assert!(accepted > 1 << 20, "{accepted}");
+    drop(client);
+}
+
+#[tokio::test]
+async fn an_alert_is_owed_after_a_hold() {
+    let (mut client, mut server) = connect(&version::TLS13, 1 << 20).await;
+    tokio::task::unconstrained(prove_reading(&mut client, &mut server)).await;
+    let (mut pipe, mut tls) = client.into_inner();
+    let mut record = encrypt(&mut tls, b"changed on the way");
+    *record.last_mut().unwrap() ^= 1;
+    pipe.write_all(&record).await.unwrap();
+    let hold = server.send_hold();
+    hold.begin();
+    assert!(server.read_u8().await.is_err());
+    assert!(hold.release(), "the alert waits");
+    server.flush().await.unwrap();
+    drop(server);
+    let mut response = Vec::new();
+    pipe.read_to_end(&mut response).await.unwrap();
+    tls.read_tls(&mut response.as_slice()).unwrap();
+    let error = tls.process_new_packets().unwrap_err();
+    let expected = AlertDescription::BadRecordMac;
+    assert_eq!(error, rustls::Error::AlertReceived(expected));
+}
+
+#[tokio::test]
+async fn nothing_is_held_back_while_the_client_does_not_read() {
+    let (client, mut server) = connect(&version::TLS13, 4096).await;
+    let hold = server.send_hold();
+    hold.begin();
+    server.write_all(&[0; 16 * 1024]).await.unwrap();
+    assert!(
+        flush_once(&mut server).await.is_pending(),
+        "h2 must see that the client does not read"
+    );
+    drop(client);
+}
+
+#[tokio::test]
+async fn nothing_is_held_back_while_the_socket_is_full() {
+    let (mut client, mut server) = connect(&version::TLS13, 1 << 20).await;
+    tokio::task::unconstrained(prove_reading(&mut client, &mut server)).await;
+    while flush_once(&mut server).await.is_ready() {
+        server.write_all(&[0; 16 * 1024]).await.unwrap();
+    }
+    server.send_hold().begin();
+    assert!(
+        flush_once(&mut server).await.is_pending(),
+        "h2 must see that the client has stopped reading"
+    );
+    drop(client);
+}
+
 #[tokio::test]
 async fn an_end_without_close_notify_is_an_error() {
     let (mut client, mut server) = connect(&version::TLS13, 1 << 16).await;

@@ -212,6 +212,11 @@ impl<S: AsyncRead + Unpin> BodyReader<S> {
         }
     }
 
+    /// Takes the connection after a 101, and the bytes that arrived together with the response head.
+    pub(crate) fn into_tunnel(self) -> Option<(Connection<S>, Bytes)> {
+        Some((self.connection?, self.buffered))
+    }
+
     /// Whether nothing more is read from the socket, because of the end of the body or an error.
     pub(crate) fn is_received(&self) -> bool {
         !matches!(self.next, Next::Read)

@@ -1,8 +1,8 @@
 //! The response head: receives it, parses it, and determines the framing of the body.
 //!
 //! The exchange polls the [`HeadBuffer`]. Interim responses (1xx) are discarded here: the proxy responds to
-//! `Expect: 100-continue` itself and forwards no early hints. The buffer is large enough for a small body to arrive in the same
-//! read as the head.
+//! `Expect: 100-continue` itself and forwards no early hints. A 101 is a final response, and is accepted only if the request asked
+//! for a WebSocket. The buffer is large enough for a small body to arrive in the same read as the head.
 //!
 //! A head that could be read in two ways is rejected, because the next response on the connection would be expected where the
 //! wrong reading ends (RFC 9112 sections 6.3 and 11.2). Field values are slices of the buffer that they were received in.
@@ -13,7 +13,10 @@ use std::mem::MaybeUninit;
 use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, Version, header, response};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header, request,
+    response,
+};
 use tokio::io::AsyncRead;
 
 use super::read_body::ResponseFraming;
@@ -38,7 +41,29 @@ pub(crate) struct HeadBuffer {
     interim_responses: u8,
     received: u64,
     max_head_size: usize,
-    is_head_request: bool,
+    request: RequestKind,
+}
+
+/// What the head of a response depends on, of the request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RequestKind {
+    /// The method is HEAD, so the response has no body.
+    Head,
+    /// The request asks for a WebSocket, so the response may be a 101.
+    Upgrade,
+    Other,
+}
+
+impl RequestKind {
+    pub(crate) fn of(parts: &request::Parts) -> Self {
+        if parts.method == Method::HEAD {
+            Self::Head
+        } else if parts.headers.contains_key(header::UPGRADE) {
+            Self::Upgrade
+        } else {
+            Self::Other
+        }
+    }
 }
 
 /// A parsed head.
@@ -49,15 +74,15 @@ enum Parsed {
 }
 
 impl HeadBuffer {
-    /// Creates a buffer for the response to one request. `is_head_request` is true if its method is HEAD.
-    pub(crate) fn new(max_head_size: usize, is_head_request: bool) -> Self {
+    /// Creates a buffer for the response to one request.
+    pub(crate) fn new(max_head_size: usize, request: RequestKind) -> Self {
         Self {
             buffer: None,
             scanned: 0,
             interim_responses: 0,
             received: 0,
             max_head_size,
-            is_head_request,
+            request,
         }
     }
 
@@ -129,7 +154,7 @@ impl HeadBuffer {
         };
         let mut head = self.buffer.take().map(Buffer::freeze).unwrap_or_default();
         let rest = head.split_off(end);
-        Ok(Some((parse(&head, self.is_head_request)?, rest)))
+        Ok(Some((parse(&head, self.request)?, rest)))
     }
 
     fn skip_interim(&mut self, rest: Bytes) -> Result<(), Error> {
@@ -191,11 +216,11 @@ fn may_begin_head(bytes: &[u8]) -> bool {
 
 fn find_line_feed(bytes: &[u8], from: usize) -> Option<usize> {
     let rest = bytes.get(from..)?;
-    Some(from + rest.iter().position(|byte| *byte == b'\n')?)
+    Some(from + memchr::memchr(b'\n', rest)?)
 }
 
 /// Parses a complete `head`, including its empty line.
-fn parse(head: &Bytes, is_head_request: bool) -> Result<Parsed, Error> {
+fn parse(head: &Bytes, request: RequestKind) -> Result<Parsed, Error> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut raw = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -209,12 +234,18 @@ fn parse(head: &Bytes, is_head_request: bool) -> Result<Parsed, Error> {
         Err(error) => return Err(parse_error(error)),
     }
     let (status, version) = status_and_version(&raw)?;
-    if status.is_informational() {
+    let is_switch = status == StatusCode::SWITCHING_PROTOCOLS;
+    if status.is_informational() && !is_switch {
         return Ok(Parsed::Interim);
     }
     let mut headers = to_header_map(head, raw.headers)?;
-    let framing = determine_framing(&mut headers, status, version, is_head_request)?;
-    let is_reusable = version == Version::HTTP_11 && !has_connection_close(&headers);
+    let framing = if is_switch {
+        check_switch(&headers, version, request)?;
+        ResponseFraming::UntilClose
+    } else {
+        determine_framing(&mut headers, status, version, request)?
+    };
+    let is_reusable = version == Version::HTTP_11 && !has_connection_option(&headers, b"close");
     let (mut parts, ()) = Response::new(()).into_parts();
     (parts.status, parts.version, parts.headers) = (status, version, headers);
     Ok(Parsed::Final(Box::new(ResponseHead {
@@ -232,17 +263,39 @@ fn status_and_version(raw: &httparse::Response<'_, '_>) -> Result<(StatusCode, V
     };
     match raw.code.and_then(|code| StatusCode::from_u16(code).ok()) {
         None => Err(INVALID_STATUS),
-        // The proxy sent no `Upgrade`, and the connection would change to an unknown protocol.
-        Some(StatusCode::SWITCHING_PROTOCOLS) => Err(Error::Malformed(
-            "the response switches protocols without an upgrade request",
-        )),
         Some(status) => Ok((status, version)),
     }
 }
 
+/// Checks a 101: the request asked for a WebSocket, and the response names no other protocol. A response without a body frames
+/// none (RFC 9110 section 8.6, RFC 9112 section 6.1). Whether the upstream knows the key of the handshake is checked in `forward`.
+fn check_switch(headers: &HeaderMap, version: Version, request: RequestKind) -> Result<(), Error> {
+    if request != RequestKind::Upgrade {
+        return Err(Error::Malformed(
+            "the response switches protocols without an upgrade request",
+        ));
+    }
+    let mut protocols = headers.get_all(header::UPGRADE).iter();
+    let is_websocket = match (protocols.next(), protocols.next()) {
+        (Some(only), None) => only.as_bytes().eq_ignore_ascii_case(b"websocket"),
+        _ => false,
+    };
+    if !is_websocket
+        || version != Version::HTTP_11
+        || !has_connection_option(headers, b"upgrade")
+        || headers.contains_key(header::CONTENT_LENGTH)
+        || headers.contains_key(header::TRANSFER_ENCODING)
+    {
+        return Err(Error::Malformed(
+            "the response switches to another protocol than a WebSocket",
+        ));
+    }
+    Ok(())
+}
+
 /// All fields in their order. The values are slices of `head`.
 fn to_header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Error> {
-    let mut headers = HeaderMap::with_capacity(fields.len());
+    let mut headers = HeaderMap::with_capacity(fields.len() + ADDED_FIELDS);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes());
         let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
@@ -263,7 +316,7 @@ fn determine_framing(
     headers: &mut HeaderMap,
     status: StatusCode,
     version: Version,
-    is_head_request: bool,
+    request: RequestKind,
 ) -> Result<ResponseFraming, Error> {
     let length = content_length(headers)?;
     let is_chunked = is_chunked(headers)?;
@@ -281,8 +334,9 @@ fn determine_framing(
     if status == StatusCode::NO_CONTENT {
         headers.remove(header::CONTENT_LENGTH);
     }
-    let has_body =
-        !is_head_request && status != StatusCode::NO_CONTENT && status != StatusCode::NOT_MODIFIED;
+    let has_body = request != RequestKind::Head
+        && status != StatusCode::NO_CONTENT
+        && status != StatusCode::NOT_MODIFIED;
     Ok(match length {
         _ if !has_body => ResponseFraming::Length(0),
         _ if is_chunked => ResponseFraming::chunked(),
@@ -316,12 +370,12 @@ fn is_chunked(headers: &HeaderMap) -> Result<bool, Error> {
     }
 }
 
-fn has_connection_close(headers: &HeaderMap) -> bool {
+fn has_connection_option(headers: &HeaderMap, option: &[u8]) -> bool {
     headers
         .get_all(header::CONNECTION)
         .iter()
         .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(b"close"))
+        .any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
 }
 
 fn parse_error(error: httparse::Error) -> Error {
@@ -341,6 +395,11 @@ const MALFORMED_FIELD: Error = Error::Malformed("a field of the response is malf
 
 /// The number of fields that a response head may have. Registries send about ten.
 const MAX_FIELDS: usize = 128;
+
+/// The fields that are added to a response on its way to the client: X-Request-Id, the version of the registry API, and a field
+/// for which hyper makes room before it looks whether there is a Date. Without room for them, the map would grow, which moves
+/// and hashes every field again.
+const ADDED_FIELDS: usize = 3;
 
 /// The number of 1xx responses before the final one. RFC 9110 sets no limit. An upstream that processes a request for long may
 /// send a 102 from time to time.

@@ -195,6 +195,9 @@ fn serialize_head(out: &mut Vec<u8>, parts: &Parts, body: &Body) -> Result<Reque
             push_field(out, name.as_str(), value.as_bytes());
         }
     }
+    if parts.headers.contains_key(header::UPGRADE) {
+        push_field(out, "connection", b"upgrade");
+    }
     let framing = push_framing_field(out, &parts.method, body);
     out.extend_from_slice(b"\r\n");
     Ok(framing)

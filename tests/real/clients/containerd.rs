@@ -1,6 +1,6 @@
-//! containerd, by its own client `ctr`: pushes and mounts. Fetches without a login are in `shared_rights`.
+//! containerd, through its client `ctr`: pushes and mounts. The module `shared_rights` tests fetches without a login.
 
-use super::{assert_mounted, assert_uploaded_instead, reference, says, stage};
+use super::{assert_fails_with, assert_mounted, assert_uploaded_instead, reference, start_lab};
 use crate::lab::{Docker, Lab, Outcome};
 
 fn push(
@@ -25,21 +25,21 @@ fn fetch(lab: &Lab, docker: &Docker<'_>, repository: &str, credentials: &str) ->
 }
 
 #[test]
-fn pushes_where_it_may_alone() {
-    let lab = stage();
+fn pushes_only_where_granted() {
+    let lab = start_lab();
     let docker = Docker::start(&lab, "docker");
     docker
         .ctr(&["content", "fetch"], &[&reference(&lab, "public/base")])
         .succeeds();
     let alice = Lab::credentials();
-    for (to, who) in [
+    for (to, login) in [
         ("public/new", None),
         ("team/new", None),
         ("secret/new", Some(&*alice)),
     ] {
-        let said = push(&lab, &docker, "public/base", to, who);
-        says(
-            said,
+        let outcome = push(&lab, &docker, "public/base", to, login);
+        assert_fails_with(
+            outcome,
             &["insufficient_scope", "401 Unauthorized", "403 Forbidden"],
         );
     }
@@ -47,21 +47,21 @@ fn pushes_where_it_may_alone() {
 }
 
 #[test]
-fn mounts_what_may_be_pulled_alone() {
-    let lab = stage();
+fn mounts_only_what_may_be_pulled() {
+    let lab = start_lab();
     let docker = Docker::start(&lab, "docker");
     let (alice, bob) = (Lab::credentials(), Lab::other_credentials());
     fetch(&lab, &docker, "public/base", &alice).succeeds();
     push(&lab, &docker, "public/base", "team/mounted", Some(&alice)).succeeds();
     assert_mounted(&lab, "public/base");
     fetch(&lab, &docker, "secret/base", &bob).succeeds();
-    let said = push(&lab, &docker, "secret/base", "team/uploaded", Some(&alice));
+    let outcome = push(&lab, &docker, "secret/base", "team/uploaded", Some(&alice));
     assert!(
-        said.story().contains("&from=secret/base"),
+        outcome.story().contains("&from=secret/base"),
         "{}",
-        said.story()
+        outcome.story()
     );
-    said.succeeds();
+    outcome.succeeds();
     assert_uploaded_instead(&lab, "team/uploaded");
     fetch(&lab, &docker, "team/uploaded", &alice).succeeds();
 }

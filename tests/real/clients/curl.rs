@@ -1,26 +1,26 @@
-//! curl: tokens asked for by hand, as scripts do, and the list of repositories followed page by page, as crane does.
+//! curl: requests tokens explicitly, as scripts do, and follows the pages of the catalog, as crane does.
 
-use super::{ALICE, BOB, assert_mounted, stage};
+use super::{ALICE, BOB, assert_mounted, start_lab};
 use crate::lab::{Curl, Lab};
 
-/// A token for a scope, as a field.
-fn bearer(curl: &Curl<'_>, who: Option<(&str, &str)>, scope: &str) -> String {
-    let credentials = who.map(|(user, password)| format!("{user}:{password}"));
+/// Requests a token and returns the `Authorization` field that presents it. `scope` is the query of the token request.
+fn bearer(curl: &Curl<'_>, login: Option<(&str, &str)>, scope: &str) -> String {
+    let credentials = login.map(|(user, password)| format!("{user}:{password}"));
     let mut options = Vec::new();
     if let Some(credentials) = &credentials {
         options.extend(["--user", credentials.as_str()]);
     }
-    let answer = curl.ask(&format!("/v2/_token?{scope}"), &options);
-    assert_eq!(answer.status, 200, "{answer:?}");
+    let response = curl.request(&format!("/v2/_token?{scope}"), &options);
+    assert_eq!(response.status, 200, "{response:?}");
     format!(
         "Authorization: Bearer {}",
-        answer.json()["token"].as_str().unwrap()
+        response.json()["token"].as_str().unwrap()
     )
 }
 
 #[test]
-fn pushes_where_it_may_alone() {
-    let lab = stage();
+fn pushes_only_where_granted() {
+    let lab = start_lab();
     for version in ["--http1.1", "--http2"] {
         let curl = Curl::new(&lab, version);
         for (repository, status) in [("team/new", 202), ("secret/new", 403)] {
@@ -31,21 +31,21 @@ fn pushes_where_it_may_alone() {
                 ["--header", token.as_str()],
                 ["--user", &Lab::credentials()],
             ] {
-                let answer = curl.ask(&path, &[&["--request", "POST"], &login[..]].concat());
-                assert_eq!(answer.status, status, "{answer:?}");
+                let response = curl.request(&path, &[&["--request", "POST"], &login[..]].concat());
+                assert_eq!(response.status, status, "{response:?}");
                 if status == 403 {
-                    assert_eq!(answer.code(), "DENIED");
+                    assert_eq!(response.code(), "DENIED");
                 }
             }
         }
-        let wrong = curl.ask("/v2/_token", &["--user", "alice:wrong"]);
+        let wrong = curl.request("/v2/_token", &["--user", "alice:wrong"]);
         assert_eq!((wrong.status, wrong.code().as_str()), (401, "UNAUTHORIZED"));
     }
 }
 
 #[test]
-fn mounts_what_may_be_pulled_alone() {
-    let lab = stage();
+fn mounts_only_what_may_be_pulled() {
+    let lab = start_lab();
     let curl = Curl::new(&lab, "--http2");
     let file = curl.random_file("blob", 1000);
     let (digest, _) = curl.push_blob("public/made", &file);
@@ -53,7 +53,7 @@ fn mounts_what_may_be_pulled_alone() {
         let scope = format!("scope=repository:team/new:pull,push&scope=repository:{from}:pull");
         let token = bearer(&curl, Some(ALICE), &scope);
         let path = format!("/v2/team/new/blobs/uploads/?mount={digest}&from={from}");
-        curl.ask(&path, &["--request", "POST", "--header", &token])
+        curl.request(&path, &["--request", "POST", "--header", &token])
     };
     assert_eq!(mount("secret/base").status, 202);
     assert_eq!(lab.mounts(), Vec::<String>::new());
@@ -62,26 +62,26 @@ fn mounts_what_may_be_pulled_alone() {
 }
 
 #[test]
-fn follows_the_list_of_what_may_be_pulled() {
-    let lab = stage();
+fn catalog_pages_have_only_what_may_be_pulled() {
+    let lab = start_lab();
     for version in ["--http1.1", "--http2"] {
         let curl = Curl::new(&lab, version);
-        for (who, all) in [
+        for (login, all) in [
             (None, &["public/base"][..]),
             (Some(ALICE), &["public/base", "team/base"]),
             (Some(BOB), &["public/base", "secret/base"]),
         ] {
-            let token = bearer(&curl, who, "scope=registry:catalog:*");
-            assert_eq!(walk(&curl, &token), all, "{who:?}");
+            let token = bearer(&curl, login, "scope=registry:catalog:*");
+            assert_eq!(catalog(&curl, &token), all, "{login:?}");
         }
     }
 }
 
-/// One name a page: every page but the last leads on, and none by a name that is hidden.
-fn walk(curl: &Curl<'_>, token: &str) -> Vec<String> {
+/// Follows the `Link` fields of the catalog, with one repository per page, and returns all repositories.
+fn catalog(curl: &Curl<'_>, token: &str) -> Vec<String> {
     let (mut path, mut all) = ("/v2/_catalog?n=1".to_owned(), Vec::new());
     for _ in 0..10 {
-        let page = curl.ask(&path, &["--header", token]);
+        let page = curl.request(&path, &["--header", token]);
         assert_eq!(page.status, 200, "{page:?}");
         let names = page.json()["repositories"].as_array().unwrap().clone();
         all.extend(names.iter().map(|name| name.as_str().unwrap().to_owned()));

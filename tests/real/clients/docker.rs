@@ -1,13 +1,13 @@
-//! docker: what its daemon pushes and mounts. Pulls without a login are in `shared_rights`.
+//! docker: pushes and mounts. The module `shared_rights` tests pulls without a login.
 
-use super::{BOB, assert_mounted, assert_uploaded_instead, says, stage};
+use super::{BOB, assert_fails_with, assert_mounted, assert_uploaded_instead, start_lab};
 use crate::lab::Docker;
 
 const DENIED: &[&str] = &["denied: requested access to the resource is denied"];
 
 #[test]
-fn pushes_where_it_may_alone() {
-    let lab = stage();
+fn pushes_only_where_granted() {
+    let lab = start_lab();
     let docker = Docker::start(&lab, "docker");
     let public = docker.reference("public/base");
     docker.run(&["pull", &public]).succeeds();
@@ -18,44 +18,45 @@ fn pushes_where_it_may_alone() {
     for repository in ["secret/new", "new"] {
         let elsewhere = docker.reference(repository);
         docker.run(&["tag", &public, &elsewhere]).succeeds();
-        let said = says(docker.run(&["push", &elsewhere]), DENIED);
-        // It took the first no for an answer.
-        assert!(!said.contains("Retrying"), "{said}");
+        let output = assert_fails_with(docker.run(&["push", &elsewhere]), DENIED);
+        // docker does not retry a push that is denied.
+        assert!(!output.contains("Retrying"), "{output}");
     }
-    says(
+    assert_fails_with(
         docker.run(&["pull", &docker.reference("secret/base")]),
         &["denied"],
     );
 }
 
 #[test]
-fn mounts_what_may_be_pulled_alone() {
-    let lab = stage();
+fn mounts_only_what_may_be_pulled() {
+    let lab = start_lab();
     let docker = Docker::start(&lab, "docker");
     let (public, secret) = (
         docker.reference("public/base"),
         docker.reference("secret/base"),
     );
     docker.run(&["pull", &public]).succeeds();
-    docker.login_as(BOB.0, BOB.1).succeeds();
+    docker.try_login_as(BOB.0, BOB.1).succeeds();
     docker.run(&["pull", &secret]).succeeds();
     docker.log_in();
     let mounted = docker.reference("team/mounted");
     docker.run(&["tag", &public, &mounted]).succeeds();
-    let said = docker.run(&["push", &mounted]).succeeds();
+    let output = docker.run(&["push", &mounted]).succeeds();
     assert_eq!(
-        said.matches("Mounted from public/base").count(),
+        output.matches("Mounted from public/base").count(),
         2,
-        "{said}"
+        "{output}"
     );
     assert_mounted(&lab, "public/base");
-    // The daemon remembers where bob had it from, and would rather mount it than send it.
+    // The daemon remembers the repository from which bob pulled the layers, and attempts to mount them from there.
     let uploaded = docker.reference("team/uploaded");
     docker.run(&["tag", &secret, &uploaded]).succeeds();
-    let said = docker.run(&["push", &uploaded]).succeeds();
-    assert!(!said.contains("Mounted from"), "{said}");
-    let tried = |line: &str| line.contains("attempting to mount") && line.contains("secret/base");
-    assert!(docker.log().lines().any(tried), "{}", docker.log());
+    let output = docker.run(&["push", &uploaded]).succeeds();
+    assert!(!output.contains("Mounted from"), "{output}");
+    let is_attempt =
+        |line: &str| line.contains("attempting to mount") && line.contains("secret/base");
+    assert!(docker.log().lines().any(is_attempt), "{}", docker.log());
     assert_uploaded_instead(&lab, "team/uploaded");
     docker.run(&["rmi", &secret, &uploaded]).succeeds();
     docker.run(&["pull", &uploaded]).succeeds();

@@ -1,18 +1,18 @@
-//! python-dxf, by its own command.
+//! python-dxf, through its command `dxf`.
 
 use super::{
-    ALICE, BOB, GRANTS_TO_USERS, assert_mounted, assert_uploaded_instead, file, furnish, says,
-    stage,
+    ALICE, BOB, GRANTS_TO_USERS, assert_fails_with, assert_mounted, assert_uploaded_instead,
+    push_base_images, random_file, start_lab,
 };
 use crate::lab::{Lab, dxf};
 
-/// All that it says of a 401.
+/// The only message that python-dxf prints for a 401.
 const UNAUTHORIZED: &[&str] = &["DXFUnauthorizedError"];
 
 #[test]
 fn pulls_without_login_and_pushes_with_one() {
-    let lab = stage();
-    let file = file(&lab, "blob");
+    let lab = start_lab();
+    let file = random_file(&lab, "blob");
     let push = |login, repository: &str| {
         dxf(
             &lab,
@@ -28,12 +28,12 @@ fn pulls_without_login_and_pushes_with_one() {
     let pulled = pull(None, "public/made");
     assert!(
         pulled.stdout == std::fs::read(&file).unwrap(),
-        "the blob came back changed: {digest}"
+        "the downloaded blob differs: {digest}"
     );
-    says(pull(None, "team/made"), UNAUTHORIZED);
-    says(push(None, "public/made"), UNAUTHORIZED);
+    assert_fails_with(pull(None, "team/made"), UNAUTHORIZED);
+    assert_fails_with(push(None, "public/made"), UNAUTHORIZED);
     let wrong = Some(("alice", "wrong"));
-    says(
+    assert_fails_with(
         dxf(&lab, wrong, None, &["auth", "team/made", "pull"]),
         UNAUTHORIZED,
     );
@@ -41,23 +41,23 @@ fn pulls_without_login_and_pushes_with_one() {
 }
 
 #[test]
-fn pushes_where_it_may_alone() {
-    let lab = stage();
-    let file = file(&lab, "blob");
+fn pushes_only_where_granted() {
+    let lab = start_lab();
+    let file = random_file(&lab, "blob");
     let push = |repository: &str| dxf(&lab, Some(ALICE), None, &["push-blob", repository, &file]);
-    says(push("secret/new"), &["403 Client Error: Forbidden"]);
+    assert_fails_with(push("secret/new"), &["403 Client Error: Forbidden"]);
     push("team/new").succeeds();
 }
 
 #[test]
-fn mounts_what_may_be_pulled_alone() {
-    let lab = stage();
-    let file = file(&lab, "blob");
-    let blob = |login, repository: &str| {
+fn mounts_only_what_may_be_pulled() {
+    let lab = start_lab();
+    let file = random_file(&lab, "blob");
+    let push = |login, repository: &str| {
         dxf(&lab, Some(login), None, &["push-blob", repository, &file]).succeeds()
     };
-    let digest = blob(ALICE, "public/made");
-    blob(BOB, "secret/made");
+    let digest = push(ALICE, "public/made");
+    push(BOB, "secret/made");
     let mount = |from: &str, to: &str| {
         dxf(
             &lab,
@@ -68,24 +68,24 @@ fn mounts_what_may_be_pulled_alone() {
     };
     mount("public/made", "team/mounted").succeeds();
     assert_mounted(&lab, "public/made");
-    says(mount("secret/made", "team/uploaded"), &["DXFMountFailed"]);
-    blob(ALICE, "team/uploaded");
+    assert_fails_with(mount("secret/made", "team/uploaded"), &["DXFMountFailed"]);
+    push(ALICE, "team/uploaded");
     assert_uploaded_instead(&lab, "team/uploaded");
 }
 
 #[test]
-fn lists_what_may_be_pulled() {
+fn the_catalog_has_only_what_may_be_pulled() {
     let lab = Lab::configured("token", GRANTS_TO_USERS);
-    furnish(&lab);
-    for (who, all) in [
+    push_base_images(&lab);
+    for (login, all) in [
         (ALICE, ["public/base", "team/base"]),
         (BOB, ["public/base", "secret/base"]),
     ] {
-        let listed = dxf(&lab, Some(who), None, &["list-repos"]).succeeds();
+        let listed = dxf(&lab, Some(login), None, &["list-repos"]).succeeds();
         assert_eq!(listed.lines().collect::<Vec<_>>(), all);
     }
-    says(dxf(&lab, None, None, &["list-repos"]), UNAUTHORIZED);
-    let open = stage();
-    let listed = dxf(&open, None, None, &["list-repos"]).succeeds();
+    assert_fails_with(dxf(&lab, None, None, &["list-repos"]), UNAUTHORIZED);
+    let anonymous = start_lab();
+    let listed = dxf(&anonymous, None, None, &["list-repos"]).succeeds();
     assert_eq!(listed.trim(), "public/base");
 }

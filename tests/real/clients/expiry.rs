@@ -1,17 +1,17 @@
-//! A token that ends, and what comes after it.
+//! An expired token: the 401 that it gets, and the new token that clients request.
 
 use std::time::Duration;
 
-use super::{ALICE, GRANTS, furnish, says};
+use super::{ALICE, GRANTS, assert_fails_with, push_base_images};
 use crate::lab::{Curl, Docker, Lab, dxf, wait_up_to};
 
-/// The shortest life there is, the minute by which clocks may differ, and some patience.
-const END: Duration = Duration::from_secs(60 + 60 + 30);
+/// The shortest possible lifetime, the minute of tolerated clock skew, and a margin.
+const EXPIRY: Duration = Duration::from_secs(60 + 60 + 30);
 
 #[test]
-fn token_ends_and_a_fresh_one_is_as_good() {
+fn an_expired_token_gets_401_and_a_new_one_is_accepted() {
     let lab = Lab::with_lifetime("token", Some("1m"), GRANTS);
-    furnish(&lab);
+    push_base_images(&lab);
     let docker = Docker::start(&lab, "docker");
     docker.log_in();
     let image = docker.reference("team/base");
@@ -22,12 +22,12 @@ fn token_ends_and_a_fresh_one_is_as_good() {
     assert_eq!(tags(None).succeeds().trim(), "latest");
     let curl = Curl::new(&lab, "--http2");
     let field = format!("Authorization: Bearer {token}");
-    let ask = || curl.ask("/v2/team/base/tags/list", &["--header", &field]);
-    wait_up_to(END, "the token ends", || {
+    let request = || curl.request("/v2/team/base/tags/list", &["--header", &field]);
+    wait_up_to(EXPIRY, "the token expires", || {
         std::thread::park_timeout(Duration::from_secs(1));
-        ask().status != 200
+        request().status != 200
     });
-    let refused = ask();
+    let refused = request();
     let challenge = refused.field("www-authenticate");
     assert_eq!(
         (refused.status, refused.code().as_str()),
@@ -37,8 +37,8 @@ fn token_ends_and_a_fresh_one_is_as_good() {
         challenge.ends_with(r#",error="invalid_token""#),
         "{challenge}"
     );
-    // Without a login it asks for a token for nobody, which is good for nothing here; with one it goes on.
-    says(tags(None), &["DXFUnauthorizedError"]);
+    // Without a login, python-dxf requests an anonymous token, which does not grant this scope. With a login, it continues.
+    assert_fails_with(tags(None), &["DXFUnauthorizedError"]);
     assert_eq!(tags(Some(ALICE)).succeeds().trim(), "latest");
     docker.run(&["rmi", &image]).succeeds();
     docker.run(&["pull", &image]).succeeds();

@@ -1,10 +1,11 @@
-//! oras, the Python client of that name.
+//! oras, the Python client.
 //!
-//! Its way to log in with tokens keeps the first token it got, also when that is not for what comes next: it pushes to
-//! where anyone may pull, as it is first asked for a token by the upload. Its way with a password in every request is taken
-//! in mode token, too. A login is checked by no request of its own, so a wrong password shows at the first push.
+//! With its authentication backend "token", oras keeps the first token that it gets, even if a later request needs another scope.
+//! It can push to repositories that anonymous clients may pull, because the upload is then the first request that gets a 401. Its
+//! backend "basic" sends the password in every request, which mode token accepts as well. oras sends no request at its login, so
+//! that a wrong password is reported by the first push.
 
-use super::{ALICE, file, reference, says, stage};
+use super::{ALICE, assert_fails_with, random_file, reference, start_lab};
 use crate::lab::oras;
 
 const TOKEN: &str = "token";
@@ -12,8 +13,8 @@ const BASIC: &str = "basic";
 
 #[test]
 fn pulls_without_login_and_pushes_with_one() {
-    let lab = stage();
-    let file = file(&lab, "artifact");
+    let lab = start_lab();
+    let file = random_file(&lab, "artifact");
     let (public, team) = (reference(&lab, "public/made"), reference(&lab, "team/made"));
     let back = lab.path("back");
     std::fs::create_dir(&back).unwrap();
@@ -24,7 +25,7 @@ fn pulls_without_login_and_pushes_with_one() {
     let pulled = std::fs::read(lab.path("back/artifact")).unwrap();
     assert!(
         pulled == std::fs::read(&file).unwrap(),
-        "the file came back changed"
+        "the downloaded file differs"
     );
     let tags = oras(&lab, TOKEN, None, &["tags", &public]).succeeds();
     assert_eq!(tags.trim(), "latest");
@@ -32,42 +33,42 @@ fn pulls_without_login_and_pushes_with_one() {
         oras(&lab, backend, Some(ALICE), &["pull", &team, &back]).succeeds();
     }
     let refused = &["authentication required"];
-    says(oras(&lab, TOKEN, None, &["pull", &team, &back]), refused);
-    says(oras(&lab, TOKEN, None, &["push", &public, &file]), refused);
-    // The token for its first question is for pulling.
-    let said = oras(
+    assert_fails_with(oras(&lab, TOKEN, None, &["pull", &team, &back]), refused);
+    assert_fails_with(oras(&lab, TOKEN, None, &["push", &public, &file]), refused);
+    // The first request of the push, and therefore the token, has the scope to pull.
+    let outcome = oras(
         &lab,
         TOKEN,
         Some(ALICE),
         &["push", &reference(&lab, "team/other"), &file],
     );
-    says(said, refused);
+    assert_fails_with(outcome, refused);
 }
 
 #[test]
-fn wrong_password_is_refused() {
-    let lab = stage();
-    let file = file(&lab, "artifact");
+fn a_wrong_password_is_reported() {
+    let lab = start_lab();
+    let file = random_file(&lab, "artifact");
     let image = reference(&lab, "team/made");
-    for (backend, words) in [
+    for (backend, message) in [
         (TOKEN, "Cannot respond to request for authentication"),
         (BASIC, "authentication required"),
     ] {
         let wrong = Some(("alice", "wrong"));
-        says(
+        assert_fails_with(
             oras(&lab, backend, wrong, &["push", &image, &file]),
-            &[words],
+            &[message],
         );
     }
 }
 
 #[test]
-fn pushes_where_it_may_alone() {
-    let lab = stage();
-    let file = file(&lab, "artifact");
+fn pushes_only_where_granted() {
+    let lab = start_lab();
+    let file = random_file(&lab, "artifact");
     let image = reference(&lab, "secret/made");
     for backend in [TOKEN, BASIC] {
-        let said = oras(&lab, backend, Some(ALICE), &["push", &image, &file]);
-        says(said, &["requested access to the resource is denied"]);
+        let outcome = oras(&lab, backend, Some(ALICE), &["push", &image, &file]);
+        assert_fails_with(outcome, &["requested access to the resource is denied"]);
     }
 }

@@ -1,6 +1,6 @@
-//! A headless Chromium, driven through chromedriver by the few WebDriver commands the tests need.
+//! A headless Chromium, which the tests control through chromedriver with a few WebDriver commands.
 //!
-//! The browser trusts the gate by the pin of its public key and reaches no name but `localhost`.
+//! The browser accepts the certificate of the proxy because its public key is pinned. It resolves no host name but `localhost`.
 
 use std::io::{BufRead as _, BufReader, Error, ErrorKind, Read as _, Result, Write as _};
 use std::net::TcpStream;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::process::Service;
 use super::{Lab, free_port};
 
-/// A browser window with a fresh profile.
+/// A browser window with a new profile.
 pub(crate) struct Browser {
     port: u16,
     session: String,
@@ -19,7 +19,7 @@ pub(crate) struct Browser {
 }
 
 impl Browser {
-    /// Starts chromedriver and, through it, Chromium.
+    /// Starts chromedriver, which starts Chromium.
     pub(crate) fn start(lab: &Lab) -> Self {
         let port = free_port();
         let mut command = lab.command("unshare");
@@ -36,10 +36,10 @@ impl Browser {
             .env("TMPDIR", lab.path("tmp"));
         let mut service = Service::start("chromedriver", &command, &lab.path(""));
         service.wait_until(|| TcpStream::connect(("127.0.0.1", port)).is_ok());
-        let started = call(port, "POST", "/session", &capabilities(lab));
-        let session = started["sessionId"]
+        let session = call(port, "POST", "/session", &capabilities(lab));
+        let session = session["sessionId"]
             .as_str()
-            .unwrap_or_else(|| panic!("no session: {started}"))
+            .unwrap_or_else(|| panic!("no session: {session}"))
             .to_owned();
         Self {
             port,
@@ -48,37 +48,37 @@ impl Browser {
         }
     }
 
-    /// Goes to an address as if it were typed.
+    /// Navigates to `url`.
     pub(crate) fn open(&self, url: &str) {
         self.command("POST", "/url", &json!({ "url": url }));
     }
 
-    /// The text a person sees.
+    /// The visible text of the page.
     pub(crate) fn text(&self) -> String {
         let text = self.script("return document.body.innerText");
         text.as_str().unwrap_or_default().to_owned()
     }
 
-    /// Runs a script of the test's own in the page, and says what it returns.
+    /// Runs a script in the page and returns its value.
     pub(crate) fn script(&self, script: &str) -> Value {
         let script = json!({ "script": script, "args": [] });
         self.command("POST", "/execute/sync", &script)
     }
 
-    /// A command of the DevTools protocol.
+    /// Sends a command of the DevTools protocol and returns its result.
     pub(crate) fn devtools(&self, method: &str, parameters: &Value) -> Value {
         let command = json!({ "cmd": method, "params": parameters });
         self.command("POST", "/goog/cdp/execute", &command)
     }
 
-    /// What the console said since the last time: errors, warnings, and what a policy forbade.
+    /// The console messages since the last call: errors, warnings, and violations of the content security policy.
     pub(crate) fn console(&self) -> Vec<String> {
         let lines = self.command("POST", "/se/log", &json!({ "type": "browser" }));
         let lines = lines.as_array().into_iter().flatten();
         lines.map(|line| line["message"].to_string()).collect()
     }
 
-    /// The status of the page, as the browser itself recorded it.
+    /// The HTTP status of the page, as the browser recorded it.
     pub(crate) fn status(&self) -> u64 {
         let script = "return performance.getEntriesByType('navigation')[0].responseStatus";
         self.script(script).as_u64().unwrap_or_default()
@@ -101,7 +101,7 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Closes Chromium, then chromedriver; whatever does not obey ends with the namespace.
+        // Closes Chromium, then chromedriver. A process that does not end is killed with the PID namespace.
         let _closed = send(
             self.port,
             "DELETE",
@@ -115,7 +115,7 @@ impl Drop for Browser {
 fn capabilities(lab: &Lab) -> Value {
     let arguments = [
         "--headless=new".to_owned(),
-        // Chromium refuses its sandbox to root.
+        // Chromium does not start with its sandbox as root.
         "--no-sandbox".to_owned(),
         "--disable-dev-shm-usage".to_owned(),
         "--disable-gpu".to_owned(),
@@ -136,7 +136,7 @@ fn capabilities(lab: &Lab) -> Value {
     json!({ "capabilities": { "alwaysMatch": wanted } })
 }
 
-/// One WebDriver command that must succeed, and its value.
+/// Sends one WebDriver command, asserts that it succeeds, and returns its value.
 fn call(port: u16, method: &str, path: &str, body: &Value) -> Value {
     let (head, body) =
         send(port, method, path, body).unwrap_or_else(|error| panic!("{method} {path}: {error}"));
@@ -144,11 +144,12 @@ fn call(port: u16, method: &str, path: &str, body: &Value) -> Value {
         head.starts_with("HTTP/1.1 200"),
         "{method} {path}: {head}{body}"
     );
-    let mut answer: Value = serde_json::from_str(&body).unwrap();
-    answer["value"].take()
+    let mut response: Value = serde_json::from_str(&body).unwrap();
+    response["value"].take()
 }
 
-/// One HTTP exchange on a connection of its own, which chromedriver leaves open: the length says where the answer ends.
+/// Sends one HTTP request on a new connection and returns the head and the body of the response. chromedriver does not close the
+/// connection, so that the end of the response follows from its Content-Length.
 fn send(port: u16, method: &str, path: &str, body: &Value) -> Result<(String, String)> {
     let body = if body.is_null() {
         String::new()
@@ -165,15 +166,15 @@ fn send(port: u16, method: &str, path: &str, body: &Value) -> Result<(String, St
         stream,
         "{method} {path} HTTP/1.1\r\n{fields}Content-Type: application/json\r\n\r\n{body}"
     )?;
-    let mut answer = BufReader::new(stream);
+    let mut reader = BufReader::new(stream);
     let mut head = String::new();
     while !head.ends_with("\r\n\r\n") {
-        if answer.read_line(&mut head)? == 0 {
+        if reader.read_line(&mut head)? == 0 {
             return Err(ErrorKind::UnexpectedEof.into());
         }
     }
     let mut body = vec![0; length(&head).ok_or_else(|| Error::other(head.clone()))?];
-    answer.read_exact(&mut body)?;
+    reader.read_exact(&mut body)?;
     Ok((head, String::from_utf8_lossy(&body).into_owned()))
 }
 

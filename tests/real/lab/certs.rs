@@ -1,34 +1,34 @@
-//! A CA and the gate's certificate, made with `openssl` as an operator would.
+//! A CA and the certificate of the proxy, created with `openssl` as an operator would create them.
 //!
-//! Called by `lab` once for each test.
+//! `lab` creates them once for each test.
 
 use std::path::{Path, PathBuf};
 
 use super::process::{command, run};
 
-/// The files of one CA and one server, all in one folder.
+/// The files of one CA and one server, in one directory.
 pub(crate) struct Certs {
     dir: PathBuf,
 }
 
 impl Certs {
-    /// Makes `trust/ca.crt`, `server.pem` and `server.key` in `dir`.
+    /// Creates `trust/ca.crt`, `server.pem` and `server.key` in `dir`.
     pub(crate) fn make(dir: &Path) -> Self {
         std::fs::create_dir_all(dir.join("trust")).unwrap();
-        let made = Self {
+        let certs = Self {
             dir: dir.to_owned(),
         };
-        made.openssl(&format!(
+        certs.openssl(&format!(
             "{KEY} -subj /CN=lab -keyout ca.key -out trust/ca.crt"
         ));
-        made.openssl(&format!(
+        certs.openssl(&format!(
             "{KEY} -subj /CN=localhost -addext subjectAltName={NAMES} -addext basicConstraints=critical,CA:FALSE \
              -CA trust/ca.crt -CAkey ca.key -keyout server.key -out server.pem"
         ));
-        made
+        certs
     }
 
-    /// A CA for clients alone.
+    /// The CA of client certificates, which is created on the first call.
     pub(crate) fn client_ca(&self) -> PathBuf {
         let file = self.dir.join("clients.crt");
         if !file.exists() {
@@ -39,8 +39,8 @@ impl Certs {
         file
     }
 
-    /// Puts a certificate of that CA and its key into a folder, under the names by which docker and skopeo know them.
-    pub(crate) fn identify(&self, folder: &Path) {
+    /// Writes a client certificate and its key into `folder`, under the file names that docker and skopeo expect.
+    pub(crate) fn issue_client_certificate(&self, folder: &Path) {
         self.client_ca();
         std::fs::create_dir_all(folder).unwrap();
         let folder = folder.display();
@@ -50,27 +50,27 @@ impl Certs {
         ));
     }
 
-    /// A folder with nothing but `ca.crt`: skopeo and podman take a key in it for a client's.
-    pub(crate) fn trusted(&self) -> PathBuf {
+    /// A directory that has only `ca.crt`: skopeo and podman use a key in the directory as the key of a client certificate.
+    pub(crate) fn trust_dir(&self) -> PathBuf {
         self.dir.join("trust")
     }
 
-    /// The CA's certificate.
+    /// The certificate of the CA.
     pub(crate) fn ca(&self) -> PathBuf {
-        self.trusted().join("ca.crt")
+        self.trust_dir().join("ca.crt")
     }
 
-    /// The gate's certificate.
+    /// The certificate of the proxy.
     pub(crate) fn cert(&self) -> PathBuf {
         self.dir.join("server.pem")
     }
 
-    /// The gate's key.
+    /// The private key of the proxy.
     pub(crate) fn key(&self) -> PathBuf {
         self.dir.join("server.key")
     }
 
-    /// The base64 SHA-256 of the gate's public key: what Chromium pins.
+    /// The SHA-256 digest of the proxy's public key in base64, for the pin that Chromium accepts.
     pub(crate) fn pin(&self) -> String {
         self.openssl("x509 -in server.pem -noout -pubkey -out server.pub");
         self.openssl("pkey -pubin -in server.pub -outform der -out server.spki");

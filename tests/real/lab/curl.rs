@@ -1,6 +1,6 @@
-//! curl as a client of the registry API: one request, its answer in parts.
+//! curl as a client of the registry API: sends one request and returns the parsed response.
 //!
-//! Called by the tests that need to see status lines, fields and bytes, and by those that need a blob or a manifest to be there.
+//! Tests use it to check statuses, header fields and bodies, and to push a blob or a manifest that another client then pulls.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -9,39 +9,42 @@ use serde_json::{Value, json};
 
 use super::{Lab, MIB, Outcome, run, sha256, write_random};
 
-/// curl with the lab's CA and one HTTP version.
+/// curl, configured with the CA of the lab and one HTTP version.
 pub(crate) struct Curl<'lab> {
     lab: &'lab Lab,
     version: &'static str,
 }
 
-/// What came back.
-pub(crate) struct Reply {
-    /// The status of the last answer.
+/// The response to a request of curl.
+pub(crate) struct Response {
+    /// The status of the last response.
     pub(crate) status: u16,
-    /// `"1.1"` or `"2"`.
+    /// The HTTP version, `"1.1"` or `"2"`.
     pub(crate) version: String,
-    /// The body of the last answer.
+    /// The body of the last response.
     pub(crate) body: Vec<u8>,
-    /// The command and what `--verbose` said.
-    pub(crate) story: String,
+    /// The command line and the output of `--verbose`.
+    pub(crate) transcript: String,
     head: String,
 }
 
 impl<'lab> Curl<'lab> {
-    /// `--http1.1` or `--http2`.
+    /// `version` is `--http1.1` or `--http2`.
     pub(crate) fn new(lab: &'lab Lab, version: &'static str) -> Self {
         Self { lab, version }
     }
 
-    /// Asks without credentials; `options` are curl's own.
-    pub(crate) fn ask(&self, path: &str, options: &[&str]) -> Reply {
+    /// Sends a request without credentials. `options` are options of curl.
+    pub(crate) fn request(&self, path: &str, options: &[&str]) -> Response {
         let url = if path.starts_with("https:") {
             path.to_owned()
         } else {
             self.lab.url(path)
         };
-        let (head, body) = (self.lab.path("reply.head"), self.lab.path("reply.body"));
+        let (head, body) = (
+            self.lab.path("response.head"),
+            self.lab.path("response.body"),
+        );
         let _absent = std::fs::remove_file(&body);
         let mut command = self.lab.command("curl");
         command.args([
@@ -50,7 +53,7 @@ impl<'lab> Curl<'lab> {
             "--verbose",
             self.version,
             "--write-out",
-            WANTED,
+            WRITE_OUT,
         ]);
         command.arg("--cacert").arg(self.lab.certs().ca());
         command
@@ -61,45 +64,45 @@ impl<'lab> Curl<'lab> {
             .args(options)
             .arg(url);
         let outcome = run(&command);
-        Reply::new(
+        Response::new(
             outcome,
             &std::fs::read_to_string(head).unwrap(),
             std::fs::read(body).unwrap_or_default(),
         )
     }
 
-    /// Asks with the good password.
-    pub(crate) fn ask_as_user(&self, path: &str, options: &[&str]) -> Reply {
+    /// Sends a request with the credentials of [`USER`](super::USER).
+    pub(crate) fn request_as_user(&self, path: &str, options: &[&str]) -> Response {
         let credentials = Lab::credentials();
-        self.ask(path, &[&["--user", &credentials], options].concat())
+        self.request(path, &[&["--user", &credentials], options].concat())
     }
 
-    /// Starts an upload and says the address to go on with.
+    /// Starts an upload and returns its URL.
     pub(crate) fn start_upload(&self, repository: &str) -> String {
-        let reply = self.ask_as_user(
+        let response = self.request_as_user(
             &format!("/v2/{repository}/blobs/uploads/"),
             &["--request", "POST"],
         );
-        assert_eq!(reply.status, 202, "{reply:?}");
-        let location = reply.field("location");
+        assert_eq!(response.status, 202, "{response:?}");
+        let location = response.field("location");
         assert!(
             location.starts_with(&self.lab.url("/")),
-            "{location} does not lead through the gate"
+            "{location} does not lead through the proxy"
         );
         location
     }
 
-    /// Uploads a file as one blob with `PUT` and says its digest.
-    pub(crate) fn push_blob(&self, repository: &str, file: &std::path::Path) -> (String, Reply) {
+    /// Uploads a file as one blob with `PUT`, and returns its digest and the response.
+    pub(crate) fn push_blob(&self, repository: &str, file: &std::path::Path) -> (String, Response) {
         let digest = format!("sha256:{}", sha256(file));
         let location = self.start_upload(repository);
         let url = format!("{location}&digest={digest}");
-        let reply = self.ask_as_user(&url, &["--upload-file", file.to_str().unwrap()]);
-        assert_eq!(reply.status, 201, "{reply:?}");
-        (digest, reply)
+        let response = self.request_as_user(&url, &["--upload-file", file.to_str().unwrap()]);
+        assert_eq!(response.status, 201, "{response:?}");
+        (digest, response)
     }
 
-    /// Pushes a small image tagged `latest`; says the manifest's text.
+    /// Pushes a small image tagged `latest` and returns its manifest.
     pub(crate) fn push_image(&self, repository: &str) -> String {
         let layer = self.random_file("layer", MIB);
         let config = self.lab.path("config");
@@ -125,12 +128,13 @@ impl<'lab> Curl<'lab> {
             "--data-binary",
             &manifest,
         ];
-        let reply = self.ask_as_user(&format!("/v2/{repository}/manifests/latest"), &options);
-        assert_eq!(reply.status, 201, "{reply:?}");
+        let response =
+            self.request_as_user(&format!("/v2/{repository}/manifests/latest"), &options);
+        assert_eq!(response.status, 201, "{response:?}");
         manifest
     }
 
-    /// A file of random bytes in the lab's folder.
+    /// Writes a file of random bytes into the directory of the lab and returns its path.
     pub(crate) fn random_file(&self, name: &str, size: u64) -> PathBuf {
         let path = self.lab.path(name);
         write_random(&path, size);
@@ -138,24 +142,24 @@ impl<'lab> Curl<'lab> {
     }
 }
 
-impl Reply {
+impl Response {
     fn new(outcome: Outcome, heads: &str, body: Vec<u8>) -> Self {
-        let story = outcome.story().to_owned();
-        let written = outcome.succeeds();
-        let (status, version) = written.trim().split_once(' ').unwrap();
-        // Interim answers and redirects come first in curl's file.
+        let transcript = outcome.story().to_owned();
+        let output = outcome.succeeds();
+        let (status, version) = output.trim().split_once(' ').unwrap();
+        // The file of curl begins with the heads of interim responses and redirects.
         let heads = heads.replace("\r\n", "\n");
         let head = heads.trim_end().rsplit("\n\n").next().unwrap().to_owned();
         Self {
             status: status.parse().unwrap(),
             version: version.to_owned(),
             body,
-            story,
+            transcript,
             head,
         }
     }
 
-    /// All values of a field, in order.
+    /// All values of a header field, in order.
     pub(crate) fn fields(&self, name: &str) -> Vec<String> {
         let fields = self.head.lines().filter_map(|line| line.split_once(": "));
         fields
@@ -164,17 +168,17 @@ impl Reply {
             .collect()
     }
 
-    /// The value of a field that must be there once.
+    /// Asserts that a header field is present once, and returns its value.
     pub(crate) fn field(&self, name: &str) -> String {
         let values = self.fields(name);
-        assert_eq!(values.len(), 1, "{name} should be there once: {self:?}");
+        assert_eq!(values.len(), 1, "{name} must be present once: {self:?}");
         values[0].clone()
     }
 
     /// The body as JSON.
     pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body)
-            .unwrap_or_else(|error| panic!("no JSON ({error}): {self:?}"))
+            .unwrap_or_else(|error| panic!("invalid JSON ({error}): {self:?}"))
     }
 
     /// The code of the first error in the body.
@@ -184,13 +188,13 @@ impl Reply {
     }
 }
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for Response {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let body = &self.body[..self.body.len().min(1000)];
-        write!(f, "{}\n{}", self.story, String::from_utf8_lossy(body))
+        write!(f, "{}\n{}", self.transcript, String::from_utf8_lossy(body))
     }
 }
 
-/// The media type of the manifests pushed here.
+/// The media type of the manifests that [`Curl::push_image`] pushes.
 pub(crate) const MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
-const WANTED: &str = "%{http_code} %{http_version}";
+const WRITE_OUT: &str = "%{http_code} %{http_version}";

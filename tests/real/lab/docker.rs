@@ -1,7 +1,7 @@
-//! A docker daemon of its own with an empty store, and the docker command that speaks to it.
+//! A docker daemon with an empty store, and the docker command that connects to it.
 //!
-//! dockerd runs in mount and process namespaces of its own: containerd cannot outlive it, and `registry.test` can stand in
-//! its /etc/hosts as `::1`. That name matters: docker never verifies a registry on 127.0.0.0/8.
+//! dockerd runs in its own mount and PID namespaces. Its containerd therefore ends with it, and its /etc/hosts can map
+//! `registry.test` to `::1`. docker does not verify the certificate of a registry on 127.0.0.0/8, so the tests use this name.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -9,7 +9,7 @@ use std::process::Stdio;
 use super::process::{Service, run_with_input};
 use super::{Image, Lab, Outcome, PASSWORD, USER, run};
 
-/// A running daemon, with the login state of one docker user.
+/// A running daemon, and the configuration directory of one docker user.
 pub(crate) struct Docker<'lab> {
     lab: &'lab Lab,
     dir: PathBuf,
@@ -17,7 +17,7 @@ pub(crate) struct Docker<'lab> {
 }
 
 impl<'lab> Docker<'lab> {
-    /// Starts a daemon with an empty store; `name` tells it from others of the same test.
+    /// Starts a daemon with an empty store. `name` distinguishes the daemons of one test.
     pub(crate) fn start(lab: &'lab Lab, name: &'static str) -> Self {
         let dir = lab.path(name);
         std::fs::create_dir(&dir).unwrap();
@@ -65,7 +65,7 @@ impl<'lab> Docker<'lab> {
         }
     }
 
-    /// `registry.test:PORT/REPOSITORY:latest`, the gate by the name that docker verifies.
+    /// `registry.test:PORT/REPOSITORY:latest`: the proxy under the host name whose certificate docker verifies.
     pub(crate) fn reference(&self, repository: &str) -> String {
         format!("{}/{repository}:latest", self.registry())
     }
@@ -75,19 +75,19 @@ impl<'lab> Docker<'lab> {
         run(&self.command(arguments))
     }
 
-    /// Gives the daemon a client certificate for the gate, where it looks for one.
-    pub(crate) fn identify(&self) {
+    /// Writes a client certificate for the proxy into the directory where the daemon looks for one.
+    pub(crate) fn install_client_certificate(&self) {
         let folder = self.dir.join("certs.d").join(self.registry());
-        self.lab.certs().identify(&folder);
+        self.lab.certs().issue_client_certificate(&folder);
     }
 
-    /// `docker login` with a password.
-    pub(crate) fn login(&self, password: &str) -> Outcome {
-        self.login_as(USER, password)
+    /// Runs `docker login` as [`USER`].
+    pub(crate) fn try_login(&self, password: &str) -> Outcome {
+        self.try_login_as(USER, password)
     }
 
-    /// `docker login` as somebody.
-    pub(crate) fn login_as(&self, user: &str, password: &str) -> Outcome {
+    /// Runs `docker login` as `user`.
+    pub(crate) fn try_login_as(&self, user: &str, password: &str) -> Outcome {
         let file = self.dir.join("password");
         std::fs::write(&file, password).unwrap();
         let command = self.command(&[
@@ -100,20 +100,21 @@ impl<'lab> Docker<'lab> {
         run_with_input(&command, Stdio::from(std::fs::File::open(file).unwrap()))
     }
 
-    /// A login that must succeed.
+    /// Runs `docker login` with the correct password and asserts that it succeeds.
     pub(crate) fn log_in(&self) {
-        let said = self.login(PASSWORD).succeeds();
-        assert!(said.contains("Login Succeeded"), "{said}");
+        let output = self.try_login(PASSWORD).succeeds();
+        assert!(output.contains("Login Succeeded"), "{output}");
     }
 
-    /// `docker logout`.
+    /// Runs `docker logout` and asserts that it succeeds.
     pub(crate) fn log_out(&self) {
         self.run(&["logout", &self.registry()]).succeeds();
     }
 
-    /// Runs `ctr`, containerd's own client, on the daemon's containerd: a command, then what it is about.
+    /// Runs `ctr`, the client of containerd, with the containerd of this daemon. This function adds `--hosts-dir` between
+    /// `command` and `arguments`.
     pub(crate) fn ctr(&self, command: &[&str], arguments: &[&str]) -> Outcome {
-        // Without this file it would speak plain HTTP to localhost.
+        // Without this file, containerd would use plain HTTP for localhost.
         let host = self.lab.host();
         let (hosts, ca) = (self.dir.join("ctr"), self.lab.certs().ca());
         std::fs::create_dir_all(hosts.join(&host)).unwrap();
@@ -121,7 +122,7 @@ impl<'lab> Docker<'lab> {
         std::fs::write(hosts.join(&host).join("hosts.toml"), text).unwrap();
         let socket = self.dir.join("exec/containerd/containerd.sock");
         // dockerd listens before its containerd does.
-        super::wait_until("containerd answers", || {
+        super::wait_until("containerd accepts connections", || {
             std::os::unix::net::UnixStream::connect(&socket).is_ok()
         });
         let mut ctr = self.lab.command("ctr");
@@ -129,7 +130,7 @@ impl<'lab> Docker<'lab> {
         run(ctr.arg("--hosts-dir").arg(hosts).args(arguments))
     }
 
-    /// Loads an image under the gate's name for a repository and says its reference.
+    /// Loads an image under its reference at the proxy, and returns the reference.
     pub(crate) fn load(&self, image: &Image, repository: &str) -> String {
         let reference = self.reference(repository);
         let archive = image.archive(&reference);
@@ -138,12 +139,12 @@ impl<'lab> Docker<'lab> {
         reference
     }
 
-    /// What the daemon has written to its log so far.
+    /// The log of the daemon so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.with_extension("log")).unwrap_or_default()
     }
 
-    /// The id of an image in the store: the digest of its configuration.
+    /// The id of an image in the store, which is the digest of its configuration.
     pub(crate) fn id(&self, reference: &str) -> String {
         self.run(&["image", "inspect", "--format", "{{.Id}}", reference])
             .succeeds()
@@ -153,7 +154,7 @@ impl<'lab> Docker<'lab> {
         format!("registry.test:{}", self.lab.port())
     }
 
-    /// A command of docker, to be run in another way than [`run`](Self::run).
+    /// A docker command, for callers that do not use [`run`](Self::run).
     pub(crate) fn command(&self, arguments: &[&str]) -> std::process::Command {
         let mut command = self.lab.command("docker");
         command.arg("--config").arg(self.dir.join("config"));
@@ -166,8 +167,8 @@ impl<'lab> Docker<'lab> {
 }
 
 const WITH_HOSTS: &str = r#"mount --bind "$1" /etc/hosts && mkdir -p /etc/docker/certs.d && mount --bind "$2" /etc/docker/certs.d && shift 2 && exec "$@""#;
-// No bridge and no firewall rules need no kernel modules, and vfs works on every file system. One attempt at a download:
-// a retry would hide a broken transfer. What it tries to mount stands in its log at this level only.
+// Without a bridge and firewall rules, dockerd needs no kernel modules; vfs works on every file system. dockerd attempts each
+// download once, because a retry would hide a broken transfer. It logs its attempts to mount a blob at level debug only.
 const DAEMON: &[&str] = &[
     "--iptables=false",
     "--ip6tables=false",

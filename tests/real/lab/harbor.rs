@@ -1,8 +1,8 @@
-//! What stands in front of the registry inside Harbor up to 2.2: an inner proxy on plain HTTP that tells the registry of
-//! `http` whatever it was told, and a token service that the registry trusts by a certificate.
+//! A stand-in for the parts of Harbor, up to version 2.2, that clients talk to: an inner proxy on plain HTTP, which sends
+//! `X-Forwarded-Proto: http` to the registry whatever it received, and a token service, whose certificate the registry trusts.
 //!
-//! Called by `lab` in mode "upstream". Harbor itself is a dozen containers; these two are what clients talk to in it, and
-//! the registry behind them is the real one, with its own check of tokens.
+//! `lab` starts both in mode "upstream". Harbor itself consists of a dozen containers. The registry behind the stand-in is the
+//! real one, and verifies the tokens itself.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -18,7 +18,7 @@ use serde_json::json;
 
 use super::{PASSWORD, USER, process, run};
 
-/// The inner proxy and the token service; they serve until the test's process ends.
+/// The inner proxy and the token service. They serve until the test process ends.
 pub(crate) struct Harbor {
     port: u16,
     issuer: Arc<Issuer>,
@@ -28,12 +28,12 @@ struct Issuer {
     dir: PathBuf,
     certificate: String,
     count: AtomicUsize,
-    /// Of every request that came: its first line and its `Host`.
-    seen: Mutex<Vec<(String, String)>>,
+    /// The request line and the `Host` of every request.
+    requests: Mutex<Vec<(String, String)>>,
 }
 
 impl Harbor {
-    /// Starts both in front of a registry; keys and scratch files are kept in `dir`.
+    /// Starts the inner proxy and the token service in front of a registry. Their keys and temporary files are in `dir`.
     pub(super) fn start(dir: &Path, registry: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
@@ -43,7 +43,7 @@ impl Harbor {
             dir: dir.to_owned(),
             certificate: certificate.collect(),
             count: AtomicUsize::new(0),
-            seen: Mutex::default(),
+            requests: Mutex::default(),
         });
         let shared = Arc::clone(&issuer);
         thread::spawn(move || {
@@ -55,15 +55,15 @@ impl Harbor {
         Self { port, issuer }
     }
 
-    /// A key for tokens, and the certificate by which the registry knows it.
+    /// Creates the key that signs tokens, and the certificate with which the registry verifies them.
     pub(super) fn make_key(dir: &Path) {
-        let words = format!(
+        let arguments = format!(
             "req -x509 -days 2 -nodes -newkey rsa:2048 -subj /CN=harbor-token-issuer -keyout {KEY} -out {CERTIFICATE}"
         );
-        openssl(dir, &words);
+        openssl(dir, &arguments);
     }
 
-    /// For the registry: whom it sends clients to, by a name and port that are Harbor's own, and whom it believes.
+    /// The `auth` section of the registry's configuration. Its realm has a host and a port that only Harbor itself can resolve.
     pub(super) fn registry_config(dir: &Path) -> String {
         format!(
             "auth:\n  token:\n    realm: http://registry.test:5080/service/token\n    service: harbor-registry\n    \
@@ -72,36 +72,36 @@ impl Harbor {
         )
     }
 
-    /// Where the inner proxy listens, on plain HTTP.
+    /// The port on which the inner proxy listens for plain HTTP.
     pub(crate) fn port(&self) -> u16 {
         self.port
     }
 
-    /// How many requests have come whose first line begins so, and which hosts they named.
-    pub(crate) fn seen(&self, first: &str) -> Vec<String> {
-        let seen = self.issuer.seen.lock().unwrap();
-        let hosts = seen.iter().filter(|(line, _)| line.starts_with(first));
+    /// The `Host` of each request whose request line begins with `prefix`.
+    pub(crate) fn hosts_of_requests(&self, prefix: &str) -> Vec<String> {
+        let requests = self.issuer.requests.lock().unwrap();
+        let hosts = requests.iter().filter(|(line, _)| line.starts_with(prefix));
         hosts.map(|(_, host)| host.clone()).collect()
     }
 }
 
 impl Issuer {
-    /// One request a connection, which the answer says.
+    /// Serves one request; every response has `Connection: close`.
     fn serve(&self, client: TcpStream, registry: u16) {
         let mut reader = BufReader::new(client.try_clone().unwrap());
         let Some(head) = read_head(&mut reader) else {
             return;
         };
         let host = field(&head, "host").unwrap_or_default();
-        self.seen.lock().unwrap().push((head[0].clone(), host));
+        self.requests.lock().unwrap().push((head[0].clone(), host));
         if head[0].starts_with("GET /service/token") {
-            self.give_token(client, &head);
+            self.respond_with_token(client, &head);
         } else {
-            pass(client, reader, &head, registry);
+            forward(client, reader, &head, registry);
         }
     }
 
-    fn give_token(&self, mut client: TcpStream, head: &[String]) {
+    fn respond_with_token(&self, mut client: TcpStream, head: &[String]) {
         let login = Base64::encode_string(format!("{USER}:{PASSWORD}").as_bytes());
         let is_user = field(head, "authorization") == Some(format!("Basic {login}"));
         let (status, body) = if is_user {
@@ -112,20 +112,21 @@ impl Issuer {
             ("401 Unauthorized", json!({"errors": [error]}))
         };
         let body = body.to_string();
-        let _gone = write!(
+        // The client may have closed the connection.
+        let _ = write!(
             client,
             "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         );
     }
 
-    /// Good for all that is asked for: this is about the way to the token, not about rights.
+    /// A token that grants every requested scope: the tests are about how clients get a token, not about rights.
     fn token(&self, target: &str) -> String {
         let query = target.split_once('?').map_or("", |(_, query)| query);
         let scopes = query
             .split('&')
             .filter_map(|pair| pair.strip_prefix("scope="));
-        let scopes: Vec<_> = scopes.map(decoded).collect();
+        let scopes: Vec<_> = scopes.map(percent_decode).collect();
         let access: Vec<_> = scopes
             .iter()
             .flat_map(|scopes| scopes.split(' '))
@@ -148,20 +149,23 @@ impl Issuer {
         });
         let parts = [head, claims]
             .map(|part| Base64UrlUnpadded::encode_string(part.to_string().as_bytes()));
-        let said = parts.join(".");
+        let signed_part = parts.join(".");
         let (plain, signed) = (format!("token-{number}"), format!("token-{number}.sig"));
-        std::fs::write(self.dir.join(&plain), &said).unwrap();
+        std::fs::write(self.dir.join(&plain), &signed_part).unwrap();
         openssl(
             &self.dir,
             &format!("dgst -sha256 -sign {KEY} -out {signed} {plain}"),
         );
         let signature = std::fs::read(self.dir.join(signed)).unwrap();
-        format!("{said}.{}", Base64UrlUnpadded::encode_string(&signature))
+        format!(
+            "{signed_part}.{}",
+            Base64UrlUnpadded::encode_string(&signature)
+        )
     }
 }
 
-/// On to the registry, with the scheme that the inner proxy itself is spoken to in.
-fn pass(client: TcpStream, mut reader: BufReader<TcpStream>, head: &[String], registry: u16) {
+/// Forwards the request to the registry, with the scheme of the connection to the inner proxy in `X-Forwarded-Proto`.
+fn forward(client: TcpStream, mut reader: BufReader<TcpStream>, head: &[String], registry: u16) {
     let mut upstream = TcpStream::connect(("127.0.0.1", registry)).unwrap();
     let mut sent = String::new();
     for line in head {
@@ -182,16 +186,17 @@ fn pass(client: TcpStream, mut reader: BufReader<TcpStream>, head: &[String], re
             }
         }
     });
-    let _gone = std::io::copy(&mut upstream, &mut &client);
-    // The one who still reads the client's body is done, too.
-    let _gone = (
+    // Either side may have closed its connection.
+    let _ = std::io::copy(&mut upstream, &mut &client);
+    // Closing both sockets ends the thread that may still read the client's body.
+    let _ = (
         client.shutdown(Shutdown::Both),
         upstream.shutdown(Shutdown::Both),
     );
     up.join().unwrap();
 }
 
-/// The lines of a head; nothing of a connection that was only tried.
+/// The lines of a request head, or `None` if the connection ended before a complete head.
 fn read_head(reader: &mut BufReader<TcpStream>) -> Option<Vec<String>> {
     let mut lines = Vec::new();
     loop {
@@ -214,8 +219,8 @@ fn field(head: &[String], name: &str) -> Option<String> {
     Some(value.trim().to_owned())
 }
 
-/// A value of a query.
-fn decoded(text: &str) -> String {
+/// Decodes a percent-encoded value of a query, in which `+` means a space.
+fn percent_decode(text: &str) -> String {
     let mut bytes = Vec::new();
     let mut rest = text.bytes();
     while let Some(byte) = rest.next() {

@@ -1,6 +1,6 @@
-//! Images out of nothing: the archive that `docker save` writes, made by hand, with as many layers as wanted.
+//! Images in the archive format of `docker save`, created without network access and without a base image.
 //!
-//! Called by the tests of docker, podman and skopeo, which can all load it. No network and no base image is needed.
+//! The tests with docker, podman and skopeo load these archives.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -13,14 +13,14 @@ use super::process::{command, run, sha256};
 /// One mebibyte.
 pub(crate) const MIB: u64 = 1 << 20;
 
-/// A docker archive of one image.
+/// An image with layers of random bytes.
 pub(crate) struct Image {
     dir: PathBuf,
     layers: usize,
 }
 
 impl Image {
-    /// An image with one layer of random bytes for each of `sizes`, in a new folder `dir`.
+    /// Creates an image in the new directory `dir`, with one layer of random bytes for each of `sizes`.
     pub(crate) fn make(dir: &Path, sizes: &[u64]) -> Self {
         std::fs::create_dir(dir).unwrap();
         for (number, size) in sizes.iter().enumerate() {
@@ -36,7 +36,7 @@ impl Image {
         image
     }
 
-    /// Writes the archive with a name, `HOST/REPOSITORY:TAG`, and says where.
+    /// Writes the archive with `name` (`HOST/REPOSITORY:TAG`) and returns its path.
     pub(crate) fn archive(&self, name: &str) -> PathBuf {
         let layers: Vec<String> = (0..self.layers).map(layer).collect();
         let manifest = json!([{ "Config": "config.json", "RepoTags": [name], "Layers": layers }]);
@@ -63,7 +63,7 @@ impl Image {
     }
 }
 
-/// Writes `size` bytes that no compression makes smaller.
+/// Writes `size` random bytes, which cannot be compressed.
 pub(crate) fn write_random(path: &Path, size: u64) {
     let mut bytes = File::open("/dev/urandom").unwrap().take(size);
     std::io::copy(&mut bytes, &mut File::create(path).unwrap()).unwrap();

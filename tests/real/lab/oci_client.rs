@@ -1,4 +1,4 @@
-//! oci-client behind a command line of its own, the crate in `tests/real/oci-client`: built when first wanted.
+//! Runs the command-line program around oci-client, the crate in `tests/real/oci-client`. The program is built on first use.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 
 use super::{Lab, Outcome, run};
 
-/// One operation of oci-client, as its `main.rs` has them.
+/// Runs one operation of oci-client. The operations are listed in the `main.rs` of the crate.
 pub(crate) fn oci_client(lab: &Lab, login: Option<(&str, &str)>, arguments: &[&str]) -> Outcome {
     let mut command = lab.command(&PROGRAM.display().to_string());
     command.env("OCI_CA", lab.certs().ca());
@@ -16,7 +16,8 @@ pub(crate) fn oci_client(lab: &Lab, login: Option<(&str, &str)>, arguments: &[&s
     run(command.args(arguments))
 }
 
-/// With the HOME of whoever runs the tests, where cargo keeps its sources; the first build takes minutes.
+/// The path of the program. cargo runs with the HOME of the test process, where it keeps its sources. The first build takes
+/// minutes.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     let target: PathBuf = [env!("CARGO_TARGET_TMPDIR"), "oci-client"].iter().collect();
     let built = Command::new(env!("CARGO"))

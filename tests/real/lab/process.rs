@@ -1,6 +1,7 @@
-//! Foreign programs: found or named with their package, run with a deadline, ended with all their descendants.
+//! Runs foreign programs. A missing program is reported with the name of its Debian package. A command that runs to its end has a
+//! deadline. A program that runs in the background is ended with all its descendants.
 //!
-//! Called by the rest of `lab`; knows nothing of registries or the gate.
+//! The other modules of `lab` use this module. It knows nothing about registries or the proxy.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -11,16 +12,17 @@ use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
 
-/// A program that runs until it is dropped, its output in a log file.
+/// A program that runs in the background until this value is dropped. Its output goes to a log file.
 pub(crate) struct Service {
     name: &'static str,
     child: Child,
 }
 
 impl Service {
-    /// Starts `command` in a process group of its own, with `DIR/NAME.log` for its output.
+    /// Starts `command` in a process group of its own, and appends its output to `DIR/NAME.log`.
     ///
-    /// The kernel kills it should the thread that started it end first, so that an interrupted run leaves nothing behind.
+    /// The kernel kills the process when the thread that started it ends (PR_SET_PDEATHSIG), so that an interrupted test run
+    /// leaves no process behind.
     pub(crate) fn start(name: &'static str, command: &Command, dir: &Path) -> Self {
         let log = open_log(dir, name);
         let mut command = wrap("setpriv", &["--pdeathsig", "KILL", "--"], command);
@@ -34,23 +36,23 @@ impl Service {
         Self { name, child }
     }
 
-    /// The process id; `setpriv` becomes the program, so it is the program's own.
+    /// The process id of the program: `setpriv` replaces itself with the program.
     pub(crate) fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Waits until `answers` says so; fails when the program ends or half a minute is over.
-    pub(crate) fn wait_until(&mut self, mut answers: impl FnMut() -> bool) {
+    /// Waits until `is_ready` returns true. Fails if the program ends or if 30 seconds have passed.
+    pub(crate) fn wait_until(&mut self, mut is_ready: impl FnMut() -> bool) {
         let name = self.name;
-        wait_until(&format!("{name} answers"), || {
+        wait_until(&format!("{name} is ready"), || {
             if let Some(status) = self.child.try_wait().unwrap() {
                 panic!("{name} ended at once, {status}; its log is below");
             }
-            answers()
+            is_ready()
         });
     }
 
-    /// Ends it at once, as a crash would.
+    /// Ends the program with SIGKILL, as a crash would.
     pub(crate) fn kill(mut self) {
         self.signal(Signal::KILL);
         let _status = self.child.wait();
@@ -58,7 +60,7 @@ impl Service {
 
     fn signal(&self, signal: Signal) {
         let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
-        // A group that is gone already is what was wanted.
+        // The process group may have ended already.
         let _gone = kill_process_group(group.unwrap(), signal);
     }
 
@@ -77,40 +79,40 @@ impl Drop for Service {
     }
 }
 
-/// What a program that ran to its end said.
+/// The result of a command that ran to its end.
 #[must_use]
 pub(crate) struct Outcome {
-    /// Standard output, byte for byte.
+    /// The bytes that the program wrote to standard output.
     pub(crate) stdout: Vec<u8>,
     success: bool,
     story: String,
 }
 
 impl Outcome {
-    /// Standard output of a program that must have succeeded.
+    /// Asserts that the program succeeded, and returns its standard output.
     pub(crate) fn succeeds(self) -> String {
         assert!(self.success, "this should have succeeded:\n{}", self.story);
         String::from_utf8_lossy(&self.stdout).into_owned()
     }
 
-    /// All that a program said that must have failed.
+    /// Asserts that the program failed, and returns its command line, its output and its exit status.
     pub(crate) fn fails(self) -> String {
         assert!(!self.success, "this should have failed:\n{}", self.story);
         self.story
     }
 
-    /// Whether the program succeeded.
+    /// Returns whether the program succeeded.
     pub(crate) fn is_success(&self) -> bool {
         self.success
     }
 
-    /// All that was said, whatever the exit status.
+    /// The command line, the output and the exit status, whether or not the program succeeded.
     pub(crate) fn story(&self) -> &str {
         &self.story
     }
 }
 
-/// A command that keeps its files in a HOME of its own and knows neither proxies nor CAs of the machine.
+/// A command that keeps its files in `home` and does not use the proxy and CA settings of the environment.
 pub(crate) fn command(program: &str, home: &Path) -> Command {
     let mut command = Command::new(find(program));
     // skopeo and podman keep their logins under XDG_RUNTIME_DIR.
@@ -124,34 +126,34 @@ pub(crate) fn command(program: &str, home: &Path) -> Command {
     command
 }
 
-/// Runs a command to its end, at most two minutes.
+/// Runs a command to its end, for at most two minutes.
 pub(crate) fn run(command: &Command) -> Outcome {
     run_with_input(command, Stdio::null())
 }
 
-/// Runs a command to its end, at most this many seconds, for what is long also where the machine does much else.
+/// Runs a command to its end, for at most `seconds`. For commands that take longer than two minutes on a busy machine.
 pub(crate) fn run_within(seconds: &str, command: &Command) -> Outcome {
     run_limited(seconds, command, Stdio::null())
 }
 
-/// Runs a command to its end, at most two minutes, with something to read.
+/// Runs a command to its end, for at most two minutes, with `input` as its standard input.
 pub(crate) fn run_with_input(command: &Command, input: Stdio) -> Outcome {
     run_limited(TIME_LIMIT, command, input)
 }
 
 fn run_limited(seconds: &str, command: &Command, input: Stdio) -> Outcome {
-    let words = words(command);
+    let command_line = command_line(command);
     let limited = wrap("timeout", &["--kill-after=5", seconds], command);
     let mut limited = wrap("setpriv", &["--pdeathsig", "TERM", "--"], &limited);
     let output = limited
         .stdin(input)
         .output()
-        .unwrap_or_else(|error| panic!("{words}: {error}"));
+        .unwrap_or_else(|error| panic!("{command_line}: {error}"));
     let (stdout, stderr) = (
         String::from_utf8_lossy(&output.stdout),
         String::from_utf8_lossy(&output.stderr),
     );
-    let story = format!("$ {words}\n{stdout}{stderr}({})\n", output.status);
+    let story = format!("$ {command_line}\n{stdout}{stderr}({})\n", output.status);
     Outcome {
         success: output.status.success(),
         story,
@@ -159,14 +161,14 @@ fn run_limited(seconds: &str, command: &Command, input: Stdio) -> Outcome {
     }
 }
 
-/// The SHA-256 of a file, in hex.
+/// The SHA-256 digest of a file, in hex.
 pub(crate) fn sha256(file: &Path) -> String {
     let mut command = Command::new(find("sha256sum"));
     let line = run(command.arg("-b").arg(file)).succeeds();
     line.split_whitespace().next().unwrap().to_owned()
 }
 
-/// Asks again and again, and fails when half a minute has passed.
+/// Waits until `condition` returns true. Fails after 30 seconds.
 pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     assert!(
         poll(PATIENCE, condition),
@@ -174,7 +176,7 @@ pub(crate) fn wait_until(what: &str, condition: impl FnMut() -> bool) {
     );
 }
 
-/// The same, for what takes its time.
+/// Waits until `condition` returns true. Fails after `time`.
 pub(crate) fn wait_up_to(time: Duration, what: &str, condition: impl FnMut() -> bool) {
     assert!(poll(time, condition), "waited for {time:?}: {what}");
 }
@@ -190,8 +192,8 @@ fn poll(time: Duration, mut condition: impl FnMut() -> bool) -> bool {
     true
 }
 
-/// A command as one would type it.
-fn words(command: &Command) -> String {
+/// The command line, for messages.
+fn command_line(command: &Command) -> String {
     let arguments = command.get_args().map(|word| word.to_string_lossy());
     std::iter::once(command.get_program().to_string_lossy())
         .chain(arguments)
@@ -199,7 +201,7 @@ fn words(command: &Command) -> String {
         .join(" ")
 }
 
-/// `program options… inner…`, with the environment of `inner`.
+/// The command `program options… inner…`, with the environment and the working directory of `inner`.
 fn wrap(program: &str, options: &[&str], inner: &Command) -> Command {
     let mut outer = Command::new(find(program));
     outer
@@ -245,7 +247,7 @@ fn find(program: &str) -> PathBuf {
     })
 }
 
-/// PATH and the folders of the system's own daemons, which a plain user's PATH lacks.
+/// PATH, extended by the directories of system daemons, which the PATH of an ordinary user may lack.
 fn search_path() -> std::ffi::OsString {
     let mut path = std::env::var_os("PATH").unwrap_or_default();
     path.push(OsStr::new(":/usr/sbin:/sbin:/usr/bin:/bin"));

@@ -1,11 +1,11 @@
-//! The Python clients, oras and python-dxf, in the folder that `tests/run --install` made for them.
+//! Runs the Python clients oras, python-dxf and websockets, which `tests/run --install` installs below the target directory.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::{Lab, Outcome, run};
 
-/// One operation of oras, as `tests/real/python/oras_client.py` has them; `backend` is its way to log in.
+/// Runs one operation of `tests/real/python/oras_client.py`. `backend` is the authentication backend of oras.
 pub(crate) fn oras(
     lab: &Lab,
     backend: &str,
@@ -22,7 +22,7 @@ pub(crate) fn oras(
     run(command.args(arguments))
 }
 
-/// One operation of python-dxf's own command.
+/// Runs one operation of the command `dxf` of python-dxf.
 pub(crate) fn dxf(
     lab: &Lab,
     login: Option<(&str, &str)>,
@@ -38,6 +38,14 @@ pub(crate) fn dxf(
     }
     log_in(&mut command, "DXF", login);
     run(command.args(arguments))
+}
+
+/// `tests/real/python/websocket_peers.py` with these arguments.
+pub(crate) fn websocket_peers(lab: &Lab, arguments: &[&str]) -> Command {
+    let mut command = lab.command(&installed("python"));
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/real/python/websocket_peers.py");
+    command.arg(script).args(arguments);
+    command
 }
 
 fn log_in(command: &mut Command, client: &str, login: Option<(&str, &str)>) {

@@ -1,7 +1,8 @@
-"""One operation of the Python client oras: `oras_client.py push|pull|tags REFERENCE [FILE|FOLDER]`.
+"""Runs one operation of the Python client oras: `oras_client.py push|pull|tags REFERENCE [FILE|FOLDER]`.
 
-Run by the real-client tests; python-dxf has a command of its own. The environment says the rest: ORAS_CA is the CA to
-trust, ORAS_AUTH the client's way to log in ("token" or "basic"), ORAS_USERNAME and ORAS_PASSWORD are the login, if any.
+The tests with real clients run this program; python-dxf has a command of its own. Environment variables: ORAS_CA is the file of
+the CA to trust, ORAS_AUTH is the authentication backend of oras ("token" or "basic"), and ORAS_USERNAME and ORAS_PASSWORD are
+the credentials, if any.
 """
 
 import os
@@ -10,7 +11,7 @@ import time
 
 import oras.client
 
-# oras waits 131 s in all between its five attempts, after whatever error.
+# After any error oras makes five attempts and waits 131 s between them in total.
 time.sleep = lambda seconds: None
 
 

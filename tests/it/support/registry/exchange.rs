@@ -96,6 +96,20 @@ impl<'a> Exchange<'a> {
         self.is_open = false;
     }
 
+    /// The next bytes of the connection after a change of the protocol, which are recorded as the body; nothing at its end.
+    pub(crate) fn raw(&mut self) -> Option<Vec<u8>> {
+        let bytes = self.reader.fill_buf().unwrap_or_default().to_vec();
+        self.reader.consume(bytes.len());
+        lock(&self.shared.requests)[self.index].body.extend(&bytes);
+        self.framing = if bytes.is_empty() {
+            Framing::Done
+        } else {
+            Framing::Broken
+        };
+        self.note_end();
+        Some(bytes).filter(|bytes| !bytes.is_empty())
+    }
+
     /// Reads and discards until the peer closes; the request counts as broken then.
     pub(crate) fn wait_closed(&mut self) {
         let mut space = [0; 4096];

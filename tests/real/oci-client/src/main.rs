@@ -1,7 +1,7 @@
-//! `tidegate-oci-client ACTION REFERENCE …`: one operation of oci-client on a registry.
+//! `tidegate-oci-client ACTION REFERENCE …` runs one operation of oci-client on a registry.
 //!
-//! Run by the real-client tests. `OCI_CA` names the CA to trust; without `OCI_USER` and `OCI_PASSWORD` it goes
-//! without a login. What the client makes of an error is printed as it is.
+//! The tests with real clients run this program. `OCI_CA` is the file of the CA to trust. If `OCI_USER` and `OCI_PASSWORD` are
+//! not set, the program sends no credentials. Errors of oci-client are printed unchanged.
 
 use std::env::{args, var};
 use std::error::Error;
@@ -17,10 +17,10 @@ use oci_client::{Reference, RegistryOperation};
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
     let arguments: Vec<_> = args().skip(1).collect();
-    let words: Vec<_> = arguments.iter().map(String::as_str).collect();
-    match act(&words).await {
-        Ok(said) => {
-            println!("{said}");
+    let arguments: Vec<_> = arguments.iter().map(String::as_str).collect();
+    match run(&arguments).await {
+        Ok(output) => {
+            println!("{output}");
             ExitCode::SUCCESS
         }
         Err(error) => {
@@ -30,9 +30,9 @@ async fn main() -> ExitCode {
     }
 }
 
-async fn act(words: &[&str]) -> Result<String, Box<dyn Error>> {
+async fn run(arguments: &[&str]) -> Result<String, Box<dyn Error>> {
     let (client, auth) = (client()?, auth());
-    match words {
+    match arguments {
         ["login", image] => {
             let operation = RegistryOperation::Pull;
             client.auth(&image.parse()?, &auth, operation).await?;
@@ -56,11 +56,11 @@ async fn act(words: &[&str]) -> Result<String, Box<dyn Error>> {
             let listed = client.catalog(&image.parse()?, &auth, None, None).await?;
             Ok(listed.repositories.join("\n"))
         }
-        _ => Err(format!("no such action: {words:?}").into()),
+        _ => Err(format!("no such action: {arguments:?}").into()),
     }
 }
 
-/// The manifest and every layer; says the manifest's digest.
+/// Pulls the manifest and every layer, and returns the digest of the manifest.
 async fn pull(
     client: &Client,
     image: &Reference,

@@ -1,0 +1,335 @@
+//! A tunnel between a client and an upstream, after a WebSocket handshake (RFC 6455) has taken the connection out of HTTP/1.1.
+//!
+//! `response` finds the tunnel in the body of the 101 response and leaves it in the [`TunnelSlot`] of the connection. When hyper
+//! has written the response, `serve` takes the tunnel and the socket, and [`PendingTunnel::run`] copies bytes in both directions
+//! until either side has ended, nothing has passed for a while, or the tunnel is ended from outside. The content is not
+//! inspected.
+//!
+//! Each direction holds at most one buffer, from the read to the complete write, so the slower side slows the faster one down, and
+//! a tunnel without traffic holds no buffer. The client is subject to `limits.write_idle` and `limits.min_rate` as in a download.
+
+use std::cell::RefCell;
+use std::future::{Future as _, poll_fn};
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::time::{Instant, sleep, timeout};
+
+use super::close::CLOSE_TIMEOUT;
+use super::request_guard::RequestGuard;
+use super::state::{ConnectionState, TimeoutKind};
+use crate::body::{self, BodyEnd, Observer, OpenTunnel, Tunnel};
+use crate::buffer_pool::Buffer;
+
+/// Where the tunnel of a connection waits until hyper has written the 101 response.
+///
+/// It is not a part of [`ConnectionState`], which the guard of the request refers to: the two would keep each other alive.
+pub(crate) type TunnelSlot = Rc<RefCell<Option<PendingTunnel>>>;
+
+/// A tunnel that is about to begin, with the guard of its request.
+pub(crate) struct PendingTunnel {
+    tunnel: Tunnel,
+    observer: Option<Box<dyn Observer>>,
+    /// The number of bytes that the client has got.
+    sent: u64,
+    /// Declared last: the request ends after its access log line is written (see `response`).
+    guard: RequestGuard,
+}
+
+impl PendingTunnel {
+    pub(crate) fn new(open: OpenTunnel, guard: RequestGuard) -> Self {
+        let OpenTunnel { tunnel, observer } = open;
+        Self {
+            tunnel,
+            observer,
+            sent: 0,
+            guard,
+        }
+    }
+
+    /// Copies bytes between `client` and the upstream until the tunnel ends, and closes both connections. `early` are the bytes
+    /// that the client sent before it had the response.
+    pub(crate) async fn run<IO>(mut self, mut client: IO, early: Vec<u8>, state: &ConnectionState)
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let end = self.copy(&mut client, early, state).await;
+        match &end {
+            End::TimedOut => state.record_timeout(TimeoutKind::Write),
+            End::Silent(_) | End::Cut | End::Displaced => {
+                let _ = timeout(CLOSE_TIMEOUT, client.shutdown()).await;
+            }
+            // Without close_notify, because an end that was not complete must not look like one that was.
+            End::UpstreamBroken(_) | End::ClientGone => {}
+            // Both directions were closed after their last byte.
+            End::Complete => {}
+        }
+        self.report_end(end);
+    }
+
+    async fn copy<IO>(&mut self, client: &mut IO, early: Vec<u8>, state: &ConnectionState) -> End
+    where
+        IO: AsyncRead + AsyncWrite + Unpin,
+    {
+        let mut upload = Flow::new(early.into());
+        let mut download = Flow::new(std::mem::take(&mut self.tunnel.first));
+        let mut max_silence = self.tunnel.max_silence;
+        let mut last_progress = Instant::now();
+        let mut is_half_closed = false;
+        let mut timer = Box::pin(sleep(max_silence));
+        poll_fn(|cx| {
+            if let Poll::Ready(end) = self.poll_interrupted(cx) {
+                return Poll::Ready(end);
+            }
+            let up = upload.poll(client, &mut self.tunnel.upstream, cx);
+            let down = download.poll(&mut self.tunnel.upstream, client, cx);
+            if self.count(upload.take_moved(), download.take_moved()) {
+                last_progress = Instant::now();
+            }
+            match (up, down) {
+                (Poll::Ready(Err(Failure::Read(_))), _)
+                | (_, Poll::Ready(Err(Failure::Write(_)))) => return Poll::Ready(End::ClientGone),
+                (Poll::Ready(Err(Failure::Write(error))), _)
+                | (_, Poll::Ready(Err(Failure::Read(error)))) => {
+                    return Poll::Ready(End::UpstreamBroken(error));
+                }
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Complete),
+                (Poll::Pending, Poll::Pending) => {}
+                (Poll::Ready(Ok(())), Poll::Pending) | (Poll::Pending, Poll::Ready(Ok(()))) => {
+                    if !is_half_closed {
+                        (is_half_closed, last_progress) = (true, Instant::now());
+                        max_silence = max_silence.min(HALF_CLOSED_SILENCE);
+                    }
+                }
+            }
+            // As in `driver`, a deadline that moves to a later time is noticed when the timer fires.
+            loop {
+                let silent_until = last_progress.checked_add(max_silence);
+                let blocked_until = state.deadline().map(|(at, _)| at);
+                let Some(wakeup) = silent_until.into_iter().chain(blocked_until).min() else {
+                    return Poll::Pending;
+                };
+                if wakeup < timer.deadline() {
+                    timer.as_mut().reset(wakeup);
+                }
+                ready!(timer.as_mut().poll(cx));
+                let now = Instant::now();
+                if blocked_until.is_some_and(|at| at <= now) {
+                    return Poll::Ready(End::TimedOut);
+                }
+                if silent_until.is_some_and(|at| at <= now) {
+                    return Poll::Ready(End::Silent(max_silence));
+                }
+                timer.as_mut().reset(wakeup);
+            }
+        })
+        .await
+    }
+
+    /// Ready if the tunnel is ended from outside.
+    fn poll_interrupted(&mut self, cx: &Context<'_>) -> Poll<End> {
+        if let Some(observer) = &mut self.observer
+            && observer.poll_cut(cx).is_ready()
+        {
+            return Poll::Ready(End::Cut);
+        }
+        let displaced = self.tunnel.upstream.poll_displaced(cx);
+        displaced.map(|()| End::Displaced)
+    }
+
+    /// Counts bytes that were passed to the upstream and to the client. Returns whether there were any.
+    fn count(&mut self, received: usize, sent: usize) -> bool {
+        if received + sent == 0 {
+            return false;
+        }
+        self.tunnel.upstream.record_transfer(received + sent);
+        self.sent += sent as u64;
+        if let Some(observer) = &mut self.observer {
+            if received > 0 {
+                observer.on_received(received);
+            }
+            if sent > 0 {
+                observer.on_data(sent);
+            }
+        }
+        true
+    }
+
+    /// Reports an end for which the client is not the reason; `Drop` reports the others.
+    fn report_end(&mut self, end: End) {
+        let error = match end {
+            End::Complete => None,
+            End::Silent(time) => Some(body::Error::Silent(time)),
+            End::Cut => Some(body::Error::Cut),
+            End::Displaced => Some(body::Error::Displaced),
+            End::UpstreamBroken(error) => Some(body::Error::Upstream(Box::new(error))),
+            End::ClientGone | End::TimedOut => return,
+        };
+        if let Some(observer) = self.observer.take() {
+            let end = error.as_ref().map_or(BodyEnd::Whole, BodyEnd::Broken);
+            observer.on_end(self.sent, end);
+        }
+    }
+}
+
+impl Drop for PendingTunnel {
+    /// Reports a tunnel that has not ended by itself: the client has left or does not read, or the proxy shuts down.
+    fn drop(&mut self) {
+        self.guard.record_abort_reason();
+        if let Some(observer) = self.observer.take() {
+            observer.on_end(self.sent, BodyEnd::Dropped);
+        }
+    }
+}
+
+/// How a tunnel ended.
+#[derive(Debug)]
+enum End {
+    /// Both sides have closed, and every byte was passed on.
+    Complete,
+    /// The client broke the connection.
+    ClientGone,
+    /// The client does not read, or reads too slowly.
+    TimedOut,
+    /// No byte has passed for this time.
+    Silent(Duration),
+    /// An operator has ended the tunnel.
+    Cut,
+    /// Other requests needed the upstream connection.
+    Displaced,
+    /// The upstream broke the connection.
+    UpstreamBroken(io::Error),
+}
+
+/// Why a direction of a tunnel cannot continue.
+enum Failure {
+    Read(io::Error),
+    Write(io::Error),
+}
+
+/// One direction of a tunnel.
+struct Flow {
+    /// Bytes that arrived before the tunnel began.
+    early: Bytes,
+    /// Bytes that were read, the first `written` of which the other side has.
+    buffer: Option<Buffer>,
+    written: usize,
+    /// The number of written bytes since the last [`Self::take_moved`].
+    moved: usize,
+    must_flush: bool,
+    state: FlowState,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum FlowState {
+    Open,
+    /// The end of the stream was read, and is to be passed on.
+    Ending,
+    Closed,
+}
+
+impl Flow {
+    fn new(early: Bytes) -> Self {
+        Self {
+            early,
+            buffer: None,
+            written: 0,
+            moved: 0,
+            must_flush: false,
+            state: FlowState::Open,
+        }
+    }
+
+    fn take_moved(&mut self) -> usize {
+        std::mem::take(&mut self.moved)
+    }
+
+    /// Passes on what `from` has, as far as `to` takes it. Ready once the end of the stream was passed on, too.
+    fn poll<R, W>(
+        &mut self,
+        from: &mut R,
+        to: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(), Failure>>
+    where
+        R: AsyncRead + Unpin,
+        W: AsyncWrite + Unpin,
+    {
+        loop {
+            ready!(self.poll_write(to, cx)).map_err(Failure::Write)?;
+            match self.state {
+                FlowState::Closed => return Poll::Ready(Ok(())),
+                FlowState::Ending => {
+                    ready!(Pin::new(&mut *to).poll_shutdown(cx)).map_err(Failure::Write)?;
+                    self.state = FlowState::Closed;
+                    return Poll::Ready(Ok(()));
+                }
+                FlowState::Open => {}
+            }
+            let mut buffer = Buffer::small();
+            match buffer.poll_read(from, cx) {
+                Poll::Pending => {
+                    drop(buffer);
+                    if self.must_flush {
+                        ready!(Pin::new(&mut *to).poll_flush(cx)).map_err(Failure::Write)?;
+                        self.must_flush = false;
+                    }
+                    return Poll::Pending;
+                }
+                Poll::Ready(Ok(0)) => self.state = FlowState::Ending,
+                // FIN without close_notify, as many clients close. A WebSocket says itself whether it is complete (RFC 6455
+                // section 7.1.5).
+                Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                    self.state = FlowState::Ending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(Failure::Read(error))),
+                Poll::Ready(Ok(count)) => {
+                    buffer.grow(count);
+                    self.buffer = Some(buffer);
+                }
+            }
+        }
+    }
+
+    /// Ready when everything that was read is written.
+    fn poll_write<W: AsyncWrite + Unpin>(
+        &mut self,
+        to: &mut W,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<()>> {
+        while !self.early.is_empty() {
+            let count = ready!(Pin::new(&mut *to).poll_write(cx, &self.early))?;
+            let count = self.accept(count)?;
+            self.early.advance(count);
+        }
+        while let Some(buffer) = &self.buffer {
+            let rest = buffer.filled().get(self.written..).unwrap_or_default();
+            let count = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
+            let is_last = count >= rest.len();
+            self.written += self.accept(count)?;
+            if is_last {
+                (self.buffer, self.written) = (None, 0);
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Counts written bytes. A socket that takes none of several bytes is an error, or the loop would not end.
+    fn accept(&mut self, count: usize) -> io::Result<usize> {
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        self.moved += count;
+        self.must_flush = true;
+        Ok(count)
+    }
+}
+
+/// How long the second direction of a tunnel may be silent after the first one has ended. A WebSocket ends with one message in
+/// each direction (RFC 6455 section 7.1.1).
+const HALF_CLOSED_SILENCE: Duration = Duration::from_secs(10);
