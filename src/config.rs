@@ -58,7 +58,7 @@ pub use routes::Route;
 pub use sites::{Certificate, ClientAuth, Site};
 pub use upstreams::{ClientFiles, Upstream};
 pub use value::Secret;
-pub(crate) use value::toml_string;
+pub(crate) use value::{location as redirect_location, toml_string};
 
 /// Reads a configuration file.
 ///

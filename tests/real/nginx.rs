@@ -7,7 +7,10 @@ use std::process::Command;
 
 use crate::lab::{Certs, Curl, Lab, Service, free_port, is_listening, run};
 
+mod differential;
+mod generator;
 mod parity;
+mod wire;
 
 #[test]
 fn nginx_accepts_the_corpus() {

@@ -1,4 +1,4 @@
-//! Access control: `auth_basic`, `allow`, `deny`, `satisfy` and `limit_except` as the keys of a route.
+//! Access control: `auth_basic`, `allow`, `deny`, `satisfy` and rules by method as the keys of a route.
 //!
 //! A restriction without a key is an error, with which the caller closes the route.
 
@@ -16,6 +16,26 @@ use crate::import::nginx::scope::Scope;
 pub(crate) struct Access {
     pub(crate) lines: Vec<Line>,
     pub(crate) grants: Vec<Grant>,
+    /// Whether tidegate verifies users.
+    pub(crate) has_users: bool,
+}
+
+/// What a location requires of the methods that read, write and delete.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct MethodAccess {
+    pub(crate) read: Requirement,
+    pub(crate) write: Requirement,
+    pub(crate) delete: Requirement,
+}
+
+/// What nginx requires of a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Requirement {
+    Nothing,
+    /// Credentials that are valid in this file.
+    Password(String),
+    /// nginx forwards no request.
+    Closed,
 }
 
 /// A password file and the realm that clients display.
@@ -25,19 +45,21 @@ struct Login {
     realm: Option<String>,
 }
 
-/// Translates the access control of a location, or returns why its route has to be closed.
+/// Translates the access control of a location, or returns why its route has to be closed. `by_method` is what the location requires
+/// of each method, if that differs.
 pub(crate) fn access(
     context: &mut Context<'_>,
     scope: &Scope<'_>,
     path: &str,
+    by_method: Option<&MethodAccess>,
 ) -> Result<Access, String> {
     if let Some(directive) = other_auth_module(scope) {
         return Err(format!("{} decided about access", directive.name));
     }
     let login = login(context, scope)?;
     let networks = Networks::read(scope)?;
-    let mut access = match scope.own().iter().find(|d| d.name == "limit_except") {
-        Some(limit) => limit_except(context, limit, scope, login.as_ref(), path)?,
+    let mut access = match by_method {
+        Some(by_method) => with_methods(context, by_method, scope, login.as_ref(), path)?,
         None => without_grants(scope, login.as_ref()),
     };
     let is_any = scope.value("satisfy") == "any";
@@ -47,7 +69,7 @@ pub(crate) fn access(
     let lines = networks.lines();
     if is_any && login.is_some() && !lines.is_empty() {
         if !access.grants.is_empty() {
-            return Err("satisfy any and limit_except at the same time".to_owned());
+            return Err("satisfy any and rules by method at the same time".to_owned());
         }
         let line = Line::text("satisfy", "any");
         access
@@ -90,64 +112,93 @@ fn login(context: &mut Context<'_>, scope: &Scope<'_>) -> Result<Option<Login>, 
     Ok(Some(Login { htpasswd, realm }))
 }
 
-/// Translates `limit_except`: the methods that it does not name have their own rules.
-fn limit_except(
+/// Translates rules that differ by method into grants.
+fn with_methods(
     context: &mut Context<'_>,
-    limit: &Directive,
+    by_method: &MethodAccess,
     scope: &Scope<'_>,
     login_outside: Option<&Login>,
     path: &str,
 ) -> Result<Access, String> {
-    let is_free = |method: &str| limit.args.iter().any(|arg| arg == method);
-    let may_write = ["POST", "PUT", "PATCH"]
-        .iter()
-        .all(|method| is_free(method));
-    if may_write && is_free("GET") && is_free("DELETE") {
-        return Ok(without_grants(scope, login_outside));
+    use Requirement::{Closed, Nothing, Password};
+    let MethodAccess {
+        read,
+        write,
+        delete,
+    } = by_method;
+    let limit = scope.own().iter().find(|d| d.name == "limit_except");
+    let inside = match limit {
+        Some(limit) => login(context, &scope.inner(limit.inner()))?,
+        None => None,
+    };
+    let logins = [login_outside, inside.as_ref()];
+    let login = |file: &String| {
+        let mut known = logins.into_iter().flatten();
+        known
+            .find(|login| login.htpasswd == *file)
+            .cloned()
+            .ok_or(BY_METHOD)
+    };
+    if read == write && write == delete {
+        return match read {
+            Closed => Err("nginx rejects every method".to_owned()),
+            Nothing => Ok(without_grants(scope, None)),
+            Password(file) => Ok(without_grants(scope, Some(&login(file)?))),
+        };
     }
-    let is_read_only = is_free("GET") && limit.args.iter().all(|m| READS.contains(&m.as_str()));
-    let is_registry = path == "/" || is_registry_path(path);
-    let inner = Scope::new(limit.inner());
-    let denies = limit.all("deny").any(|deny| deny.first() == "all");
-    let has_allow = limit.all("allow").next().is_some();
-    if !is_registry || has_allow || !(is_read_only || (may_write && is_free("GET"))) {
-        return Err(
-            "limit_except neither permits only reading nor forbids only deletion".to_owned(),
-        );
+    let is_registry = path == "/" || is_registry_path(path.trim_end_matches('/'));
+    if !is_registry {
+        return Err(BY_METHOD.to_owned());
     }
-    let has_login = inner.get("auth_basic").is_some();
-    let login_inside = login(context, &scope.inner(limit.inner()))?;
-    match (login_outside, login_inside) {
-        (Some(login), _) if denies => {
-            let actions = if is_read_only { READ } else { WRITE };
-            let grants = vec![Grant {
-                to: "@users",
-                actions,
-            }];
-            Ok(with_grants("basic", login, grants))
+    let to_users = |actions| {
+        vec![Grant {
+            to: "@users",
+            actions,
+        }]
+    };
+    let at = limit.map(|limit| limit.at);
+    match (read, write, delete) {
+        (Password(file), Closed, Closed) => Ok(with_grants("basic", &login(file)?, to_users(READ))),
+        (Password(file), Closed, Password(other)) if file == other => {
+            let actions = &["pull", "delete", "catalog"];
+            Ok(with_grants("basic", &login(file)?, to_users(actions)))
         }
-        (None, Some(login)) if !denies && is_read_only => {
-            context.remarks.warn(
-                limit.at,
-                "limit_except became mode = \"token\" with grants: reading needs no password, and docker logs in for a push",
-            );
-            Ok(with_grants("token", &login, anonymous_reads()))
+        (Password(file), Password(other), _) if file == other => {
+            let at = at.or_else(|| Some(scope.own().first()?.at));
+            if let Some(at) = at {
+                context.remarks.warn(at, CANCELS);
+            }
+            Ok(with_grants("basic", &login(file)?, to_users(WRITE)))
         }
-        (Some(login), Some(inside)) if *login == inside || !has_login => {
-            Ok(without_grants(scope, Some(login)))
+        (Password(file), Password(_), _) => {
+            if let Some(at) = at {
+                context.remarks.warn(
+                    at,
+                    "the password file in limit_except is another one: all users may read; grant actions = [\"push\"] to the users of that file, and add them to this one",
+                );
+            }
+            Ok(with_grants("basic", &login(file)?, to_users(READ)))
         }
-        (Some(login), Some(_)) if is_read_only => {
-            context.remarks.warn(
-                limit.at,
-                "the password file in limit_except is another one: all users may read; grant actions = [\"push\"] to the users of that file, and add them to this one",
-            );
-            let grants = vec![Grant {
-                to: "@users",
+        (Nothing, Password(file), Password(_) | Closed) => {
+            let users = match delete {
+                Password(other) if other == file => &["push", "delete"][..],
+                _ => &["push"][..],
+            };
+            if let Some(at) = at {
+                context.remarks.warn(
+                    at,
+                    "limit_except became mode = \"token\" with grants: reading needs no password, and docker logs in for a push",
+                );
+            }
+            let anyone = Grant {
+                to: "@anonymous",
                 actions: READ,
-            }];
-            Ok(with_grants("basic", login, grants))
+            };
+            let mut grants = vec![anyone];
+            grants.extend(to_users(users));
+            Ok(with_grants("token", &login(file)?, grants))
         }
-        _ => Err("limit_except restricts methods without a password file".to_owned()),
+        _ => Err(BY_METHOD.to_owned()),
     }
 }
 
@@ -175,6 +226,7 @@ fn without_grants(scope: &Scope<'_>, login: Option<&Login>) -> Access {
     Access {
         lines: vec![line],
         grants: Vec::new(),
+        has_users: login.is_some(),
     }
 }
 
@@ -189,6 +241,7 @@ fn with_grants(mode: &str, login: &Login, grants: Vec<Grant>) -> Access {
     Access {
         lines: vec![auth_line(mode, login)],
         grants,
+        has_users: true,
     }
 }
 
@@ -201,18 +254,6 @@ fn auth_line(mode: &str, login: &Login) -> Line {
         table.push(("realm".to_owned(), Value::Text(realm.clone())));
     }
     Line::new("auth", Value::Table(table))
-}
-
-fn anonymous_reads() -> Vec<Grant> {
-    let reads = Grant {
-        to: "@anonymous",
-        actions: READ,
-    };
-    let writes = Grant {
-        to: "@users",
-        actions: &["push", "delete"],
-    };
-    vec![reads, writes]
 }
 
 /// A network. A single address is a network whose prefix has all bits.
@@ -270,6 +311,16 @@ impl Networks {
         let mut rules = self.rules.iter();
         let rule = rules.find(|(_, network)| network.covers(client));
         rule.map(|(is_allow, _)| *is_allow).or(self.all)
+    }
+
+    /// The number of rules.
+    pub(crate) fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether the rules say nothing about any client.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rules.is_empty() && self.all.is_none()
     }
 
     /// The prefix length of a network if it contains the address.
@@ -400,9 +451,10 @@ pub(crate) fn format_network(text: &str) -> Option<String> {
     Network::parse(text).map(Network::format)
 }
 
-/// The methods that read.
-const READS: &[&str] = &["GET", "HEAD", "OPTIONS"];
-/// The actions of a grant that correspond to [`READS`].
+const CANCELS: &str = "users may not delete, but a user who may push may cancel an upload of a layer, which is a DELETE as well";
+/// The reason of routes that no grant can express.
+const BY_METHOD: &str = "the rules differ by method, and no grant has the same meaning";
+/// The actions of a grant that permits the methods that read.
 const READ: &[&str] = &["pull", "catalog"];
 /// The actions of a grant that permits all methods but DELETE.
 const WRITE: &[&str] = &["push", "catalog"];

@@ -4,21 +4,26 @@
 //! tidegate with the model of nginx for all probes, and closes or narrows the routes and sites with a difference, until there is
 //! none.
 
+use std::collections::{BTreeSet, HashMap, HashSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
+use std::rc::Rc;
 
 use http::Method;
 
 use crate::config;
-use crate::config::Config;
+use crate::config::{Auth, Config};
 
-use crate::import::nginx::nginx_model::{Cause, NginxModel, Outcome, Verdict};
+use crate::import::nginx::client_rules::{Dependencies, RuleId};
+use crate::import::nginx::nginx_model::{NginxModel, SelectedServer};
 use crate::import::nginx::output;
 use crate::import::nginx::output::{OutputConfig, Route, RouteAction, Site};
 use crate::import::nginx::parser::SourcePos;
-use crate::import::nginx::probes::Probes;
+use crate::import::nginx::probes::{HostProbes, Probes};
 use crate::import::nginx::request::Request;
 use crate::import::nginx::tidegate_model;
-use crate::import::nginx::tidegate_model::Forwarded;
+use crate::import::nginx::tidegate_model::{Forwarded, Routes, SiteMatch, Sites};
+use crate::import::nginx::verdict::{Cause, Outcome, Verdict};
 
 /// A remark with its position.
 type Warning = (SourcePos, String);
@@ -26,6 +31,8 @@ type Warning = (SourcePos, String);
 /// A request that tidegate forwards and nginx does not, or not in the same way.
 struct Difference {
     request: Request,
+    /// The address at which tidegate receives the request.
+    own_address: SocketAddr,
     forwarded: Forwarded,
     verdict: Verdict,
 }
@@ -37,6 +44,8 @@ pub(crate) fn close_differences(
     probes: &Probes,
 ) -> Vec<Warning> {
     let mut warnings = Vec::new();
+    let mut budget = Budget::new(output.sites.len());
+    let mut pending: HashSet<SourcePos> = output.sites.iter().map(|site| site.at).collect();
     for _ in 0..MAX_ROUNDS {
         let Some(config) = build(output) else {
             // A configuration with errors does not start, so it opens nothing.
@@ -45,28 +54,49 @@ pub(crate) fn close_differences(
             }
             return warnings;
         };
-        let differences = find(&config, model, probes, &mut warnings);
+        let round = Round {
+            config: &config,
+            model,
+            probes,
+            sites: &output.sites,
+            budget: &mut budget,
+            warnings: &mut warnings,
+            differences: Vec::new(),
+        };
+        let differences = round.find(&pending);
+        for site in &mut output.sites {
+            if pending.contains(&site.at) && budget.is_exhausted(site.at) {
+                close_site(site, TOO_MANY, &mut warnings);
+            }
+        }
         if differences.is_empty() {
             return warnings;
         }
+        let hosts = all_hosts(output);
+        pending.clear();
         for difference in &differences {
+            let Some(site) = output.sites.get(difference.forwarded.site) else {
+                continue;
+            };
+            if budget.is_exhausted(site.at) {
+                continue;
+            }
+            pending.insert(site.at);
             if let Some(warning) = close(output, &config, model, probes, difference) {
                 warnings.push(warning);
             }
         }
-        output.sites.retain(|site| !site.hosts.is_empty());
+        output.remove_unused();
         if output.sites.is_empty() {
             return warnings;
         }
+        if all_hosts(output) != hosts {
+            // The requests for a host that a site lost may take another site.
+            pending = output.sites.iter().map(|site| site.at).collect();
+        }
     }
     for site in &mut output.sites {
-        warnings.push((
-            site.at,
-            "every route of this site is closed: the comparison with nginx did not end".to_owned(),
-        ));
-        for route in &mut site.routes {
-            close_route(route, "the comparison with nginx did not end");
-        }
+        close_site(site, NO_END, &mut warnings);
     }
     warnings
 }
@@ -78,86 +108,389 @@ fn build(output: &OutputConfig) -> Option<Config> {
     config.filter(|_| !problems.has_errors())
 }
 
-/// The differences: one for each route and cause.
-fn find(
-    config: &Config,
-    model: &NginxModel<'_>,
-    probes: &Probes,
-    warnings: &mut Vec<Warning>,
-) -> Vec<Difference> {
-    let mut differences: Vec<Difference> = Vec::new();
-    probes.each(config, |request| {
-        let Some(forwarded) = tidegate_model::forward(config, request) else {
-            return false;
+fn all_hosts(output: &OutputConfig) -> Vec<Vec<String>> {
+    let hosts = output.sites.iter().map(|site| site.hosts.clone());
+    hosts.collect()
+}
+
+/// Closes every route of a site that forwards.
+fn close_site(site: &mut Site, reason: &str, warnings: &mut Vec<Warning>) {
+    let warning = format!("every route of this site is closed: {reason}");
+    warnings.push((site.at, warning));
+    for route in &mut site.routes {
+        if matches!(route.action, RouteAction::Forward { .. }) {
+            close_route(route, reason);
+        }
+    }
+}
+
+/// The work that a comparison may take, so that no configuration keeps an import busy for minutes.
+///
+/// Each site has the same share for all rounds. A site whose share is used up was not compared completely and has to be closed.
+struct Budget {
+    per_site: usize,
+    used: HashMap<SourcePos, usize>,
+}
+
+impl Budget {
+    /// Creates the budget of a configuration with this number of sites.
+    fn new(sites: usize) -> Self {
+        Self {
+            per_site: (MAX_WORK / sites.max(1)).max(MIN_WORK_PER_SITE),
+            used: HashMap::new(),
+        }
+    }
+
+    /// Takes work from the share of a site. Returns `false` if the share is used up.
+    fn take(&mut self, site: SourcePos, work: usize) -> bool {
+        let used = self.used.entry(site).or_default();
+        *used = used.saturating_add(work);
+        *used <= self.per_site
+    }
+
+    fn is_exhausted(&self, site: SourcePos) -> bool {
+        self.used
+            .get(&site)
+            .is_some_and(|used| *used > self.per_site)
+    }
+}
+
+/// One comparison of the sites with nginx.
+struct Round<'r, 'a> {
+    config: &'r Config,
+    model: &'r NginxModel<'a>,
+    probes: &'r Probes,
+    /// The sites in the order of `config.sites`.
+    sites: &'r [Site],
+    budget: &'r mut Budget,
+    warnings: &'r mut Vec<Warning>,
+    /// The differences found so far: one for each route and cause.
+    differences: Vec<Difference>,
+}
+
+/// The requests for one host at one address, with what the two models need to know of both.
+struct HostRequests<'r> {
+    /// The address of nginx, and the address of tidegate in its place.
+    address: SocketAddr,
+    own_address: SocketAddr,
+    host: &'r str,
+    /// The server block of nginx that receives the requests.
+    server: Option<SelectedServer>,
+    site: SiteMatch<'r>,
+    /// The position of the server block from which the site was made.
+    site_at: SourcePos,
+}
+
+/// The clients that are compared, by the route, the rules of nginx, and whether nginx compares the text of an address.
+type Clients = HashMap<(*const config::Route, BTreeSet<RuleId>, bool), Rc<Vec<IpAddr>>>;
+
+impl Round<'_, '_> {
+    /// Compares the sites that are in `pending`, and returns the differences.
+    fn find(mut self, pending: &HashSet<SourcePos>) -> Vec<Difference> {
+        let mut host_probes = HashMap::new();
+        // Whether the outcome of the requests for a site depends on their host or address.
+        let mut compared: HashMap<_, bool> = HashMap::new();
+        let sites = Sites::new(self.config);
+        let pairs: BTreeSet<_> = self.sites.iter().flat_map(|site| &site.addresses).collect();
+        for pair in pairs {
+            let (address, own_address) = *pair;
+            for host in self.probes.hosts() {
+                let Some(site) = sites.find(own_address, host) else {
+                    continue;
+                };
+                let Some(written) = self.sites.get(site.index) else {
+                    continue;
+                };
+                let site_at = written.at;
+                if !pending.contains(&site_at) || !written.addresses.contains(pair) {
+                    continue;
+                }
+                let server = self.model.server(address, host);
+                let key = (server, site.index, site.pattern);
+                if compared.get(&key) == Some(&false) || self.budget.is_exhausted(site_at) {
+                    continue;
+                }
+                let server_at = server.map(|selected| selected.at);
+                let (probes, routes, clients) =
+                    host_probes.entry((server_at, site_at)).or_insert_with(|| {
+                        let probes = self.probes.for_host(server_at, site_at, site.site);
+                        (probes, site.routes(), Clients::new())
+                    });
+                let Some(probes) = probes else {
+                    self.budget.take(site_at, usize::MAX);
+                    continue;
+                };
+                let requests = HostRequests {
+                    address,
+                    own_address,
+                    host,
+                    server,
+                    site,
+                    site_at,
+                };
+                let depends_on_host = self.compare_host(&requests, probes, routes, clients);
+                compared.insert(key, depends_on_host);
+            }
+        }
+        self.differences
+    }
+
+    /// Compares the requests for a host. Returns whether their outcome depends on the host or the address.
+    fn compare_host(
+        &mut self,
+        requests: &HostRequests<'_>,
+        probes: &HostProbes,
+        routes: &Routes<'_>,
+        clients: &mut Clients,
+    ) -> bool {
+        let mut depends_on_host = false;
+        for path in &probes.paths {
+            let Some(route) = routes.find(path) else {
+                continue;
+            };
+            let steps = self.model.steps();
+            depends_on_host |= self.compare_path(requests, probes, clients, path, route);
+            let work = (self.model.steps() - steps) / STEPS_PER_REQUEST;
+            if !self.budget.take(requests.site_at, 1 + work) {
+                return true;
+            }
+        }
+        depends_on_host
+    }
+
+    /// Compares the requests with one path, up to the first difference: other requests would have the same cause. Returns whether
+    /// their outcome depends on the host or the address.
+    ///
+    /// Only the properties are varied that decide in one of the models. A request with other properties may show that more of them
+    /// decide, so the requests are compared until no property is new.
+    fn compare_path(
+        &mut self,
+        requests: &HostRequests<'_>,
+        probes: &HostProbes,
+        clients: &mut Clients,
+        path: &str,
+        route: &config::Route,
+    ) -> bool {
+        let mut known = Dependencies::default();
+        if let Auth::Basic { htpasswd, .. } | Auth::Token { htpasswd, .. } = &route.auth {
+            known
+                .files
+                .extend(htpasswd.value.to_str().map(str::to_owned));
+        }
+        let mut request = Request {
+            address: requests.address,
+            host: requests.host.to_owned(),
+            method: Method::GET,
+            path: path.to_owned(),
+            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            valid_in: None,
+            has_certificate: false,
         };
-        let verdict = respond(model, request);
-        if is_same(&forwarded, &verdict) {
+        loop {
+            let before = known.clone();
+            let clients = self.clients(clients, probes, requests, route, &known);
+            for method in methods(&mut request, route, &known) {
+                request.method = method;
+                for has_certificate in certificates(requests.site, &known) {
+                    request.has_certificate = *has_certificate;
+                    for file in std::iter::once(None).chain(known.files.iter().map(Some)) {
+                        request.valid_in = file.cloned();
+                        for client in clients.iter() {
+                            request.client = *client;
+                            if !self.budget.take(requests.site_at, 1) {
+                                return true;
+                            }
+                            if requests.site.is_forwarded(route, &request)
+                                && self.compare_request(requests, route, &request)
+                            {
+                                return self.model.take_dependencies().host || known.host;
+                            }
+                        }
+                    }
+                }
+            }
+            let Dependencies {
+                method,
+                certificate,
+                host,
+                client_text,
+                rules,
+                files,
+            } = self.model.take_dependencies();
+            known.method |= method;
+            known.certificate |= certificate;
+            known.host |= host;
+            known.client_text |= client_text;
+            known.rules.extend(rules);
+            known.files.extend(files);
+            if known == before {
+                return known.host;
+            }
+        }
+    }
+
+    /// One client for each combination of what the rules of nginx and the networks of the route say about it.
+    fn clients(
+        &mut self,
+        cache: &mut Clients,
+        probes: &HostProbes,
+        requests: &HostRequests<'_>,
+        route: &config::Route,
+        known: &Dependencies,
+    ) -> Rc<Vec<IpAddr>> {
+        let key = (
+            std::ptr::from_ref(route),
+            known.rules.clone(),
+            known.client_text,
+        );
+        if let Some(clients) = cache.get(&key) {
+            return Rc::clone(clients);
+        }
+        let rules = self.model.rules();
+        let networks: usize = known.rules.iter().map(|rule| rules.len(*rule)).sum();
+        let work = probes.clients.len().saturating_mul(networks + 1) / TESTS_PER_REQUEST;
+        let mut clients = Vec::new();
+        if self.budget.take(requests.site_at, work) {
+            let mut seen = HashSet::new();
+            clients.extend(probes.clients.iter().filter(|client| {
+                let classes: Vec<_> = known
+                    .rules
+                    .iter()
+                    .map(|rule| rules.class(*rule, **client))
+                    .collect();
+                let network = tidegate_model::network(route, **client);
+                let text = known.client_text.then_some(**client);
+                seen.insert((classes, network, text))
+            }));
+        }
+        let clients = Rc::new(clients);
+        cache.insert(key, Rc::clone(&clients));
+        clients
+    }
+
+    /// Compares a request that tidegate forwards. Returns whether it is a difference that has to be closed.
+    fn compare_request(
+        &mut self,
+        requests: &HostRequests<'_>,
+        route: &config::Route,
+        request: &Request,
+    ) -> bool {
+        let forwarded = requests.site.forwarded(route, request);
+        let nginx = respond(self.model, requests.server, request);
+        if nginx.is_same(&forwarded) {
             return false;
         }
+        let cause = &nginx.verdict.cause;
         if request.method == Method::OPTIONS {
-            // tidegate handles OPTIONS as GET, so it shows nothing that GET does not show.
+            // tidegate handles OPTIONS as GET: OPTIONS opens nothing that GET does not open.
             let get = Request {
                 method: Method::GET,
                 ..request.clone()
             };
-            if is_same(&forwarded, &respond(model, &get)) {
-                let warning = (verdict.cause.at, OPTIONS.to_owned());
-                if !warnings.contains(&warning) {
-                    warnings.push(warning);
-                }
+            if respond(self.model, requests.server, &get).is_same(&forwarded) {
+                self.warn(cause.at, OPTIONS.to_owned());
                 return false;
             }
         }
-        if verdict.cause.is_unrestricted {
-            let what = format!("{}: {NOTHING_THERE}", verdict.cause.label);
-            let warning = (verdict.cause.at, what);
-            if !warnings.contains(&warning) {
-                warnings.push(warning);
-            }
+        if cause.is_unrestricted {
+            let what = format!("{}: {NOTHING_THERE}", cause.label);
+            self.warn(cause.at, what);
             return false;
         }
-        let is_known = differences.iter().any(|known| {
+        let is_known = self.differences.iter().any(|known| {
             known.forwarded.site == forwarded.site
                 && known.forwarded.route == forwarded.route
-                && known.verdict.cause.cover == verdict.cause.cover
-                && known.verdict.server == verdict.server
+                && known.verdict.cause.cover == cause.cover
+                && known.verdict.server == nginx.verdict.server
                 && (known.forwarded.host == forwarded.host || forwarded.host == request.host)
         });
         if !is_known {
-            differences.push(Difference {
+            self.differences.push(Difference {
                 request: request.clone(),
+                own_address: requests.own_address,
                 forwarded,
-                verdict,
+                verdict: nginx.verdict,
             });
         }
         true
+    }
+
+    /// Adds a warning, once.
+    fn warn(&mut self, at: SourcePos, what: String) {
+        let warning = (at, what);
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+}
+
+/// The methods that are compared: all of them if the method decides, else the first one that tidegate forwards.
+fn methods(request: &mut Request, route: &config::Route, known: &Dependencies) -> Vec<Method> {
+    if known.method || route.granted.is_some() {
+        return METHODS.to_vec();
+    }
+    let mut methods = METHODS.to_vec();
+    methods.retain(|method| {
+        request.method = method.clone();
+        tidegate_model::is_parsed(route, request)
     });
-    differences
+    methods.truncate(1);
+    methods
+}
+
+/// Whether the client presents a certificate.
+fn certificates(site: SiteMatch<'_>, known: &Dependencies) -> &'static [bool] {
+    if site.requires_certificate() {
+        &[true]
+    } else if known.certificate {
+        &[false, true]
+    } else {
+        &[false]
+    }
 }
 
 /// What nginx does with a request. A redirect to the path with a slash counts as what nginx does with that path.
-fn respond(model: &NginxModel<'_>, request: &Request) -> Verdict {
-    let verdict = model.respond(request);
-    if !verdict.cause.is_slash_redirect || verdict.outcome != Outcome::Closed {
-        return verdict;
+struct Response {
+    verdict: Verdict,
+    is_slash_redirect: bool,
+}
+
+fn respond(model: &NginxModel<'_>, server: Option<SelectedServer>, request: &Request) -> Response {
+    let verdict = model.respond(server, request);
+    let is_slash_redirect = verdict.cause.is_slash_redirect && verdict.outcome == Outcome::Closed;
+    if !is_slash_redirect {
+        return Response {
+            verdict,
+            is_slash_redirect,
+        };
     }
     let with_slash = Request {
         path: format!("{}/", request.path),
         ..request.clone()
     };
-    model.respond(&with_slash)
+    Response {
+        verdict: model.respond(server, &with_slash),
+        is_slash_redirect,
+    }
 }
 
-fn is_same(forwarded: &Forwarded, verdict: &Verdict) -> bool {
-    match &verdict.outcome {
-        Outcome::Closed => false,
-        Outcome::Forward {
+impl Response {
+    /// Whether nginx forwards the request as tidegate does: to the same upstream, with the same path, and with no fewer credentials.
+    fn is_same(&self, forwarded: &Forwarded) -> bool {
+        let Outcome::Forward {
             urls,
+            path,
             sends_authorization,
-        } => {
-            forwarded.urls.iter().all(|url| urls.contains(url))
-                && (*sends_authorization || !forwarded.sends_authorization)
-        }
+        } = &self.verdict.outcome
+        else {
+            return false;
+        };
+        let bare = |path: &str| path.trim_end_matches('/').to_owned();
+        let is_same_path = *path == forwarded.path
+            || (self.is_slash_redirect && bare(path) == bare(&forwarded.path));
+        is_same_path
+            && forwarded.urls.iter().all(|url| urls.contains(url))
+            && (*sends_authorization || !forwarded.sends_authorization)
     }
 }
 
@@ -173,6 +506,7 @@ fn close(
         request,
         forwarded,
         verdict,
+        ..
     } = difference;
     let taken: Vec<String> = output
         .sites
@@ -204,14 +538,16 @@ fn names_without_difference(
     taken: &[String],
 ) -> Vec<String> {
     let mut names = Vec::new();
+    let sites = Sites::new(config);
     for host in probes.hosts() {
         let request = Request {
             host: host.clone(),
             ..difference.request.clone()
         };
-        let Some(forwarded) = tidegate_model::forward(config, &request) else {
+        let Some(forwarded) = sites.forward(difference.own_address, &request) else {
             continue;
         };
+        let server = model.server(request.address, host);
         let is_of_pattern = forwarded.site == difference.forwarded.site
             && forwarded.host == difference.forwarded.host;
         let is_name = config::address::host_pattern(host).is_ok() && !host.contains('*');
@@ -219,7 +555,7 @@ fn names_without_difference(
             && is_name
             && !host.ends_with(".invalid")
             && !taken.contains(host)
-            && is_same(&forwarded, &respond(model, &request))
+            && respond(model, server, &request).is_same(&forwarded)
         {
             names.push(host.clone());
         }
@@ -253,13 +589,15 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
         request,
         forwarded,
         verdict: Verdict { cause, .. },
+        ..
     } = difference;
     let model = site
         .routes
         .iter()
         .find(|route| route.at == cause.at && matches!(route.action, RouteAction::Forward { .. }))
         .cloned();
-    let is_narrower = cause.cover.len() > forwarded.route.trim_end_matches('/').len();
+    let is_narrower = cause.cover.len() > forwarded.route.trim_end_matches('/').len()
+        && is_below(&request.path, &cause.cover);
     if is_narrower {
         let path = cause.cover.clone();
         let is_same = |route: &Route| route.path.trim_end_matches('/') == path;
@@ -307,17 +645,43 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
     Some((cause.at, what))
 }
 
+/// Whether a path is the prefix or below it.
+fn is_below(path: &str, prefix: &str) -> bool {
+    let rest = path.strip_prefix(prefix);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
 fn close_route(route: &mut Route, reason: &str) {
-    route.action = RouteAction::Respond(403, Some(format!("closed: {reason}")));
+    route.action = RouteAction::respond(403, Some(format!("closed: {reason}")));
 }
 
 fn respond_403(cause: &Cause) -> RouteAction {
-    RouteAction::Respond(403, Some(format!("closed: {}", cause.label)))
+    RouteAction::respond(403, Some(format!("closed: {}", cause.label)))
 }
 
 /// The maximum number of rounds. Each round closes at least one route or host, so more rounds are an error of the models.
 const MAX_ROUNDS: usize = 200;
+/// The work of the comparison of all sites together, in requests. It takes some seconds without optimizations.
+const MAX_WORK: usize = 1_000_000;
+/// The work that a site may have even if there are many sites.
+const MIN_WORK_PER_SITE: usize = 4_000;
+/// The number of steps of location searches that take as long as the rest of a request.
+const STEPS_PER_REQUEST: usize = 16;
+/// The number of tests whether a network contains a client that take as long as a request.
+const TESTS_PER_REQUEST: usize = 100;
+/// The methods that are compared.
+const METHODS: [Method; 7] = [
+    Method::GET,
+    Method::HEAD,
+    Method::POST,
+    Method::PUT,
+    Method::PATCH,
+    Method::DELETE,
+    Method::OPTIONS,
+];
+const NO_END: &str = "the comparison with nginx did not end";
+const TOO_MANY: &str = "its paths, hosts, networks and password files are too many to compare them with nginx; import its server block without the others, with fewer of them, or compare each location by hand and write upstream and auth in place of respond";
 const NOT_COMPARED: &str = "the result has errors that tidegate check reports, so it is not compared with nginx: import again after the correction, or compare each route by hand";
 const NOTHING_THERE: &str =
-    "nginx serves files or responds with 404 to some paths that tidegate forwards to the upstream";
+    "nginx serves files or responds itself to some paths that tidegate forwards to the upstream";
 const OPTIONS: &str = "tidegate handles OPTIONS as GET: it forwards OPTIONS where nginx responded itself or required more";

@@ -27,6 +27,18 @@ pub enum Error {
         /// The remedy.
         remedy: String,
     },
+    /// The file is a template of another program.
+    #[error(
+        "{file}:{position}: the file is a template: another program replaces {mark} before nginx reads it\n    fix: import the file that nginx reads; nginx -T prints the whole configuration"
+    )]
+    Template {
+        /// The path of the file.
+        file: String,
+        /// The position in the file.
+        position: Position,
+        /// What the other program replaces.
+        mark: &'static str,
+    },
     /// No server block could be translated.
     #[error("{what}\n    fix: {remedy}")]
     NoSite {

@@ -10,6 +10,7 @@ use crate::forward::headers::is_reserved;
 use crate::import::nginx::context::Context;
 use crate::import::nginx::output::{Line, Value};
 use crate::import::nginx::parser::Directive;
+use crate::import::nginx::placeholders;
 use crate::import::nginx::remarks::BUILT_IN;
 use crate::import::nginx::scope::Scope;
 
@@ -17,11 +18,22 @@ use crate::import::nginx::scope::Scope;
 type FieldTable = Vec<(String, Value)>;
 
 /// Translates the header fields of a location.
-pub(crate) fn headers(context: &mut Context<'_>, scope: &Scope<'_>) -> Vec<Line> {
+///
+/// `path` is the path of the route, and `has_users` is whether tidegate verifies users there.
+pub(crate) fn headers(
+    context: &mut Context<'_>,
+    scope: &Scope<'_>,
+    path: &str,
+    has_users: bool,
+) -> Vec<Line> {
     let mut lines = Vec::new();
-    let request = request_headers(context, scope);
+    let request = request_headers(context, scope, has_users);
     if !request.is_empty() {
         lines.push(Line::new("request_headers", Value::Table(request)));
+    }
+    let forwarded = forwarded(scope, path);
+    if !forwarded.is_empty() {
+        lines.push(Line::list("forwarded", forwarded));
     }
     lines.extend(cors(context, scope));
     let mut response = FieldTable::new();
@@ -44,7 +56,34 @@ pub(crate) fn headers(context: &mut Context<'_>, scope: &Scope<'_>) -> Vec<Line>
     lines
 }
 
-fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>) -> FieldTable {
+/// The fields about the client's request that tidegate sets with `forwarded`.
+fn forwarded(scope: &Scope<'_>, path: &str) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    for set_header in scope.all("proxy_set_header") {
+        let word = forwarded_word(set_header).map(str::to_owned);
+        let is_other_prefix = set_header.arg(1).trim_end_matches('/') != path.trim_end_matches('/');
+        words.extend(
+            word.filter(|word| !words.contains(word) && (word != "prefix" || !is_other_prefix)),
+        );
+    }
+    words
+}
+
+/// The word of `forwarded` that sets the same field.
+fn forwarded_word(set_header: &Directive) -> Option<&'static str> {
+    let (name, value) = (set_header.first(), set_header.arg(1));
+    let is_port = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
+    match (name.to_ascii_lowercase().as_str(), value) {
+        ("x-forwarded-host", "$host" | "$http_host" | "$host:$server_port") => Some("host"),
+        ("x-forwarded-port", "$server_port") => Some("port"),
+        ("x-forwarded-port", port) if is_port(port) => Some("port"),
+        ("x-forwarded-prefix", prefix) if prefix.starts_with('/') => Some("prefix"),
+        ("x-original-uri", "$request_uri") => Some("original-uri"),
+        _ => None,
+    }
+}
+
+fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>, has_users: bool) -> FieldTable {
     let mut table = FieldTable::new();
     for set_header in scope.all("proxy_set_header") {
         let (written, value) = (set_header.first(), set_header.arg(1));
@@ -54,6 +93,12 @@ fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>) -> FieldTable {
                 .warn(set_header.at, "proxy_set_header names no header field");
             continue;
         };
+        if forwarded_word(set_header).is_some() {
+            continue;
+        }
+        let translated = placeholders::translate(value, |name| {
+            placeholders::in_request_header(name, has_users)
+        });
         if is_reserved(&name) {
             warn_of_reserved(context, set_header, &name);
         } else if name == header::AUTHORIZATION {
@@ -62,12 +107,14 @@ fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>) -> FieldTable {
             context
                 .remarks
                 .unsupported_as(BUILT_IN, set_header.at, label(set_header));
-        } else if value.contains('$') {
+        } else if let Some(value) = translated {
+            if HeaderValue::from_str(&value).is_ok() {
+                set(&mut table, written, &value, &name);
+            }
+        } else {
             context
                 .remarks
                 .unsupported_as(VARIABLE, set_header.at, label(set_header));
-        } else if HeaderValue::from_str(value).is_ok() {
-            set(&mut table, written, value, &name);
         }
     }
     table
@@ -92,9 +139,8 @@ fn warn_of_authorization(context: &mut Context<'_>, set_header: &Directive) {
 fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &HeaderName) {
     let value = set_header.arg(1);
     let what = match name.as_str() {
-        "host" if !matches!(value, "$http_host" | "$host" | "$host:$server_port") => {
-            "the upstream receives the Host of the client; nginx sent another value"
-        }
+        // The key `host` of the upstream has the value.
+        "host" => return,
         "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip"
             if value.contains("$http_") || value.contains("$proxy_x_") =>
         {
@@ -106,8 +152,7 @@ fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &He
         "upgrade" | "connection" if !matches!(value, "" | "close" | "keep-alive") => {
             "WebSockets pass on routes with registry = false only: if this location has no registry, add that to the route"
         }
-        "host" | "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip" | "upgrade"
-        | "connection" => {
+        "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip" | "upgrade" | "connection" => {
             context
                 .remarks
                 .unsupported_as(BUILT_IN, set_header.at, label(set_header));
@@ -203,5 +248,5 @@ fn set(table: &mut FieldTable, written: &str, value: &str, name: &HeaderName) {
     table.push((written.to_owned(), Value::Text(value.to_owned())));
 }
 
-const VARIABLE: &str = "header values with variables: tidegate sets constant values only";
+const VARIABLE: &str = "header values with variables that have no placeholder";
 const CORS: &str = "Access-Control-*: tidegate sends these fields for the origins in cors";

@@ -1,6 +1,6 @@
 //! The translation of all server blocks: decides which of them become sites, and at which addresses the sites are reached.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -17,8 +17,8 @@ use crate::import::nginx::output::OutputConfig;
 use crate::import::nginx::probes::Probes;
 use crate::import::nginx::remarks::Remarks;
 use crate::import::nginx::scope::Scope;
-use crate::import::nginx::server_block;
 use crate::import::nginx::server_block::ServerBlock;
+use crate::import::nginx::site;
 use crate::import::nginx::unsupported;
 
 /// Translates the configuration. Relative paths are relative to `prefix`.
@@ -28,29 +28,38 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
         let what = format!("include: {what}; its directives are not imported");
         context.remarks.warn(*at, what);
     }
+    if let Some(wanted) = &input.wanted
+        && let Some(first) = input.http.iter().find(|d| d.at.file == 0)
+    {
+        let names = wanted.iter().filter_map(|index| input.names.get(*index));
+        let names = names.map(String::as_str).collect::<Vec<_>>().join(", ");
+        let what = format!(
+            "read as well, because it includes {names}; its other server blocks are not imported"
+        );
+        context.remarks.unsupported_as(AROUND, first.at, what);
+    }
     if let Some(first) = input.http.first().filter(|_| !input.has_http_block) {
         context.remarks.warn(first.at, NO_HTTP_BLOCK);
     }
     let servers = servers(&Scope::new(&input.http));
+    let model_context = Context::new(&input.http, prefix);
+    let model = NginxModel::new(&model_context, &input.http, &servers);
     let mut importer = Importer {
         context,
+        model: &model,
         output: OutputConfig::default(),
         addresses: ListenAddresses::default(),
-        scopes: Vec::new(),
-        taken: HashSet::new(),
+        sites: Vec::new(),
+        taken: HashMap::new(),
     };
-    importer.import(&servers);
-    let addresses = importer.probe_addresses(&servers);
+    importer.import(&servers, input.wanted.as_deref());
     let Importer {
         mut context,
         mut output,
         ..
     } = importer;
-    let warnings = {
-        let model = NginxModel::new(&context, &input.http, &servers);
-        let probes = Probes::new(&context, &input.http, addresses);
-        close_differences(&mut output, &model, &probes)
-    };
+    let probes = Probes::new(&input.http);
+    let warnings = close_differences(&mut output, &model, &probes);
     for (at, what) in warnings {
         context.remarks.warn(at, what);
     }
@@ -70,7 +79,7 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
 
 /// The server blocks with their addresses. For each address, the default server is the block with `default_server`, else
 /// the first block.
-fn servers<'a>(http: &Scope<'a>) -> Vec<ServerBlock<'a>> {
+pub(crate) fn servers<'a>(http: &Scope<'a>) -> Vec<ServerBlock<'a>> {
     let blocks = http.own().iter().filter(|d| d.name == "server");
     let mut servers: Vec<ServerBlock<'a>> = blocks
         .map(|directive| {
@@ -105,40 +114,68 @@ fn servers<'a>(http: &Scope<'a>) -> Vec<ServerBlock<'a>> {
 }
 
 /// The state of a translation.
-struct Importer<'a> {
+struct Importer<'m, 'a> {
     context: Context<'a>,
+    model: &'m NginxModel<'a>,
     output: OutputConfig,
     addresses: ListenAddresses,
-    /// The scopes of the server blocks that became sites.
-    scopes: Vec<Scope<'a>>,
-    /// The hosts that have a site.
-    taken: HashSet<String>,
+    /// The server blocks that became sites.
+    sites: Vec<SiteOrigin<'a>>,
+    /// The hosts that have a site, each with the addresses of these sites.
+    taken: HashMap<String, Vec<Listen>>,
 }
 
-impl<'a> Importer<'a> {
-    fn import(&mut self, servers: &[ServerBlock<'a>]) {
-        let (tls, plain): (Vec<_>, Vec<_>) = servers.iter().partition(|server| server.is_tls());
+/// The server block from which a site was made.
+struct SiteOrigin<'a> {
+    scope: Scope<'a>,
+    /// The addresses of nginx, each with the one of tidegate.
+    listens: Vec<(Listen, Listen)>,
+}
+
+/// Where tidegate serves a site.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Transport {
+    /// At the addresses with TLS.
+    Tls,
+    /// nginx had no TLS; tidegate has it, on the same ports or on 443 in place of 80.
+    TlsInPlaceOfPlain,
+    /// Without TLS, behind a proxy that terminates it.
+    BehindProxy,
+}
+
+impl<'a> Importer<'_, 'a> {
+    /// Translates the server blocks of the files with the indices in `wanted`.
+    fn import(&mut self, servers: &[ServerBlock<'a>], wanted: Option<&[usize]>) {
+        let is_wanted = |server: &&ServerBlock<'_>| {
+            wanted.is_none_or(|wanted| wanted.contains(&server.directive.at.file))
+        };
+        let chosen = servers.iter().filter(is_wanted);
+        let (tls, plain): (Vec<_>, Vec<_>) = chosen.partition(|server| server.is_tls());
+        let proxies = servers.iter().filter(|server| server.is_proxy());
+        let scopes: Vec<_> = proxies.map(|server| server.scope.clone()).collect();
+        let has_trusted_proxies = main_context::has_trusted_proxies(&scopes);
         for server in &tls {
-            if !self.is_left_out(server) && self.add_site(server) {
-                self.add_addresses(server);
+            if !self.is_left_out(server) && self.add_site(server, Transport::Tls) {
+                self.add_plain_addresses(server);
             }
         }
         for server in plain {
-            self.plain_server(server);
+            self.plain_server(server, has_trusted_proxies);
         }
-        self.output.sites.sort_by_key(|site| site.at);
-        self.keep_common_addresses(&tls);
         let Self {
             context,
             output,
             addresses,
-            scopes,
+            sites,
             ..
         } = self;
-        output.listen = main_context::listen_table(context, addresses, scopes);
-        output.log = main_context::log_table(context, scopes);
-        output.tls = main_context::tls_table(scopes);
-        output.limits = main_context::limits_table(context, scopes);
+        let scopes: Vec<_> = sites.iter().map(|site| site.scope.clone()).collect();
+        output.listen = main_context::listen_table(context, addresses, &scopes);
+        output.log = main_context::log_table(context, &scopes);
+        output.tls = main_context::tls_table(&scopes);
+        output.limits = main_context::limits_table(context, &scopes);
+        self.place_sites(servers);
+        self.output.sites.sort_by_key(|site| site.at);
     }
 
     /// Whether a server block with TLS forwards nothing to an upstream; a remark says why it is left out.
@@ -162,39 +199,61 @@ impl<'a> Importer<'a> {
         false
     }
 
-    fn add_site(&mut self, server: &ServerBlock<'a>) -> bool {
-        let site = server_block::site(&mut self.context, server, &mut self.taken);
-        let is_site = site.is_some();
-        if is_site {
-            self.output.sites.extend(site);
-            self.scopes.push(server.scope.clone());
+    fn add_site(&mut self, server: &ServerBlock<'a>, transport: Transport) -> bool {
+        let listens = server.listens.iter();
+        let listens = listens.filter(|listen| transport != Transport::Tls || listen.is_tls);
+        let listens: Vec<_> = listens
+            .map(|listen| {
+                let mut own = listen.clone();
+                if transport == Transport::TlsInPlaceOfPlain && own.address.port() == Some(80) {
+                    own.address.set_port(443);
+                }
+                (listen.clone(), own)
+            })
+            .collect();
+        let own: Vec<Listen> = listens.iter().map(|(_, own)| own.clone()).collect();
+        let taken = &mut self.taken;
+        let is_new = |name: &str| {
+            let known: &mut Vec<Listen> = taken.entry(name.to_owned()).or_default();
+            let is_same = |a: &Listen, b: &Listen| a.address.is_same_site(&b.address);
+            let is_taken = known.iter().any(|a| own.iter().any(|b| is_same(a, b)));
+            known.extend(own.iter().cloned());
+            !is_taken
+        };
+        let has_tls = transport != Transport::BehindProxy;
+        let site = site::site(&mut self.context, self.model, server, has_tls, is_new);
+        let Some(site) = site else { return false };
+        self.output.sites.push(site);
+        self.sites.push(SiteOrigin {
+            scope: server.scope.clone(),
+            listens,
+        });
+        match transport {
+            Transport::BehindProxy => self.addresses.behind_proxy.extend(own),
+            Transport::Tls | Transport::TlsInPlaceOfPlain => self.addresses.https.extend(own),
         }
-        is_site
+        true
     }
 
-    /// Adds the addresses of a site with TLS. The server block may have addresses without TLS as well.
-    fn add_addresses(&mut self, server: &ServerBlock<'a>) {
-        let (tls, plain): (Vec<_>, Vec<_>) = server
-            .listens
-            .iter()
-            .cloned()
-            .partition(|listen| listen.is_tls);
+    /// Adds the addresses without TLS of a site with TLS.
+    fn add_plain_addresses(&mut self, server: &ServerBlock<'a>) {
+        let listens = server.listens.iter();
+        let plain: Vec<_> = listens.filter(|listen| !listen.is_tls).cloned().collect();
         if let Some(first) = plain.first()
             && !server.redirects_to_https()
         {
             self.context.remarks.warn(first.at, NO_TLS);
         }
         self.warn_of_webroot(server);
-        self.addresses.https.extend(tls);
         self.addresses.http.extend(plain);
     }
 
-    /// Translates a server block without TLS: a redirect to https, or a registry without TLS.
-    fn plain_server(&mut self, server: &ServerBlock<'a>) {
-        let names = server_block::hosts(server.directive).names;
-        let is_of_site = names.is_empty() || names.iter().any(|name| self.taken.contains(name));
-        let redirects = server.redirects_to_https();
-        if redirects && is_of_site {
+    /// Translates a server block without TLS: a redirect to https, a registry behind a proxy that terminates TLS, or a registry without
+    /// TLS.
+    fn plain_server(&mut self, server: &ServerBlock<'a>, has_trusted_proxies: bool) {
+        let names = site::hosts(server.directive).names;
+        let is_of_site = names.is_empty() || names.iter().any(|name| self.taken.contains_key(name));
+        if server.redirects_to_https() && is_of_site {
             self.warn_of_webroot(server);
             self.addresses.http.extend(server.listens.iter().cloned());
             return;
@@ -204,32 +263,46 @@ impl<'a> Importer<'a> {
             self.context.remarks.unsupported_as(NO_PROXY, at, "server");
             return;
         }
-        self.context.remarks.warn(server.directive.at, NO_TLS);
-        let has_site = !names.is_empty() && names.iter().all(|name| self.taken.contains(name));
+        let has_site = !names.is_empty() && names.iter().all(|name| self.taken.contains_key(name));
         let has_return = server.directive.all("return").next().is_some();
-        if has_site || has_return || self.add_site(server) {
+        let has_proxy_header = server
+            .listens
+            .iter()
+            .any(|listen| listen.has_proxy_protocol);
+        if has_trusted_proxies && !has_site && !has_return && !has_proxy_header {
+            self.add_site(server, Transport::BehindProxy);
+            return;
+        }
+        self.context.remarks.warn(server.directive.at, NO_TLS);
+        if has_site || has_return || self.add_site(server, Transport::TlsInPlaceOfPlain) {
             self.addresses.http.extend(server.listens.iter().cloned());
         }
     }
 
-    /// The local addresses with which the result is compared with nginx: those of `listen.https`, and where a server block of nginx
-    /// has one address of a wildcard for itself, this address.
-    fn probe_addresses(&self, servers: &[ServerBlock<'_>]) -> Vec<SocketAddr> {
-        let used = if self.addresses.https.is_empty() {
-            &self.addresses.http
-        } else {
-            &self.addresses.https
+    /// Determines at which addresses each site is served, and at which addresses it is compared with nginx.
+    ///
+    /// A site that nginx served only at addresses that tidegate cannot have is left out if there are other sites: it would be served
+    /// at their addresses.
+    fn place_sites(&mut self, servers: &[ServerBlock<'_>]) {
+        let written = self.addresses.of_sites();
+        let own = |origin: &SiteOrigin<'_>| {
+            let own: Vec<_> = origin.listens.iter().map(|(_, own)| own.clone()).collect();
+            listen::of_site(&own, &written)
         };
-        let served = |address: &SocketAddr| used.iter().any(|l| l.address.accepts(*address));
-        let own = used.iter().flat_map(|listen| listen.address.probes());
-        let all = servers.iter().flat_map(|server| &server.listens);
-        let others = all
-            .flat_map(|listen| listen.address.probes())
-            .filter(served);
-        own.chain(others)
-            .collect::<BTreeSet<_>>()
-            .into_iter()
-            .collect()
+        let lists: Vec<_> = self.sites.iter().map(own).collect();
+        let is_limited = lists.iter().any(|list| list.len() < written.len());
+        let has_address = lists.iter().any(|list| !list.is_empty());
+        let all: Vec<_> = servers.iter().flat_map(|server| &server.listens).collect();
+        for ((site, origin), list) in self.output.sites.iter_mut().zip(&self.sites).zip(&lists) {
+            site.addresses = pairs(origin, &all);
+            if has_address && list.is_empty() {
+                self.context.remarks.warn(site.at, NO_ADDRESS);
+                site.hosts.clear();
+            } else if has_address && is_limited {
+                site.listen.clone_from(list);
+            }
+        }
+        self.output.remove_unused();
     }
 
     /// Warns where certificates are renewed by a file that nginx serves.
@@ -244,50 +317,33 @@ impl<'a> Importer<'a> {
             }
         }
     }
-
-    /// Keeps the addresses that all sites with TLS have; if there is none, those of the first site. tidegate serves every site on all
-    /// addresses, and a site must not be reached at an address at which nginx gives its requests to another server block.
-    fn keep_common_addresses(&mut self, servers: &[&ServerBlock<'_>]) {
-        let sites: Vec<_> = self.output.sites.iter().map(|site| site.at).collect();
-        let servers: Vec<_> = servers
-            .iter()
-            .filter(|server| sites.contains(&server.directive.at))
-            .collect();
-        let Some(first) = servers.first() else { return };
-        let has = |server: &ServerBlock<'_>, address: &Address| {
-            let mut own = server.listens.iter().filter(|listen| listen.is_tls);
-            own.any(|listen| listen.address.is_same_site(address))
-        };
-        let of_first: Vec<_> = first
-            .listens
-            .iter()
-            .filter(|listen| listen.is_tls)
-            .map(|listen| listen.address.clone())
-            .collect();
-        let common: Vec<_> = of_first
-            .iter()
-            .filter(|address| servers.iter().all(|server| has(server, address)))
-            .cloned()
-            .collect();
-        let kept = if common.is_empty() { of_first } else { common };
-        let is_kept = |listen: &Listen| {
-            kept.iter()
-                .any(|address| address.is_same_site(&listen.address))
-        };
-        for left_out in self
-            .addresses
-            .https
-            .iter()
-            .filter(|listen| !is_kept(listen))
-        {
-            self.context.remarks.warn(left_out.at, OWN_ADDRESS);
-        }
-        self.addresses.https.retain(is_kept);
-    }
 }
 
-const OWN_ADDRESS: &str = "this address is left out: tidegate serves every site on all addresses, and other sites do not have this one; import the server blocks with it into a configuration of their own";
+/// The local addresses with which a site is compared, each with the one of tidegate: its own, the wildcard of the other address family,
+/// and where another server block of nginx has one address of a wildcard for itself, this address.
+fn pairs(origin: &SiteOrigin<'_>, all: &[&Listen]) -> Vec<(SocketAddr, SocketAddr)> {
+    let mut pairs = BTreeSet::new();
+    for (nginx, own) in &origin.listens {
+        let Some(port) = own.address.port() else {
+            continue;
+        };
+        let others = all.iter().filter(|other| {
+            let mut probes = other.address.probes().into_iter();
+            let is_inside = probes.any(|probe| nginx.address.accepts(probe));
+            is_inside || other.address.is_same_site(&nginx.address)
+        });
+        for listen in std::iter::once(nginx).chain(others.copied()) {
+            for probe in listen.address.probes() {
+                pairs.insert((probe, SocketAddr::new(probe.ip(), port)));
+            }
+        }
+    }
+    pairs.into_iter().collect()
+}
+
+const NO_ADDRESS: &str = "the server block is left out: nginx served it only at a socket or a name, and tidegate would serve it at the addresses of the other sites";
 const NO_HTTP_BLOCK: &str = "no file with http { } was imported: auth_basic, allow, deny, satisfy, set_real_ip_from and upstream blocks that nginx.conf has there are unknown; import nginx.conf to include them";
+const AROUND: &str = "files that decide about the imported server blocks";
 const NO_TLS: &str = "nginx served the registry without TLS here; tidegate serves registries over TLS only, and redirects plain HTTP";
 const OTHER_HOSTS: &str =
     "servers for all other hosts: tidegate responds to an unknown host with 421";

@@ -14,6 +14,7 @@ use crate::import::nginx::unsupported::is_outside_of_http;
 use crate::import::nginx::error::Error;
 use crate::import::nginx::parser;
 use crate::import::nginx::parser::{Directive, SourcePos};
+use crate::import::nginx::template_files;
 
 /// A source of files.
 pub trait FileSource {
@@ -64,8 +65,13 @@ pub(crate) struct Input {
     pub(crate) main: Vec<Directive>,
     /// Whether an `http` block was read. If not, the directives that it holds for every server are unknown.
     pub(crate) has_http_block: bool,
+    /// The indices of the files whose server blocks are translated; `None` for all. Other server blocks decide only which requests reach
+    /// these.
+    pub(crate) wanted: Option<Vec<usize>>,
     /// The paths of the files, as messages name them, by index.
     pub(crate) names: Vec<String>,
+    /// The same paths with symbolic links resolved.
+    canonical: Vec<PathBuf>,
     /// The includes of files that could not be read, with the reason.
     pub(crate) missing: Vec<(SourcePos, String)>,
 }
@@ -82,20 +88,60 @@ pub(crate) fn read(
         let canonical = files.canonical(name);
         if !named.contains(&canonical) {
             named.push(canonical);
-            unique.push(name);
+            unique.push(name.clone());
         }
     }
+    let input = read_files(files, &unique, &named, prefix)?;
+    if input.has_http_block {
+        return Ok(input);
+    }
+    Ok(around(files, &named, prefix).unwrap_or(input))
+}
+
+/// The configuration of the `nginx.conf` that includes all of these files: in their folder, in the folder above, or in the prefix.
+fn around(files: &dyn FileSource, named: &[PathBuf], prefix: &Path) -> Option<Input> {
+    let first = named.first()?;
+    let folders = [
+        first.parent(),
+        first.parent().and_then(Path::parent),
+        Some(prefix),
+    ];
+    let mut candidates = folders
+        .into_iter()
+        .flatten()
+        .map(|folder| folder.join("nginx.conf"));
+    candidates.find_map(|candidate| {
+        let canonical = files.canonical(&candidate);
+        if named.contains(&canonical) {
+            return None;
+        }
+        let mut input = read_files(files, &[candidate], &[canonical], prefix).ok()?;
+        let index = |name: &PathBuf| input.canonical.iter().position(|known| known == name);
+        let wanted: Option<Vec<_>> = named.iter().map(index).collect();
+        input.wanted = Some(wanted?);
+        input.has_http_block.then_some(input)
+    })
+}
+
+/// Reads these files and all files that they include.
+fn read_files(
+    files: &dyn FileSource,
+    names: &[PathBuf],
+    named: &[PathBuf],
+    prefix: &Path,
+) -> Result<Input, Error> {
     let mut reader = IncludeReader {
         files,
         prefix,
-        named,
+        named: named.to_vec(),
         open: Vec::new(),
         names: Vec::new(),
+        canonical: Vec::new(),
         missing: Vec::new(),
     };
     let (mut http, mut main) = (Vec::new(), Vec::new());
     let mut has_http_block = false;
-    for name in unique {
+    for name in names {
         for directive in reader.read_named(name)? {
             match directive.name.as_str() {
                 "http" => {
@@ -111,7 +157,9 @@ pub(crate) fn read(
         http,
         main,
         has_http_block,
+        wanted: None,
         names: reader.names,
+        canonical: reader.canonical,
         missing: reader.missing,
     })
 }
@@ -124,6 +172,7 @@ struct IncludeReader<'a> {
     /// The chain of files that are being read, to detect a file that includes itself.
     open: Vec<PathBuf>,
     names: Vec<String>,
+    canonical: Vec<PathBuf>,
     missing: Vec<(SourcePos, String)>,
 }
 
@@ -140,8 +189,18 @@ impl IncludeReader<'_> {
     fn parse(&mut self, path: &Path, bytes: &[u8]) -> Result<Vec<Directive>, Error> {
         let index = self.names.len();
         self.names.push(display_path(path));
+        self.canonical.push(self.files.canonical(path));
         let text = String::from_utf8_lossy(bytes);
-        let parsed = parser::parse(index, &text).map_err(|error| Error::Syntax {
+        let parsed = parser::parse(index, &text);
+        let directives = parsed.as_ref().ok().map(Vec::as_slice);
+        if let Some((position, mark)) = template_files::first_mark(path, &text, directives) {
+            return Err(Error::Template {
+                file: display_path(path),
+                position,
+                mark,
+            });
+        }
+        let parsed = parsed.map_err(|error| Error::Syntax {
             file: display_path(path),
             position: error.position,
             what: error.what,

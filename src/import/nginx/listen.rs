@@ -30,6 +30,15 @@ pub(crate) enum Address {
 }
 
 impl Address {
+    /// The port.
+    pub(crate) fn port(&self) -> Option<u16> {
+        match self {
+            Self::Socket(address) => Some(address.port()),
+            Self::Both(port) => Some(*port),
+            Self::Other(_) => None,
+        }
+    }
+
     /// Changes the port.
     pub(crate) fn set_port(&mut self, port: u16) {
         match self {
@@ -79,6 +88,20 @@ impl Address {
             Self::Other(_) => Vec::new(),
         }
     }
+}
+
+/// The addresses of `[listen]` that stand for those of a site. `written` are all addresses of `[listen]`.
+pub(crate) fn of_site(listens: &[Listen], written: &[String]) -> Vec<String> {
+    let mut found: Vec<String> = Vec::new();
+    for address in format(listens) {
+        // One IPv6 address may stand for all IPv4 addresses as well.
+        let both = address.replace("0.0.0.0:", "[::]:");
+        let known = [address, both]
+            .into_iter()
+            .find(|known| written.contains(known));
+        found.extend(known.filter(|known| !found.contains(known)));
+    }
+    found
 }
 
 /// Reads the addresses of a server block. Without a `listen`, nginx listens on port 80.

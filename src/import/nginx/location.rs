@@ -65,6 +65,9 @@ pub(crate) fn is_file_protection(location: &Directive) -> bool {
 pub(crate) struct Location<'a> {
     pub(crate) directive: &'a Directive,
     pub(crate) scope: Scope<'a>,
+    /// The directives in effect where the location hands its requests over: its own, or those of the location to which `try_files`
+    /// leads.
+    pub(crate) effective: Scope<'a>,
     pub(crate) paths: Paths,
 }
 
@@ -86,7 +89,7 @@ pub(crate) fn read<'a>(block: &'a [Directive], scope: &Scope<'a>) -> Vec<Locatio
     let mut found = Vec::new();
     for directive in block.iter().filter(|inner| inner.name == "location") {
         let scope = scope.inner(directive.inner());
-        let is_internal = directive.all("internal").next().is_some();
+        let is_internal = scope.get("internal").is_some();
         let paths = if is_internal {
             Paths::Internal
         } else {
@@ -95,6 +98,7 @@ pub(crate) fn read<'a>(block: &'a [Directive], scope: &Scope<'a>) -> Vec<Locatio
         found.push(Location {
             directive,
             scope: scope.clone(),
+            effective: scope.clone(),
             paths,
         });
         found.extend(read(directive.inner(), &scope));

@@ -17,6 +17,24 @@ use crate::import::nginx::units;
 pub(crate) struct ListenAddresses {
     pub(crate) https: Vec<Listen>,
     pub(crate) http: Vec<Listen>,
+    pub(crate) behind_proxy: Vec<Listen>,
+}
+
+impl ListenAddresses {
+    /// The values of `listen.https` and `listen.behind_proxy`.
+    pub(crate) fn of_sites(&self) -> Vec<String> {
+        let mut all = self.https();
+        all.extend(listen::format(&self.behind_proxy));
+        all
+    }
+
+    fn https(&self) -> Vec<String> {
+        let mut https = listen::format(&self.https);
+        if https.is_empty() && self.behind_proxy.is_empty() {
+            https.push("[::]:443".to_owned());
+        }
+        https
+    }
 }
 
 /// Translates the addresses and the trusted proxies into the table `listen`.
@@ -25,8 +43,12 @@ pub(crate) fn listen_table(
     addresses: &ListenAddresses,
     scopes: &[Scope<'_>],
 ) -> Vec<Line> {
-    let ListenAddresses { https, http } = addresses;
-    for listen in https.iter().chain(http) {
+    let ListenAddresses {
+        https,
+        http,
+        behind_proxy,
+    } = addresses;
+    for listen in https.iter().chain(http).chain(behind_proxy) {
         if let Address::Other(text) = &listen.address {
             let kind = if text.starts_with("unix:") {
                 "a socket"
@@ -39,23 +61,24 @@ pub(crate) fn listen_table(
             );
         }
     }
-    let mut https_addresses = listen::format(https);
-    let mut comment = "HTTP/1.1 and HTTP/2, chosen by the client";
-    if https_addresses.is_empty() {
-        comment = "nginx had no TLS address here";
-        // Not more than the addresses that nginx had: a server on loopback stays there.
-        let mut moved = http.clone();
-        for listen in &mut moved {
-            listen.address.set_port(443);
-        }
-        https_addresses = listen::format(&moved);
-    }
-    if https_addresses.is_empty() {
-        https_addresses.push("[::]:443".to_owned());
-    }
+    let mut lines = Vec::new();
+    let https_addresses = addresses.https();
     let mut http_addresses = listen::format(http);
-    http_addresses.retain(|address| !https_addresses.contains(address));
-    let mut lines = vec![Line::list("https", https_addresses).with_comment(comment)];
+    http_addresses.retain(|address| !addresses.of_sites().contains(address));
+    if !https_addresses.is_empty() {
+        let comment = if https.iter().any(|listen| listen.is_tls) {
+            "HTTP/1.1 and HTTP/2, chosen by the client"
+        } else {
+            "nginx had no TLS address here"
+        };
+        lines.push(Line::list("https", https_addresses).with_comment(comment));
+    }
+    if !behind_proxy.is_empty() {
+        let line = Line::list("behind_proxy", listen::format(behind_proxy));
+        lines.push(line.with_comment(
+            "plain HTTP from the peers in trusted_proxies, which terminate TLS; a request needs X-Forwarded-Proto: https",
+        ));
+    }
     if !http_addresses.is_empty() {
         let line = Line::list("http", http_addresses);
         lines.push(line.with_comment("redirects to https; under /v2/ the response is 400, because a password would cross the network in the clear"));
@@ -64,13 +87,8 @@ pub(crate) fn listen_table(
     lines
 }
 
-/// The peers that name the address of the client, in a PROXY header or in X-Forwarded-For.
-fn proxy_lines(
-    context: &mut Context<'_>,
-    addresses: &ListenAddresses,
-    scopes: &[Scope<'_>],
-) -> Vec<Line> {
-    let mut networks: Vec<String> = Vec::new();
+/// The `set_real_ip_from` of all sites, and whether all sites have the same.
+fn real_ip_from<'a>(scopes: &[Scope<'a>]) -> (Vec<&'a Directive>, bool) {
     let settings = |scope: &Scope<'_>| {
         let from = scope.all("set_real_ip_from").into_iter();
         let mut from: Vec<_> = from.map(|from| from.first().to_owned()).collect();
@@ -78,15 +96,33 @@ fn proxy_lines(
         (from, scope.value("real_ip_header").to_owned())
     };
     let first = scopes.first().map(settings);
-    let is_same = scopes.iter().all(|scope| Some(settings(scope)) == first);
+    if scopes.iter().all(|scope| Some(settings(scope)) == first) {
+        (all_of(scopes, "set_real_ip_from"), true)
+    } else {
+        (Vec::new(), false)
+    }
+}
+
+/// Whether `listen.trusted_proxies` has a network: the peers of an address without TLS.
+pub(crate) fn has_trusted_proxies(scopes: &[Scope<'_>]) -> bool {
+    let (from, _) = real_ip_from(scopes);
+    let mut headers = scopes.iter().map(|scope| scope.value("real_ip_header"));
+    let mut from = from.iter();
+    from.any(|from| format_network(from.first()).is_some())
+        && !headers.any(|header| header.eq_ignore_ascii_case("proxy_protocol"))
+}
+
+/// The peers that name the address of the client, in a PROXY header or in X-Forwarded-For.
+fn proxy_lines(
+    context: &mut Context<'_>,
+    addresses: &ListenAddresses,
+    scopes: &[Scope<'_>],
+) -> Vec<Line> {
+    let (from, is_same) = real_ip_from(scopes);
     if !is_same && let Some(from) = all_of(scopes, "set_real_ip_from").first() {
         context.remarks.warn(from.at, OWN_PROXIES);
     }
-    let from = if is_same {
-        all_of(scopes, "set_real_ip_from")
-    } else {
-        Vec::new()
-    };
+    let mut networks: Vec<String> = Vec::new();
     for from in from {
         match format_network(from.first()) {
             Some(network) if !networks.contains(&network) => networks.push(network),

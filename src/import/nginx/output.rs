@@ -3,6 +3,7 @@
 //! Whatever the nginx files hold, the text is valid TOML: strings are escaped, and comments hold no control characters.
 
 use std::fmt::{self, Display, Write as _};
+use std::net::SocketAddr;
 
 use crate::import::nginx::parser::SourcePos;
 use crate::import::nginx::remarks::{Remarks, file_and_line};
@@ -17,6 +18,27 @@ pub(crate) struct OutputConfig {
     pub(crate) sites: Vec<Site>,
 }
 
+impl OutputConfig {
+    /// Removes the sites without a host, and the addresses at which no site is left.
+    pub(crate) fn remove_unused(&mut self) {
+        self.sites.retain(|site| !site.hosts.is_empty());
+        if self.sites.iter().any(|site| site.listen.is_empty()) {
+            return;
+        }
+        let used: Vec<&String> = self.sites.iter().flat_map(|site| &site.listen).collect();
+        self.listen.retain_mut(|line| {
+            if !matches!(line.key, "https" | "behind_proxy") {
+                return true;
+            }
+            let Value::List(addresses) = &mut line.value else {
+                return true;
+            };
+            addresses.retain(|address| used.contains(&address));
+            !addresses.is_empty()
+        });
+    }
+}
+
 /// A `[[site]]`.
 #[derive(Debug)]
 pub(crate) struct Site {
@@ -26,6 +48,10 @@ pub(crate) struct Site {
     pub(crate) hosts: Vec<String>,
     /// The comment after the hosts.
     pub(crate) hosts_comment: String,
+    /// The addresses of nginx at which the site is reached, each with the address of tidegate that takes its place.
+    pub(crate) addresses: Vec<(SocketAddr, SocketAddr)>,
+    /// The value of `site.listen`; empty for all addresses.
+    pub(crate) listen: Vec<String>,
     pub(crate) lines: Vec<Line>,
     pub(crate) routes: Vec<Route>,
 }
@@ -51,10 +77,26 @@ pub(crate) enum RouteAction {
         lines: Vec<Line>,
         grants: Vec<Grant>,
     },
-    /// Responds with this status; with a comment.
-    Respond(u16, Option<String>),
+    /// Responds itself.
+    Respond {
+        status: u16,
+        /// The key and the value of a location or a text.
+        content: Option<(&'static str, String)>,
+        comment: Option<String>,
+    },
     /// Does something that tidegate does not do, with the reason. The route is written only inside of a route that forwards.
     NotSupported(String),
+}
+
+impl RouteAction {
+    /// A response with a status alone.
+    pub(crate) fn respond(status: u16, comment: Option<String>) -> Self {
+        Self::Respond {
+            status,
+            content: None,
+            comment,
+        }
+    }
 }
 
 /// A `[[site.route.grant]]`.
@@ -179,6 +221,9 @@ fn write_site(text: &mut String, site: &Site, files: &[String]) {
     text.push_str("[[site]]\n");
     let hosts = Line::list("hosts", site.hosts.clone());
     write_lines(text, &[hosts.with_comment(&*site.hosts_comment)]);
+    if !site.listen.is_empty() {
+        write_lines(text, &[Line::list("listen", site.listen.clone())]);
+    }
     write_lines(text, &site.lines);
     for route in &site.routes {
         write_route(text, route, files);
@@ -206,8 +251,21 @@ fn write_route(text: &mut String, route: &Route, files: &[String]) {
                 write_grant(text, grant);
             }
         }
-        RouteAction::Respond(status, comment) => {
-            push(text, format_args!("respond = {status}"));
+        RouteAction::Respond {
+            status,
+            content,
+            comment,
+        } => {
+            match content {
+                Some((key, value)) => {
+                    let value = Quoted(value);
+                    push(
+                        text,
+                        format_args!("respond = {{ status = {status}, {key} = {value} }}"),
+                    );
+                }
+                None => push(text, format_args!("respond = {status}")),
+            }
             write_comment(text, comment.as_deref());
         }
         RouteAction::NotSupported(why) => {

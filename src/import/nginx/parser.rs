@@ -9,7 +9,7 @@ use crate::config::problem::{Position, quote};
 use crate::import::nginx::lexer::{Lexer, SyntaxError, Token};
 
 /// A position in one of the files that were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SourcePos {
     /// The index of the file, in the order in which the files were read.
     pub(crate) file: usize,

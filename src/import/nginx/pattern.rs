@@ -4,32 +4,56 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 
-use regex::bytes::{Regex, RegexBuilder};
+use regex::bytes::{Match, Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 /// Compiled regular expressions. The same pattern is matched against many texts.
 #[derive(Debug, Default)]
 pub(crate) struct PatternCache {
-    compiled: RefCell<HashMap<(String, bool), Option<Regex>>>,
+    /// By pattern; the second map has the patterns that ignore case.
+    compiled: [RefCell<HashMap<String, Rc<Option<Regex>>>>; 2],
 }
 
 impl PatternCache {
+    /// The compiled pattern; `None` inside if it is not understood.
+    pub(crate) fn compiled(&self, pattern: &str, ignores_case: bool) -> Rc<Option<Regex>> {
+        let [exact, ignoring_case] = &self.compiled;
+        let map = if ignores_case { ignoring_case } else { exact };
+        if let Some(known) = map.borrow().get(pattern) {
+            return Rc::clone(known);
+        }
+        let regex = RegexBuilder::new(pattern)
+            .unicode(false)
+            .case_insensitive(ignores_case)
+            .size_limit(MAX_COMPILED_SIZE)
+            .build();
+        let regex = Rc::new(regex.ok());
+        map.borrow_mut()
+            .insert(pattern.to_owned(), Rc::clone(&regex));
+        regex
+    }
+
     /// Whether the pattern matches the text; `None` if the pattern is not understood.
     pub(crate) fn is_match(&self, pattern: &str, ignores_case: bool, text: &str) -> Option<bool> {
-        let mut compiled = self.compiled.borrow_mut();
-        let regex = compiled
-            .entry((pattern.to_owned(), ignores_case))
-            .or_insert_with(|| {
-                RegexBuilder::new(pattern)
-                    .unicode(false)
-                    .case_insensitive(ignores_case)
-                    .size_limit(MAX_COMPILED_SIZE)
-                    .build()
-                    .ok()
-            });
-        regex.as_ref().map(|regex| regex.is_match(text.as_bytes()))
+        let regex = self.compiled(pattern, ignores_case);
+        Some(regex.as_ref().as_ref()?.is_match(text.as_bytes()))
+    }
+
+    /// The texts of the groups of the first match: the whole match is the first one, and a group that takes no part is empty. `None` if
+    /// the pattern is not understood; `Some(None)` if it does not match.
+    pub(crate) fn captures(&self, pattern: &str, text: &str) -> Option<Option<Vec<String>>> {
+        let regex = self.compiled(pattern, false);
+        let found = regex.as_ref().as_ref()?.captures(text.as_bytes());
+        Some(found.map(|groups| {
+            let group = |group: Option<Match<'_>>| {
+                let bytes = group.map(|group| group.as_bytes()).unwrap_or_default();
+                String::from_utf8_lossy(bytes).into_owned()
+            };
+            groups.iter().map(group).collect()
+        }))
     }
 }
 

@@ -3,141 +3,124 @@
 //! Each location, pattern, host, address, network and password file of the input gives requests inside and outside of it, so that
 //! each difference between the two configurations has a request that shows it.
 
-use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
 
-use http::Method;
+use regex::bytes::Regex;
 
-use crate::config::Config;
+use crate::config::Site;
 
 use crate::import::nginx::access::Networks;
-use crate::import::nginx::context::Context;
 use crate::import::nginx::if_blocks::condition_words;
 use crate::import::nginx::location::Matcher;
-use crate::import::nginx::parser::Directive;
-use crate::import::nginx::pattern::samples;
-use crate::import::nginx::request::Request;
+use crate::import::nginx::parser::{Directive, SourcePos};
+use crate::import::nginx::pattern::{PatternCache, samples};
 
-/// The values of each property of a request.
+/// The properties of the requests that are compared.
 pub(crate) struct Probes {
-    addresses: Vec<SocketAddr>,
     hosts: Vec<String>,
-    paths: Vec<String>,
-    methods: Vec<Method>,
-    clients: Vec<IpAddr>,
-    files: Vec<Option<String>>,
-    certificates: Vec<bool>,
+    /// What `http` names outside of the server blocks.
+    common: Literals,
+    /// What each server block names.
+    servers: HashMap<SourcePos, Literals>,
+    patterns: PatternCache,
+    /// The paths that are compared; `None` if they are too many.
+    paths: RefCell<HashMap<ServerAndSite, Option<BTreeSet<String>>>>,
+}
+
+/// The positions of nginx's server block and of the server block from which a site was made.
+type ServerAndSite = (Option<SourcePos>, SourcePos);
+
+/// The properties of the requests for one host: those that can make a difference between a server block of nginx and a site.
+pub(crate) struct HostProbes {
+    pub(crate) paths: BTreeSet<String>,
+    /// An address that no directive names, addresses inside of each network, and addresses directly around it.
+    pub(crate) clients: Vec<IpAddr>,
 }
 
 impl Probes {
-    /// Derives the values from a configuration and the addresses at which its sites are reached.
-    pub(crate) fn new(
-        context: &Context<'_>,
-        http: &[Directive],
-        addresses: Vec<SocketAddr>,
-    ) -> Self {
-        let mut literals = Literals::default();
-        literals.read(context, http);
-        let mut clients: Vec<IpAddr> = vec![IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9))];
-        if !literals.clients.is_empty() {
-            clients.push(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9)));
-            clients.extend(literals.clients.iter().copied());
-        }
-        let methods: &[Method] = if literals.has_methods {
-            &ALL_METHODS
-        } else {
-            &FEW_METHODS
-        };
-        let mut hosts: Vec<String> = literals.hosts.iter().cloned().collect();
-        hosts.push(UNKNOWN_HOST.to_owned());
-        let mut files = vec![None];
-        files.extend(literals.files.iter().cloned().map(Some));
-        Self {
-            addresses,
-            hosts,
-            paths: literals.all_paths(),
-            methods: methods.to_vec(),
-            clients,
-            files,
-            certificates: if literals.has_certificates {
-                vec![false, true]
+    /// Derives the properties from a configuration.
+    pub(crate) fn new(http: &[Directive]) -> Self {
+        let mut common = Literals::default();
+        let mut servers = HashMap::new();
+        for directive in http {
+            let directives = std::slice::from_ref(directive);
+            if directive.name == "server" {
+                let mut server = Literals::default();
+                server.read(directives);
+                servers.insert(directive.at, server);
             } else {
-                vec![false]
-            },
+                common.read(directives);
+            }
+        }
+        let all = std::iter::once(&common).chain(servers.values());
+        let hosts: BTreeSet<_> = all
+            .flat_map(|literals| literals.hosts.iter())
+            .cloned()
+            .collect();
+        let mut hosts: Vec<String> = hosts.into_iter().collect();
+        hosts.push(UNKNOWN_HOST.to_owned());
+        Self {
+            hosts,
+            common,
+            servers,
+            patterns: PatternCache::default(),
+            paths: RefCell::default(),
         }
     }
 
-    /// The hosts.
     pub(crate) fn hosts(&self) -> &[String] {
         &self.hosts
     }
 
-    /// Calls `visit` for every request, with the paths of the routes of `config` as well. A `true` skips the other clients and
-    /// credentials for the same path and method.
-    pub(crate) fn each(&self, config: &Config, mut visit: impl FnMut(&Request) -> bool) {
-        let mut paths: BTreeSet<String> = self.paths.iter().cloned().collect();
-        for site in &config.sites {
-            let routes = site.routes.iter().map(|route| &route.path);
-            let responses = site.responses.iter().map(|response| &response.path);
-            for path in routes.chain(responses) {
+    /// The properties of the requests that nginx's server block at `server` and tidegate's site receive; `site_at` is the server
+    /// block from which the site was made. Returns `None` if there are more than a comparison can have.
+    pub(crate) fn for_host(
+        &self,
+        server: Option<SourcePos>,
+        site_at: SourcePos,
+        site: &Site,
+    ) -> Option<HostProbes> {
+        let mut named = self.common.clone();
+        let own = server.filter(|server| *server != site_at);
+        for at in own.into_iter().chain([site_at]) {
+            if let Some(literals) = self.servers.get(&at) {
+                named.extend(literals);
+            }
+        }
+        let mut known = self.paths.borrow_mut();
+        let paths = known
+            .entry((server, site_at))
+            .or_insert_with(|| named.all_paths(&self.patterns));
+        let mut paths = paths.clone()?;
+        let routes = site.routes.iter().map(|route| &route.path);
+        let responses = site.responses.iter().map(|response| &response.path);
+        for path in routes.chain(responses) {
+            if !named.paths.contains(path) {
                 add_around(&mut paths, path);
             }
         }
-        for address in &self.addresses {
-            for host in &self.hosts {
-                for path in &paths {
-                    for method in &self.methods {
-                        self.each_client(*address, host, path, method, &mut visit);
-                    }
-                }
-            }
-        }
-    }
-
-    fn each_client(
-        &self,
-        address: SocketAddr,
-        host: &str,
-        path: &str,
-        method: &Method,
-        visit: &mut impl FnMut(&Request) -> bool,
-    ) {
-        for has_certificate in &self.certificates {
-            for valid_in in &self.files {
-                for client in &self.clients {
-                    let request = Request {
-                        address,
-                        host: host.to_owned(),
-                        method: method.clone(),
-                        path: path.to_owned(),
-                        client: *client,
-                        valid_in: valid_in.clone(),
-                        has_certificate: *has_certificate,
-                    };
-                    if visit(&request) {
-                        return;
-                    }
-                }
-            }
-        }
+        let clients = named.all_clients();
+        let is_possible = paths.len() <= MAX_PATHS && clients.len() <= MAX_CLIENTS;
+        is_possible.then_some(HostProbes { paths, clients })
     }
 }
 
 /// What the directives of a configuration name.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Literals {
     paths: BTreeSet<String>,
-    /// Texts that regular expressions match, which need not begin with a slash.
-    samples: BTreeSet<String>,
+    /// Regular expressions for paths, each with whether it ignores case.
+    patterns: BTreeSet<(String, bool)>,
     hosts: BTreeSet<String>,
+    /// Addresses inside of the networks and around them.
     clients: BTreeSet<IpAddr>,
-    files: BTreeSet<String>,
-    has_methods: bool,
-    has_certificates: bool,
 }
 
 impl Literals {
-    fn read(&mut self, context: &Context<'_>, directives: &[Directive]) {
+    fn read(&mut self, directives: &[Directive]) {
         for directive in directives {
             match directive.name.as_str() {
                 "location" => match Matcher::read(directive) {
@@ -156,26 +139,18 @@ impl Literals {
                         self.add_host(name);
                     }
                 }
-                "allow" | "deny" => {
-                    self.clients
-                        .extend(Networks::addresses_around(directive.first()));
-                }
-                "auth_basic_user_file" => {
-                    self.files.extend(context.file_path(directive.first()));
-                }
-                "limit_except" => self.has_methods = true,
-                "ssl_verify_client" => self.has_certificates |= directive.first() != "off",
+                "allow" | "deny" => self.add_network(directive.first()),
                 "if" => self.read_condition(&condition_words(directive)),
                 "map" => self.read_map(directive),
                 "geo" => {
                     for entry in directive.inner() {
-                        self.clients.extend(Networks::addresses_around(&entry.name));
+                        self.add_network(&entry.name);
                     }
                 }
                 _ => {}
             }
             if !matches!(directive.name.as_str(), "map" | "geo" | "upstream") {
-                self.read(context, directive.inner());
+                self.read(directive.inner());
             }
         }
     }
@@ -205,8 +180,6 @@ impl Literals {
 
     /// Adds the value with which a variable is compared.
     fn add_operand(&mut self, source: &str, is_pattern: bool, ignores_case: bool, operand: &str) {
-        self.has_methods |= source.contains("$request_method");
-        self.has_certificates |= source.contains("$ssl_client");
         if source.contains("uri") {
             if is_pattern {
                 self.add_pattern(operand, ignores_case);
@@ -222,24 +195,27 @@ impl Literals {
             }
         }
         if source == "$remote_addr" && !is_pattern {
-            self.clients.extend(Networks::addresses_around(operand));
+            self.add_network(operand);
         }
     }
 
     fn add_pattern(&mut self, pattern: &str, ignores_case: bool) {
-        for sample in samples(pattern) {
-            if ignores_case {
-                self.samples.insert(sample.to_ascii_uppercase());
-            }
-            self.samples.insert(sample);
-        }
+        self.patterns.insert((pattern.to_owned(), ignores_case));
+    }
+
+    fn add_network(&mut self, network: &str) {
+        self.clients.extend(Networks::addresses_around(network));
     }
 
     fn add_host(&mut self, name: &str) {
-        let name = name.to_ascii_lowercase();
         if let Some(pattern) = name.strip_prefix('~') {
-            self.hosts.extend(samples(pattern));
-        } else if let Some(parent) = name.strip_prefix("*.").or_else(|| name.strip_prefix('.')) {
+            let samples = samples(pattern).into_iter();
+            self.hosts
+                .extend(samples.map(|host| host.to_ascii_lowercase()));
+            return;
+        }
+        let name = name.to_ascii_lowercase();
+        if let Some(parent) = name.strip_prefix("*.").or_else(|| name.strip_prefix('.')) {
             self.hosts.insert(format!("sub.{parent}"));
             self.hosts.insert(format!("a.sub.{parent}"));
             self.hosts.insert(parent.to_owned());
@@ -250,31 +226,85 @@ impl Literals {
         }
     }
 
-    /// The paths around all literals and samples. A sample of a pattern that is not anchored is put below each literal as well.
-    fn all_paths(&self) -> Vec<String> {
-        let mut paths = BTreeSet::new();
+    fn extend(&mut self, other: &Self) {
+        self.paths.extend(other.paths.iter().cloned());
+        self.patterns.extend(other.patterns.iter().cloned());
+        self.hosts.extend(other.hosts.iter().cloned());
+        self.clients.extend(other.clients.iter().copied());
+    }
+
+    /// The addresses of clients: one that no directive names, and if there are networks, an IPv6 address and those around them.
+    fn all_clients(&self) -> Vec<IpAddr> {
+        let mut clients: Vec<IpAddr> = vec![IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9))];
+        if !self.clients.is_empty() {
+            clients.push(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9)));
+            clients.extend(&self.clients);
+        }
+        clients
+    }
+
+    /// The paths around all literals, and for each pattern paths below each literal that the pattern matches; `None` if there are too
+    /// many.
+    fn all_paths(&self, cache: &PatternCache) -> Option<BTreeSet<String>> {
+        let mut texts: Vec<(Rc<Option<Regex>>, String)> = Vec::new();
+        for (pattern, ignores_case) in &self.patterns {
+            let compiled = cache.compiled(pattern, *ignores_case);
+            for sample in samples(pattern) {
+                if *ignores_case {
+                    texts.push((Rc::clone(&compiled), sample.to_ascii_uppercase()));
+                }
+                texts.push((Rc::clone(&compiled), sample));
+            }
+        }
         let mut literals = self.paths.clone();
         literals.extend(["/".to_owned(), "/v2/".to_owned()]);
+        let whole = texts.iter().map(|(_, text)| text);
+        literals.extend(whole.filter(|text| is_canonical(text)).cloned());
+        if literals.len().saturating_mul(texts.len()) > MAX_COMBINATIONS {
+            return None;
+        }
+        let mut paths = BTreeSet::new();
         for path in &literals {
             add_around(&mut paths, path);
-        }
-        for sample in &self.samples {
-            let rest = sample.trim_start_matches('/');
-            if sample.starts_with('/') {
-                add_around(&mut paths, sample);
+            if paths.len() > MAX_PATHS {
+                return None;
             }
-            for literal in &literals {
-                let below = format!("{}/{rest}", literal.trim_end_matches('/'));
-                if below.len() <= MAX_PATH {
-                    paths.insert(format!("{below}/manifests/t"));
-                    paths.insert(below);
+        }
+        for (pattern, text) in &texts {
+            let matches = |path: &String| {
+                let pattern = pattern.as_ref().as_ref();
+                pattern.is_none_or(|pattern| pattern.is_match(path.as_bytes()))
+            };
+            for end in ends(text) {
+                for literal in &literals {
+                    let literal = literal.trim_end_matches('/');
+                    let below = [
+                        format!("{literal}/{end}"),
+                        format!("{literal}/{end}/manifests/t"),
+                        format!("{literal}/x{end}"),
+                        format!("{literal}{end}"),
+                    ];
+                    let below = below.into_iter().filter(|path| is_canonical(path));
+                    paths.extend(below.filter(matches));
                 }
-                paths.insert(format!("{}/x{rest}", literal.trim_end_matches('/')));
+            }
+            if paths.len() > MAX_PATHS {
+                return None;
             }
         }
-        paths.retain(|path| is_canonical(path));
-        paths.into_iter().collect()
+        Some(paths)
     }
+}
+
+/// A text without its first segments: all of it, and what follows each slash.
+fn ends(text: &str) -> impl Iterator<Item = &str> {
+    let text = text.trim_start_matches('/');
+    let inner = text
+        .match_indices('/')
+        .filter_map(|(slash, _)| text.get(slash + 1..));
+    std::iter::once(text)
+        .chain(inner)
+        .filter(|end| !end.is_empty())
 }
 
 /// Adds a path, paths below it, siblings that begin with the same text, and its parents.
@@ -335,16 +365,12 @@ fn is_canonical(path: &str) -> bool {
         && !path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
+/// The maximum number of bytes of a path.
 const MAX_PATH: usize = 200;
+/// The maximum number of paths for one host.
+const MAX_PATHS: usize = 50_000;
+/// The maximum number of combinations of a literal and a text that a pattern matches.
+const MAX_COMBINATIONS: usize = 60_000;
+/// The maximum number of clients for one host.
+const MAX_CLIENTS: usize = 50_000;
 const UNKNOWN_HOST: &str = "unknown-host.invalid";
-const ALL_METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
-/// The methods if no directive depends on the method. On a registry, POST reaches upload URLs and PUT manifests.
-const FEW_METHODS: [Method; 3] = [Method::GET, Method::POST, Method::PUT];

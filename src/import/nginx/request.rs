@@ -7,19 +7,21 @@ use http::Method;
 
 /// A request, as far as its outcome depends on it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Request {
+pub struct Request {
     /// The local address to which the client connects.
-    pub(crate) address: SocketAddr,
+    pub address: SocketAddr,
     /// The host in lower case, without a port.
-    pub(crate) host: String,
-    pub(crate) method: Method,
+    pub host: String,
+    /// The method.
+    pub method: Method,
     /// The canonical path: decoded, without dot segments and empty segments.
-    pub(crate) path: String,
-    pub(crate) client: IpAddr,
+    pub path: String,
+    /// The address of the client.
+    pub client: IpAddr,
     /// The password file in which the credentials of the request are valid; `None` for a request without credentials.
-    pub(crate) valid_in: Option<String>,
+    pub valid_in: Option<String>,
     /// Whether the client presents a valid certificate.
-    pub(crate) has_certificate: bool,
+    pub has_certificate: bool,
 }
 
 impl fmt::Display for Request {

@@ -5,6 +5,8 @@
 
 use std::collections::HashMap;
 
+use crate::config::redirect_location;
+
 use crate::import::nginx::access;
 use crate::import::nginx::access::DENY_ALL;
 use crate::import::nginx::context::Context;
@@ -12,16 +14,25 @@ use crate::import::nginx::headers;
 use crate::import::nginx::if_blocks;
 use crate::import::nginx::location;
 use crate::import::nginx::location::{Location, Paths, is_file_protection};
-use crate::import::nginx::output::{Line, Route, RouteAction};
+use crate::import::nginx::location_search::LocationNode;
+use crate::import::nginx::method_access;
+use crate::import::nginx::nginx_model::NginxModel;
+use crate::import::nginx::output::{Line, Route, RouteAction, Value};
 use crate::import::nginx::parser::{Directive, SourcePos};
+use crate::import::nginx::placeholders;
 use crate::import::nginx::remarks::BUILT_IN;
 use crate::import::nginx::scope::Scope;
+use crate::import::nginx::server_block::ServerBlock;
 use crate::import::nginx::units;
 use crate::import::nginx::upstream;
 
 /// Translates all locations of a server block, in their order.
-pub(crate) fn all(context: &mut Context<'_>, server: &Directive, scope: &Scope<'_>) -> Vec<Route> {
-    let mut locations = location::read(server.inner(), scope);
+pub(crate) fn all<'a>(
+    context: &mut Context<'_>,
+    model: &NginxModel<'a>,
+    server: &ServerBlock<'a>,
+) -> Vec<Route> {
+    let mut locations = location::read(server.directive.inner(), &server.scope);
     follow_try_files(&mut locations);
     let order: Vec<_> = locations.iter().map(|l| l.directive.at).collect();
     // Of two locations for one path, nginx tries regular expressions first, /v2/ has more paths than /v2, and an exact
@@ -43,7 +54,7 @@ pub(crate) fn all(context: &mut Context<'_>, server: &Directive, scope: &Scope<'
             Paths::Pattern => warn_of_pattern(context, location.directive),
             _ => {}
         }
-        for route in location_routes(context, location) {
+        for route in location_routes(context, model, server.directive.at, location) {
             add(context, &mut routes, route);
         }
     }
@@ -101,13 +112,18 @@ fn follow_try_files(locations: &mut [Location<'_>]) {
         if let Some(block) = target
             && !own.iter().any(|d| decides.contains(&d.name.as_str()))
         {
-            location.scope = location.scope.inner(block);
+            location.effective = location.scope.inner(block);
         }
     }
 }
 
 /// The routes of a location: one for each prefix.
-fn location_routes(context: &mut Context<'_>, location: &Location<'_>) -> Vec<Route> {
+fn location_routes<'a>(
+    context: &mut Context<'_>,
+    model: &NginxModel<'a>,
+    server: SourcePos,
+    location: &Location<'a>,
+) -> Vec<Route> {
     let (paths, comment) = match &location.paths {
         Paths::Prefix(path) => (vec![path.clone()], prefix_comment(path)),
         Paths::Exact(path) => (
@@ -124,7 +140,7 @@ fn location_routes(context: &mut Context<'_>, location: &Location<'_>) -> Vec<Ro
     let routes = paths.into_iter().map(|path| Route {
         at: location.directive.at,
         location: location.directive.args.join(" "),
-        action: action(context, location, &path),
+        action: action(context, model, server, location, &path),
         path,
         comment: comment.clone(),
     });
@@ -133,42 +149,71 @@ fn location_routes(context: &mut Context<'_>, location: &Location<'_>) -> Vec<Ro
 
 /// Whether the location itself handles requests.
 fn has_handler(location: &Location<'_>) -> bool {
-    let mut own = location.scope.own().iter();
+    let mut own = location.effective.own().iter();
     own.any(|d| d.name == "return" || d.name.ends_with("_pass"))
 }
 
-fn action(context: &mut Context<'_>, location: &Location<'_>, path: &str) -> RouteAction {
-    let own = location.scope.own();
+fn action<'a>(
+    context: &mut Context<'_>,
+    model: &NginxModel<'a>,
+    server: SourcePos,
+    location: &Location<'a>,
+    path: &str,
+) -> RouteAction {
+    let scope = &location.effective;
     let at = location.directive.at;
-    if let Some(response) = own.iter().find(|d| d.name == "return") {
+    if let Some(response) = scope.own().iter().find(|d| d.name == "return") {
         return static_response(context, response, path);
     }
-    if_blocks::note(context, own);
-    let access = match access::access(context, &location.scope, path) {
+    if_blocks::note(context, scope.own());
+    let pass = scope.own().iter().find(|d| d.name == "proxy_pass");
+    let by_method = match pass {
+        Some(_) => {
+            let node = LocationNode::alone(location.directive, location.scope.clone());
+            method_access::read(model, server, &node, path)
+        }
+        None => Ok(None),
+    };
+    let access = by_method.map_err(str::to_owned);
+    let access =
+        access.and_then(|by_method| access::access(context, scope, path, by_method.as_ref()));
+    let access = match access {
         Ok(access) => access,
-        Err(why) if why == DENY_ALL => return RouteAction::Respond(403, Some(why)),
+        Err(why) if why == DENY_ALL => return RouteAction::respond(403, Some(why)),
         Err(why) => {
             context.remarks.warn(
                 at,
                 format!("the route is closed, because its access control has no key ({why}): write upstream and auth in place of respond when you know who may use it"),
             );
-            return RouteAction::Respond(403, Some(format!("closed: {why}")));
+            return RouteAction::respond(403, Some(format!("closed: {why}")));
         }
     };
-    let Some(pass) = own.iter().find(|d| d.name == "proxy_pass") else {
+    let Some(pass) = pass else {
         return RouteAction::NotSupported(without_upstream(context, location));
     };
-    match upstream::upstream(context, pass, &location.scope, path) {
+    let has_prefix = matches!(location.paths, Paths::Prefix(_));
+    match upstream::upstream(
+        context,
+        pass,
+        scope,
+        path,
+        has_prefix && access.grants.is_empty(),
+    ) {
         Err(why) => {
             let what = format!("the location is left out: {why}");
             context.remarks.warn(pass.at, &what);
             RouteAction::NotSupported(why)
         }
         Ok(upstream) => {
-            let mut lines = vec![upstream];
+            let mut lines = vec![upstream.line];
+            if upstream.has_path {
+                lines.push(Line::new("registry", Value::Flag(false)).with_comment(
+                    "the path of the upstream differs: tidegate does not read the requests as those of a registry",
+                ));
+            }
             lines.extend(access.lines);
-            lines.extend(max_body(context, &location.scope, at));
-            lines.extend(headers::headers(context, &location.scope));
+            lines.extend(max_body(context, scope, at));
+            lines.extend(headers::headers(context, scope, path, access.has_users));
             RouteAction::Forward {
                 lines,
                 grants: access.grants,
@@ -179,26 +224,53 @@ fn action(context: &mut Context<'_>, location: &Location<'_>, path: &str) -> Rou
 
 /// Translates a `return`.
 fn static_response(context: &mut Context<'_>, response: &Directive, path: &str) -> RouteAction {
-    match response.first().parse::<u16>() {
-        Ok(444) => RouteAction::Respond(403, Some("nginx closed the connection".to_owned())),
+    let target = response.args.last().map_or("", String::as_str);
+    let has_text = response.args.len() > 1;
+    let text = || {
+        let text = placeholders::translate(target, placeholders::in_response);
+        text.filter(|text| !text.is_empty())
+    };
+    // A URL alone is a 302.
+    let status = response.first().parse::<u16>().unwrap_or(302);
+    match status {
+        444 => RouteAction::respond(403, Some("nginx closed the connection".to_owned())),
         // A challenge that cannot be met would make clients ask for passwords in vain.
-        Ok(status @ (401 | 407)) => RouteAction::Respond(403, Some(format!("{status} in nginx"))),
-        Ok(status @ (200..=299 | 400..=599)) => {
-            let has_text = response.args.len() > 1;
-            let comment = has_text.then(|| "without the text that nginx sent".to_owned());
-            RouteAction::Respond(status, comment)
+        401 | 407 => RouteAction::respond(403, Some(format!("{status} in nginx"))),
+        200..=299 | 400..=599 => {
+            match text().filter(|_| has_text && !matches!(status, 204 | 205)) {
+                Some(text) => RouteAction::Respond {
+                    status,
+                    content: Some(("text", text)),
+                    comment: None,
+                },
+                None => {
+                    let comment = has_text.then(|| "without the text that nginx sent".to_owned());
+                    RouteAction::respond(status, comment)
+                }
+            }
         }
-        _ => {
-            let target = response.args.last().map_or("", String::as_str);
+        301 | 302 | 303 | 307 | 308 => {
             if target.trim_end_matches('/') == path.trim_end_matches('/') {
                 context.remarks.unsupported(BUILT_IN, response);
-            } else {
-                context.remarks.warn(
-                    response.at,
-                    "tidegate does not redirect to other places; left out",
-                );
+                return RouteAction::NotSupported("nginx redirects here".to_owned());
             }
-            RouteAction::NotSupported("nginx redirects here".to_owned())
+            match text().filter(|location| redirect_location(location).is_ok()) {
+                Some(location) => RouteAction::Respond {
+                    status,
+                    content: Some(("location", location)),
+                    comment: None,
+                },
+                None => {
+                    let what = "the destination of this redirect has a value that tidegate does not know; left out";
+                    context.remarks.warn(response.at, what);
+                    RouteAction::NotSupported("nginx redirects here".to_owned())
+                }
+            }
+        }
+        _ => {
+            let what = "tidegate does not send this status by itself; left out";
+            context.remarks.warn(response.at, what);
+            RouteAction::NotSupported("nginx responds here".to_owned())
         }
     }
 }
@@ -212,7 +284,7 @@ fn without_upstream(context: &mut Context<'_>, location: &Location<'_>) -> Strin
         "grpc_pass",
         "memcached_pass",
     ];
-    let own = location.scope.own();
+    let own = location.effective.own();
     if own.iter().any(|d| other.contains(&d.name.as_str())) {
         let what = "the upstream does not speak HTTP";
         context.remarks.warn(location.directive.at, what);
@@ -267,13 +339,18 @@ fn without_redundant(routes: Vec<Route>) -> Vec<Route> {
     let mut needed: Vec<Route> = routes
         .into_iter()
         .filter(|route| match route.action {
-            RouteAction::NotSupported(_) | RouteAction::Respond(404, _) => is_inside(&route.path),
-            RouteAction::Forward { .. } | RouteAction::Respond(..) => true,
+            RouteAction::NotSupported(_)
+            | RouteAction::Respond {
+                status: 404,
+                content: None,
+                ..
+            } => is_inside(&route.path),
+            RouteAction::Forward { .. } | RouteAction::Respond { .. } => true,
         })
         .collect();
     for route in &mut needed {
         if let RouteAction::NotSupported(why) = &route.action {
-            route.action = RouteAction::Respond(404, Some(why.clone()));
+            route.action = RouteAction::respond(404, Some(why.clone()));
         }
     }
     needed

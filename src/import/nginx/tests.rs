@@ -1,6 +1,7 @@
 //! The importer on texts in memory: nginx's syntax, its inheritance, and restrictions that close their routes.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -390,7 +391,7 @@ fn addresses_follow_variables_blocks_and_sockets() {
     let done = server(
         "set $up 10.0.0.1:5000; location /a/ { proxy_pass http://$up; } location /b/ { proxy_pass http://${up}$request_uri; }\n\
          location /c/ { proxy_pass http://unix:/run/r.sock; } location /d/ { proxy_pass http://unix:/run/r.sock:/d/; }\n\
-         location /e/ { proxy_pass http://r/; } location /f/ { try_files $uri @f; } location @f { proxy_pass http://f; }",
+         location /e/ { proxy_pass http://r/; } location /g { proxy_pass http://r/; } location /f/ { try_files $uri @f; } location @f { proxy_pass http://f; }",
     );
     has(
         &done,
@@ -399,14 +400,15 @@ fn addresses_follow_variables_blocks_and_sockets() {
             "path = \"/b/\"\nupstream = \"http://10.0.0.1:5000\"",
             "path = \"/c/\"\nupstream = \"unix:/run/r.sock\"",
             "path = \"/d/\"\nupstream = \"unix:/run/r.sock\"",
+            "path = \"/e/\"\nupstream = \"http://r/\"",
             "path = \"/f/\"\nupstream = \"http://f\"",
         ],
     );
-    assert!(!done.toml.contains("path = \"/e/\""));
+    assert!(!done.toml.contains("path = \"/g\""));
     assert!(
         done.warnings
             .iter()
-            .any(|w| w.contains("changes the path (/e/ becomes /)"))
+            .any(|w| w.contains("changes the path (/g becomes /)"))
     );
 }
 
@@ -475,6 +477,370 @@ fn a_file_without_a_registry_says_so() {
             "{error}"
         );
     }
+}
+
+#[test]
+fn a_pattern_is_tried_below_every_location() {
+    for inner in [
+        "location ~ ^/v2/[a-z]+/secret { deny all; } location /v2/pub/ { proxy_pass http://127.0.0.1:5000; }",
+        "location ~ (free|x)$ { deny all; } location ~ ^/(admin|ui)/ { proxy_pass http://127.0.0.1:5000; }",
+    ] {
+        let done = server(inner);
+        assert!(!done.toml.contains("\nupstream"), "{inner}\n{}", done.toml);
+    }
+}
+
+#[test]
+fn rules_by_method_become_grants() {
+    let login = "auth_basic x; auth_basic_user_file u;";
+    let pass = "proxy_pass http://127.0.0.1:5000;";
+    let cases = [
+        (
+            format!(
+                "location /v2/ {{ {login} if ($request_method = DELETE) {{ return 403; }} {pass} }}"
+            ),
+            &["mode = \"basic\"", "actions = [\"push\", \"catalog\"]"][..],
+        ),
+        (
+            format!(
+                "if ($request_method !~ ^(GET|HEAD)$) {{ return 405; }} location /v2/ {{ {login} {pass} }}"
+            ),
+            &["mode = \"basic\"", "actions = [\"pull\", \"catalog\"]"],
+        ),
+        (
+            format!("location /v2/ {{ if ($writes) {{ return 403; }} {login} {pass} }}"),
+            &["mode = \"basic\"", "actions = [\"pull\", \"catalog\"]"],
+        ),
+        (
+            format!("location /v2/ {{ limit_except GET HEAD {{ {login} }} {pass} }}"),
+            &[
+                "mode = \"token\"",
+                "to = [\"@anonymous\"]",
+                "actions = [\"push\", \"delete\"]",
+            ],
+        ),
+        (
+            format!(
+                "location /v2/ {{ {login} limit_except GET POST PUT PATCH DELETE {{ deny all; }} {pass} }}"
+            ),
+            &["mode = \"basic\""],
+        ),
+        // No grant permits a part of what a push needs, or depends on the network.
+        (
+            format!(
+                "location /v2/ {{ {login} if ($request_method = PUT) {{ return 403; }} {pass} }}"
+            ),
+            &["respond = 403"],
+        ),
+        (
+            format!(
+                "location /v2/ {{ {login} limit_except GET {{ allow 10.0.0.0/8; deny all; }} {pass} }}"
+            ),
+            &["respond = 403"],
+        ),
+        (
+            format!("location /v2/ {{ if ($request_method = DELETE) {{ return 403; }} {pass} }}"),
+            &["respond = 403"],
+        ),
+    ];
+    for (inner, expected) in cases {
+        let map = "map $request_method $writes { default 1; GET 0; HEAD 0; }";
+        let done = imported(&format!(
+            "{map} server {{ listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0; {inner} }}"
+        ));
+        let done = done.unwrap();
+        has(&done, expected);
+        let is_closed = expected == ["respond = 403"];
+        assert_eq!(
+            done.toml.contains("respond = 403"),
+            is_closed,
+            "{}",
+            done.toml
+        );
+        let grants = expected
+            .iter()
+            .filter(|words| words.starts_with("actions"))
+            .count();
+        assert_eq!(
+            done.toml.contains("[[site.route.grant]]"),
+            grants > 0,
+            "{}",
+            done.toml
+        );
+    }
+}
+
+#[test]
+fn a_server_behind_a_proxy_stays_without_tls() {
+    let text = |real_ip: &str| {
+        let done = imported(&format!(
+            "server {{ listen 80; listen [::]:80; server_name a.example; {real_ip} client_max_body_size 0; location /v2/ {{ auth_basic x; auth_basic_user_file u; proxy_pass http://127.0.0.1:5000; }} }}"
+        ));
+        done.unwrap()
+    };
+    let behind = text("set_real_ip_from 10.0.0.0/8; real_ip_header X-Forwarded-For;");
+    has(
+        &behind,
+        &[
+            "behind_proxy = [\"[::]:80\"]",
+            "trusted_proxies = [\"10.0.0.0/8\"]",
+            "\nupstream",
+        ],
+    );
+    assert!(!behind.toml.contains("\ntls =") && !behind.toml.contains("\nhttps ="));
+    let plain = text("");
+    has(
+        &plain,
+        &[
+            "https = [\"[::]:443\"]",
+            "http = [\"[::]:80\"]",
+            "\nupstream",
+        ],
+    );
+    assert!(!plain.toml.contains("behind_proxy ="));
+}
+
+#[test]
+fn each_site_is_served_where_nginx_served_it() {
+    let block = |listen: &str, port: u16| {
+        format!(
+            "server {{ {listen} server_name a.example; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0; location / {{ proxy_pass http://127.0.0.1:{port}; }} }}\n"
+        )
+    };
+    let text = block("listen 443 ssl;", 5000) + &block("listen 127.0.0.1:8443 ssl;", 5001);
+    let done = imported(&text).unwrap();
+    has(
+        &done,
+        &[
+            "https = [\"0.0.0.0:443\", \"127.0.0.1:8443\"]",
+            "listen = [\"0.0.0.0:443\"]",
+            "listen = [\"127.0.0.1:8443\"]",
+            "upstream = \"http://127.0.0.1:5000\"",
+            "upstream = \"http://127.0.0.1:5001\"",
+        ],
+    );
+    // A server without TLS on this machine alone stays there.
+    let inner = block("listen 127.0.0.1:8081;", 5001).replace("a.example", "b.example");
+    let done = imported(&(block("listen 443 ssl;", 5000) + &inner)).unwrap();
+    has(
+        &done,
+        &[
+            "listen = [\"0.0.0.0:443\"]",
+            "listen = [\"127.0.0.1:8081\"]",
+        ],
+    );
+    // Without another address, it would be served to everyone.
+    let text = block("listen 443 ssl;", 5000) + &block("listen unix:/run/x.sock ssl;", 5001);
+    let done = imported(&text.replacen("a.example", "b.example", 1)).unwrap();
+    assert!(!done.toml.contains("5001"), "{}", done.toml);
+}
+
+#[test]
+fn redirects_and_texts_are_sent_by_tidegate() {
+    let done = server(
+        "location /v2/ { proxy_pass http://127.0.0.1:5000; } location /old/ { return 301 https://ui.example$request_uri; }\n\
+         location /here/ { return https://$host/there/$is_args$args; } location = /robots.txt { return 200 \"User-agent: *\"; }\n\
+         location /ip { return 200 $remote_addr; } location /json { return 404 '{host}'; } location /odd/ { return 302 https://$http_x/; }",
+    );
+    has(
+        &done,
+        &[
+            "respond = { status = 301, location = \"https://ui.example{path}{query}\" }",
+            "respond = { status = 302, location = \"https://{host}/there/{query}\" }",
+            "respond = { status = 200, text = \"User-agent: *\" }",
+            "path = \"/ip\" # ends with a segment: not /ipx\nrespond = 200 # without the text",
+        ],
+    );
+    assert!(!done.toml.contains("text = \"{host}\"") && !done.toml.contains("path = \"/odd/\""));
+}
+
+#[test]
+fn header_fields_have_placeholders() {
+    let done = server(
+        "location /v2/ { auth_basic x; auth_basic_user_file u; proxy_set_header X-Client $remote_addr; proxy_set_header X-Zone \"a-$host\";\n\
+         proxy_set_header X-User $remote_user; proxy_set_header X-Literal \"{user}\"; proxy_set_header X-Forwarded-Host $host;\n\
+         proxy_set_header X-Forwarded-Port $server_port; proxy_set_header X-Original-URI $request_uri; proxy_set_header X-Forwarded-Prefix /v2;\n\
+         proxy_pass http://127.0.0.1:5000; }",
+    );
+    has(
+        &done,
+        &[
+            "request_headers = { \"X-Client\" = \"{client}\", \"X-Zone\" = \"a-{host}\", \"X-User\" = \"{user}\" }",
+            "forwarded = [\"host\", \"port\", \"original-uri\", \"prefix\"]",
+        ],
+    );
+}
+
+#[test]
+fn the_upstream_has_its_path_host_and_certificate() {
+    let done = server(
+        "location /ui/ { proxy_set_header Host ui.internal; proxy_pass http://127.0.0.1:8080/app/; }\n\
+         location /far/ { proxy_pass https://images.example.net; proxy_ssl_verify on; proxy_ssl_certificate c.pem; proxy_ssl_certificate_key k.pem; }",
+    );
+    has(
+        &done,
+        &[
+            "upstream = { urls = [\"http://127.0.0.1:8080/app/\"], host = \"ui.internal\" }",
+            "registry = false",
+            "upstream = { urls = [\"https://images.example.net\"], cert = \"/etc/nginx/c.pem\", key = \"/etc/nginx/k.pem\", host = \"upstream\" }",
+        ],
+    );
+}
+
+#[test]
+fn templates_are_recognised() {
+    let block = |name: &str, pass: &str| {
+        format!(
+            "server {{\nlisten 443 ssl;\nserver_name {name};\nlocation / {{ proxy_pass {pass}; }}\n}}"
+        )
+    };
+    for (text, place, mark) in [
+        (block("{{ host }}", "http://r"), "3:13", "{{"),
+        (block("${REGISTRY_HOST}", "http://r"), "3:1", "${NAME}"),
+        (block("a.example", "http://$UPSTREAM"), "4:14", "${NAME}"),
+        (
+            format!("{{% if tls %}}\n{}", block("a", "http://r")),
+            "1:1",
+            "{%",
+        ),
+    ] {
+        let files = files([("/etc/nginx/x.conf.j2", &text)]);
+        let error = import(
+            &files,
+            &["/etc/nginx/x.conf.j2".into()],
+            "/etc/nginx".as_ref(),
+        );
+        let error = error.unwrap_err().to_string();
+        let start = format!(
+            "/etc/nginx/x.conf.j2:{place}: the file is a template: another program replaces {mark} "
+        );
+        assert!(error.starts_with(&start), "{text}\n{error}");
+    }
+    let defined = server(
+        "set $UP 10.0.0.1:5000; location / { proxy_pass http://$UP; } location /j { return 200 '{{x}}'; }",
+    );
+    has(&defined, &["upstream = \"http://10.0.0.1:5000\""]);
+}
+
+#[test]
+fn a_site_is_imported_with_the_nginx_conf_around_it() {
+    let site = |name: &str, listen: &str| {
+        format!(
+            "server {{ listen {listen}; server_name {name}; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0; location / {{ proxy_pass http://pool; }} }}"
+        )
+    };
+    let main = "events {} http { auth_basic x; auth_basic_user_file u; upstream pool { server 127.0.0.1:5000; } include sites-enabled/*; }";
+    let (first, second) = (site("_", "443 ssl"), site("a.example", "443 ssl"));
+    let memory = files([
+        ("/etc/nginx/nginx.conf", main),
+        ("/etc/nginx/sites-enabled/default", &first),
+        ("/etc/nginx/sites-enabled/registry", &second),
+    ]);
+    let name = PathBuf::from("/etc/nginx/sites-enabled/registry");
+    let done = import(&memory, &[name], "/etc/nginx".as_ref()).unwrap();
+    has(
+        &done,
+        &[
+            "hosts = [\"a.example\"]",
+            "upstream = \"http://127.0.0.1:5000\"",
+            "mode = \"basic\"",
+            "read as well",
+        ],
+    );
+    assert_eq!(done.toml.matches("[[site]]").count(), 1, "{}", done.toml);
+    assert_eq!(done.warnings, Vec::<String>::new());
+}
+
+#[test]
+fn files_of_nginx_proxy_manager_are_not_closed() {
+    let exploits = "set $block 0;\nif ($query_string ~ \"union.*select.*\\(\") { set $block 1; }\n\
+        if ($query_string ~ \"(<|%3C).*script.*(>|%3E)\") { set $block 1; }\n\
+        if ($http_user_agent ~ \"libwww-perl\") { set $block 1; }\nif ($block = 1) { return 403; }";
+    let site = "server { set $forward_scheme http; set $server 127.0.0.1; set $port 5000; listen 443 ssl; server_name a.example;\n\
+        ssl_certificate c; ssl_certificate_key k; client_max_body_size 0; include conf.d/include/block-exploits.conf;\n\
+        location / { include conf.d/include/proxy.conf; } }";
+    let memory = files([
+        ("/etc/nginx/1.conf", site),
+        ("/etc/nginx/conf.d/include/block-exploits.conf", exploits),
+        (
+            "/etc/nginx/conf.d/include/proxy.conf",
+            "proxy_set_header Host $host; proxy_pass $forward_scheme://$server:$port$request_uri;",
+        ),
+    ]);
+    let done = import(
+        &memory,
+        &["/etc/nginx/1.conf".into()],
+        "/etc/nginx".as_ref(),
+    )
+    .unwrap();
+    has(&done, &["upstream = \"http://127.0.0.1:5000\""]);
+    assert!(!done.toml.contains("respond = 403"), "{}", done.toml);
+}
+
+#[test]
+fn long_strings_of_lua_have_any_braces() {
+    let done = server(
+        "location /x { content_by_lua_block { ngx.say([[ } ]] .. [==[ }} ]] ]==]) --[[ } ]] } }\nlocation /v2/ { proxy_pass http://127.0.0.1:5000; }",
+    );
+    has(&done, &["upstream = \"http://127.0.0.1:5000\""]);
+}
+
+/// A configuration in which each of the server blocks has so many locations with a password, and a location with so many networks.
+fn large(servers: usize, locations: usize, networks: usize) -> String {
+    let mut text = String::new();
+    for server in 0..servers {
+        let _ = writeln!(
+            text,
+            "server {{ listen 443 ssl; server_name h{server}.example; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0;"
+        );
+        for location in 0..locations {
+            let _ = writeln!(
+                text,
+                "location /v2/team{location}/ {{ auth_basic x; auth_basic_user_file users{location}; proxy_pass http://127.0.0.1:5000; }}"
+            );
+        }
+        text.push_str("location / {\n");
+        for network in 0..networks {
+            let _ = writeln!(text, "allow 10.{server}.{network}.0/24;");
+        }
+        text.push_str("deny all; proxy_pass http://127.0.0.1:5000; } }\n");
+    }
+    text
+}
+
+/// Every site has a share of the work, so that no configuration takes minutes.
+#[test]
+fn a_large_configuration_is_compared_completely() {
+    let done = imported(&large(50, 4, 6)).unwrap();
+    assert_eq!(done.warnings.len(), 1, "{:?}", done.warnings.last());
+    assert_eq!(done.toml.matches("\n[[site.route]]").count(), 50 * 5);
+    assert!(!done.toml.contains("respond = 403"));
+    let done = imported(&large(1, 60, 250)).unwrap();
+    assert_eq!(done.warnings.len(), 1, "{:?}", done.warnings.last());
+}
+
+#[test]
+fn a_site_that_is_too_large_to_be_compared_is_closed() {
+    let mut patterns = String::new();
+    for number in 0..60 {
+        let _ = writeln!(
+            patterns,
+            "location ~ (a|b|c|d)(e|f|g|h)/secret{number} {{ deny all; }}"
+        );
+    }
+    let large = large(1, 400, 3).replacen("location", &format!("{patterns} location"), 1);
+    let small = "server { listen 443 ssl; server_name small.example; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0; location / { proxy_pass http://small; } }";
+    let done = imported(&format!("{large}{small}")).unwrap();
+    let is_reported =
+        |warning: &String| warning.contains("are too many to compare them with nginx");
+    assert!(done.warnings.iter().any(is_reported));
+    let upstreams: Vec<_> = done
+        .toml
+        .lines()
+        .filter(|line| line.starts_with("upstream"))
+        .collect();
+    assert_eq!(upstreams.len(), 1, "{upstreams:?}");
+    has(&done, &["upstream = \"http://small\""]);
 }
 
 /// Pieces that configurations are made of, so that the translation is reached and not the syntax alone.

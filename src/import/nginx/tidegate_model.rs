@@ -3,11 +3,13 @@
 //! The model reads the settings that `config` builds from the text, not the importer's own data. It decides as `service` does: site,
 //! route, client networks, credentials, and in front of a registry the operation and the grants.
 
-use std::net::SocketAddr;
+use std::collections::HashMap;
+use std::net::{IpAddr, SocketAddr};
 
 use crate::access::Principal;
 use crate::config::{Auth, Config, Route, Site};
 use crate::net::addr::PeerAddr;
+use crate::net::listener::ListenAddr;
 use crate::net::network_policy::Decision;
 use crate::registry::{Operation, Parsed, is_registry_path};
 use crate::tls::ClientAuthMode;
@@ -16,83 +18,180 @@ use crate::import::nginx::request::Request;
 
 /// A request that tidegate forwards.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Forwarded {
+pub struct Forwarded {
     /// The index of the site.
-    pub(crate) site: usize,
+    pub site: usize,
     /// The pattern of `site.hosts` that matches.
-    pub(crate) host: String,
+    pub host: String,
     /// The path of the route.
-    pub(crate) route: String,
-    /// The URLs of the upstream.
-    pub(crate) urls: Vec<String>,
+    pub route: String,
+    /// The URLs of the upstream, without a path.
+    pub urls: Vec<String>,
+    /// The path that the upstream receives.
+    pub path: String,
     /// Whether the upstream receives the client's `Authorization`.
-    pub(crate) sends_authorization: bool,
+    pub sends_authorization: bool,
 }
 
-/// Returns where tidegate forwards a request; `None` if it responds itself.
-pub(crate) fn forward(config: &Config, request: &Request) -> Option<Forwarded> {
-    let (index, host) = find_site(config, &request.host)?;
-    let site = config.sites.get(index)?;
-    let requires_certificate = site
-        .clients
-        .as_ref()
-        .is_some_and(|clients| clients.demand == ClientAuthMode::Required);
-    if requires_certificate && !request.has_certificate {
-        return None;
+/// The site of a host.
+#[derive(Clone, Copy)]
+pub(crate) struct SiteMatch<'c> {
+    /// The index of the site.
+    pub(crate) index: usize,
+    pub(crate) site: &'c Site,
+    /// The pattern of `site.hosts` that matches the host.
+    pub(crate) pattern: &'c str,
+}
+
+impl<'c> SiteMatch<'c> {
+    /// The routes and responses of the site by their paths.
+    pub(crate) fn routes(&self) -> Routes<'c> {
+        let responses = self.site.responses.iter();
+        let responses = responses.map(|response| (response.path.as_str(), None));
+        let routes = self.site.routes.iter();
+        let routes = routes.map(|route| (route.path.as_str(), Some(route)));
+        let by_path = routes.chain(responses);
+        Routes {
+            by_path: by_path
+                .map(|(path, route)| (path.trim_end_matches('/'), route))
+                .collect(),
+        }
     }
-    let route = find_route(site, &request.path)?;
-    is_authorized(route, request).then(|| Forwarded {
-        site: index,
-        host: host.to_owned(),
-        route: route.path.clone(),
-        urls: route
-            .upstream
-            .settings
-            .endpoints
-            .iter()
-            .map(ToString::to_string)
-            .collect(),
-        sends_authorization: matches!(route.auth, Auth::LeftToUpstream),
-    })
+
+    /// Whether the site requires a client certificate.
+    pub(crate) fn requires_certificate(&self) -> bool {
+        let clients = self.site.clients.as_ref();
+        clients.is_some_and(|clients| clients.demand == ClientAuthMode::Required)
+    }
+
+    /// Whether tidegate forwards a request that has this route.
+    pub(crate) fn is_forwarded(&self, route: &Route, request: &Request) -> bool {
+        (request.has_certificate || !self.requires_certificate()) && is_authorized(route, request)
+    }
+
+    /// What tidegate forwards if it forwards a request that has this route.
+    pub(crate) fn forwarded(&self, route: &Route, request: &Request) -> Forwarded {
+        let endpoints = route.upstream.settings.endpoints.iter();
+        let path = match &route.upstream.path {
+            Some(path) => {
+                let rest = request.path.strip_prefix(route.path.trim_end_matches('/'));
+                let mapped = format!("{}{}", path.trim_end_matches('/'), rest.unwrap_or_default());
+                if mapped.is_empty() {
+                    "/".to_owned()
+                } else {
+                    mapped
+                }
+            }
+            None => request.path.clone(),
+        };
+        Forwarded {
+            site: self.index,
+            host: self.pattern.to_owned(),
+            route: route.path.clone(),
+            urls: endpoints.map(ToString::to_string).collect(),
+            path,
+            sends_authorization: matches!(route.auth, Auth::LeftToUpstream),
+        }
+    }
 }
 
-/// The site of a host, with the pattern that matches: an exact name, `*.x` for one label, or `*`.
-fn find_site<'c>(config: &'c Config, host: &str) -> Option<(usize, &'c str)> {
-    let find = |is_match: &dyn Fn(&str) -> bool| {
-        let mut sites = config.sites.iter().enumerate();
-        sites.find_map(|(index, site)| {
-            let found = site.hosts.iter().find(|pattern| is_match(pattern))?;
-            Some((index, found.as_str()))
-        })
-    };
-    let parent = host.split_once('.').map(|(_, parent)| parent);
-    find(&|pattern| pattern == host)
-        .or_else(|| find(&|pattern| parent.is_some() && pattern.strip_prefix("*.") == parent))
-        .or_else(|| find(&|pattern| pattern == "*"))
+/// The routes of a site by their paths without a slash at the end; `None` for a path to which tidegate responds itself.
+pub(crate) struct Routes<'c> {
+    by_path: HashMap<&'c str, Option<&'c Route>>,
 }
 
-/// The route with the longest prefix, unless a longer prefix has a response.
-fn find_route<'c>(site: &'c Site, path: &str) -> Option<&'c Route> {
-    let length = |prefix: &str| {
-        let prefix = prefix.trim_end_matches('/');
-        let rest = path.strip_prefix(prefix)?;
-        (rest.is_empty() || rest.starts_with('/')).then_some(prefix.len())
-    };
-    let routes = site.routes.iter();
-    let (longest, route) = routes
-        .filter_map(|route| Some((length(&route.path)?, route)))
-        .max_by_key(|(length, _)| *length)?;
-    let mut responses = site.responses.iter();
-    let is_hidden = responses.any(|response| length(&response.path) > Some(longest));
-    (!is_hidden).then_some(route)
+impl<'c> Routes<'c> {
+    /// The route of a path: the longest prefix, unless tidegate responds itself.
+    pub(crate) fn find(&self, path: &str) -> Option<&'c Route> {
+        let mut prefix = path.trim_end_matches('/');
+        loop {
+            if let Some(route) = self.by_path.get(prefix) {
+                return *route;
+            }
+            prefix = prefix.rsplit_once('/')?.0;
+        }
+    }
+}
+
+/// The sites of a configuration by their addresses and hosts.
+pub(crate) struct Sites<'c> {
+    config: &'c Config,
+    by_host: HashMap<(&'c ListenAddr, &'c str), SiteMatch<'c>>,
+}
+
+impl<'c> Sites<'c> {
+    /// Creates the index of a configuration.
+    pub(crate) fn new(config: &'c Config) -> Self {
+        let listen = &config.listen;
+        let mut by_host = HashMap::new();
+        for address in listen.https.iter().chain(&listen.behind_proxy) {
+            let sites = config.sites.iter().enumerate();
+            for (index, site) in sites.filter(|(_, site)| site.is_on(address)) {
+                for pattern in &site.hosts {
+                    let found = SiteMatch {
+                        index,
+                        site,
+                        pattern,
+                    };
+                    by_host.entry((address, pattern.as_str())).or_insert(found);
+                }
+            }
+        }
+        Self { config, by_host }
+    }
+
+    /// Returns what tidegate forwards of a request that arrives at an address; `None` if it responds itself.
+    pub(crate) fn forward(&self, address: SocketAddr, request: &Request) -> Option<Forwarded> {
+        let site = self.find(address, &request.host)?;
+        let route = site.routes().find(&request.path)?;
+        let is_forwarded = site.is_forwarded(route, request);
+        is_forwarded.then(|| site.forwarded(route, request))
+    }
+
+    /// The site whose pattern matches a host at a local address: an exact name, `*.x` for one label, or `*`.
+    pub(crate) fn find(&self, address: SocketAddr, host: &str) -> Option<SiteMatch<'c>> {
+        let listener = self.listener(address)?;
+        let find = |pattern: &str| self.by_host.get(&(listener, pattern)).copied();
+        let parent = host.split_once('.').map(|(_, parent)| parent);
+        find(host)
+            .or_else(|| find(&format!("*.{}", parent?)))
+            .or_else(|| find("*"))
+    }
+
+    /// The address of `[listen]` at which connections to a local address arrive.
+    fn listener(&self, address: SocketAddr) -> Option<&'c ListenAddr> {
+        let listen = &self.config.listen;
+        let find = |ip: IpAddr| {
+            let wanted = ListenAddr::Address(SocketAddr::new(ip, address.port()));
+            let mut all = listen.https.iter().chain(&listen.behind_proxy);
+            all.find(|known| **known == wanted)
+        };
+        let any_v4 = IpAddr::from([0_u8; 4]);
+        let any_v6 = IpAddr::from([0_u16; 8]);
+        let own = find(address.ip());
+        let own = own.or_else(|| find(any_v4).filter(|_| address.is_ipv4()));
+        own.or_else(|| find(any_v6))
+    }
+}
+
+/// Whether tidegate forwards a request of an authorized client.
+pub(crate) fn is_parsed(route: &Route, request: &Request) -> bool {
+    is_forwardable(route, request).is_some()
+}
+
+/// What the networks of a route say about a client: `None` if it is denied, else whether it needs no credentials.
+pub(crate) fn network(route: &Route, client: IpAddr) -> Option<bool> {
+    let client = PeerAddr::new(SocketAddr::new(client, 0)).client();
+    match route.admission.evaluate(client) {
+        Decision::Denied => None,
+        Decision::NeedsCredentials => Some(false),
+        Decision::Sufficient => Some(true),
+    }
 }
 
 fn is_authorized(route: &Route, request: &Request) -> bool {
-    let client = PeerAddr::new(SocketAddr::new(request.client, 0)).client();
-    let network = match route.admission.evaluate(client) {
-        Decision::Denied => return false,
-        Decision::NeedsCredentials => false,
-        Decision::Sufficient => true,
+    let Some(network) = network(route, request.client) else {
+        return false;
     };
     let user = match &route.auth {
         Auth::LeftToUpstream | Auth::Open => return is_forwardable(route, request).is_some(),

@@ -15,7 +15,10 @@ pub(crate) fn note(directives: &[Directive], remarks: &mut Remarks) {
             }
             continue;
         }
-        remarks.unsupported(reason(name), directive);
+        remarks.unsupported(
+            other_value(directive).unwrap_or_else(|| reason(name)),
+            directive,
+        );
     }
 }
 
@@ -23,6 +26,26 @@ pub(crate) fn note(directives: &[Directive], remarks: &mut Remarks) {
 pub(crate) fn is_outside_of_http(name: &str) -> bool {
     let mut patterns = PROCESSES.iter().chain(&["stream", "mail"]);
     patterns.any(|pattern| is_match(pattern, name))
+}
+
+/// The reason of a directive whose value is not the behaviour of tidegate.
+fn other_value(directive: &Directive) -> Option<&'static str> {
+    match (directive.name.as_str(), directive.first()) {
+        ("underscores_in_headers", "on") | ("ignore_invalid_headers", "off") => Some(
+            "not supported: header fields with _ or another unusual character in their names never reach the upstream",
+        ),
+        ("proxy_pass_request_headers" | "proxy_pass_request_body", "off") => {
+            Some("not supported: tidegate forwards header fields and bodies")
+        }
+        ("proxy_ignore_client_abort", "on") => Some(
+            "not supported: if a client closes its connection, the request ends at the upstream, too",
+        ),
+        ("merge_slashes", "off") => {
+            Some("not supported: a path with two slashes in a row is redirected or rejected")
+        }
+        ("proxy_http_version", "1.0") => Some("not supported: the upstream gets HTTP/1.1"),
+        _ => None,
+    }
 }
 
 fn reason(name: &str) -> &'static str {
@@ -150,8 +173,6 @@ const REASONS: &[(&[&str], &str)] = &[
     (
         &[
             "proxy_http_version",
-            "proxy_redirect",
-            "proxy_cookie_*",
             "proxy_pass_header",
             "proxy_pass_request_*",
             "proxy_socket_keepalive",
@@ -171,6 +192,10 @@ const REASONS: &[(&[&str], &str)] = &[
             "postpone_output",
         ],
         BUILT_IN,
+    ),
+    (
+        &["proxy_redirect", "proxy_cookie_*"],
+        "URLs of the upstream and the paths of its cookies are mapped without a key; further names of the upstream belong into internal_origins",
     ),
     (PROCESSES, PROCESSES_REASON),
     (

@@ -1,6 +1,6 @@
 //! The upstream of a route: `proxy_pass` and `upstream` blocks as `route.upstream`.
 
-use crate::config::url::upstream_url;
+use crate::config::url::{host_header, upstream_address, upstream_url};
 
 use crate::import::nginx::context::Context;
 use crate::import::nginx::output::{Line, Value};
@@ -15,7 +15,7 @@ pub(crate) struct PassTarget {
     /// A host, a host with a port, or `unix:/path`.
     authority: String,
     /// Empty if the path of the request is forwarded unchanged.
-    path: String,
+    pub(crate) path: String,
 }
 
 impl PassTarget {
@@ -23,7 +23,31 @@ impl PassTarget {
     pub(crate) fn read(pass: &Directive, scope: &Scope<'_>) -> Result<Self, &'static str> {
         let written = resolve_variables(pass.first(), scope)
             .ok_or("the address of proxy_pass has variables")?;
-        parse_target(&written).ok_or("the address of proxy_pass is neither http:// nor https://")
+        Self::parse(&written).ok_or("the address of proxy_pass is neither http:// nor https://")
+    }
+
+    /// Parses an address without variables.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (scheme, rest) = match text.split_once("://")? {
+            ("http", rest) => ("http", rest),
+            ("https", rest) => ("https", rest),
+            _ => return None,
+        };
+        if let Some(socket) = rest.strip_prefix("unix:") {
+            let (path, uri) = socket.split_once(':').unwrap_or((socket, ""));
+            return Some(Self {
+                scheme,
+                authority: format!("unix:{path}"),
+                path: uri.to_owned(),
+            });
+        }
+        let end = rest.find('/').unwrap_or(rest.len());
+        let (authority, path) = rest.split_at(end);
+        Some(Self {
+            scheme,
+            authority: authority.to_owned(),
+            path: path.to_owned(),
+        })
     }
 
     /// Whether the upstream receives the path of the request unchanged: `proxy_pass` has no path, or the path of its
@@ -63,17 +87,29 @@ impl PassTarget {
     }
 }
 
-/// Translates a `proxy_pass` into the line of the route, or returns why there is none.
+/// The upstream of a route.
+pub(crate) struct Upstream {
+    pub(crate) line: Line,
+    /// Whether its path replaces the path of the route.
+    pub(crate) has_path: bool,
+}
+
+/// Translates a `proxy_pass` into the line of the route, or returns why there is none. `may_have_path` is whether the path of the upstream
+/// may replace the one of the location.
 pub(crate) fn upstream(
     context: &mut Context<'_>,
     pass: &Directive,
     scope: &Scope<'_>,
     location: &str,
-) -> Result<Line, String> {
+    may_have_path: bool,
+) -> Result<Upstream, String> {
     let target = PassTarget::read(pass, scope)?;
-    if !target.keeps_path(location) {
+    let has_path = !target.keeps_path(location);
+    // With a slash at one end only, nginx inserts or removes a character of the rest.
+    let is_replaced = may_have_path && target.path.ends_with('/') == location.ends_with('/');
+    if has_path && !is_replaced {
         return Err(format!(
-            "proxy_pass changes the path ({location} becomes {}), and tidegate forwards paths unchanged",
+            "proxy_pass changes the path ({location} becomes {}) in a way that an upstream's URL does not",
             target.path
         ));
     }
@@ -95,8 +131,25 @@ pub(crate) fn upstream(
     if urls.is_empty() {
         return Err("the upstream has no address that tidegate can use".to_owned());
     }
-    warn_of_name(context, pass, scope, &target);
-    Ok(upstream_line(context, urls, pass, scope))
+    if has_path {
+        for url in &mut urls {
+            url.push_str(&target.path);
+        }
+        if urls
+            .iter()
+            .any(|url| upstream_address(url).is_err() || url.starts_with("unix:"))
+        {
+            return Err(
+                "the address of proxy_pass has a path that tidegate does not accept".to_owned(),
+            );
+        }
+    }
+    warn_of_name(context, pass, &target);
+    let host = host(context, scope, &target);
+    Ok(Upstream {
+        line: upstream_line(context, urls, host, pass, scope),
+        has_path,
+    })
 }
 
 fn warn_of_unused_servers(context: &mut Context<'_>, target: &PassTarget) {
@@ -118,40 +171,46 @@ fn warn_of_unused_servers(context: &mut Context<'_>, target: &PassTarget) {
     }
 }
 
-/// Warns where nginx sent the name of the upstream as Host, and where a name may be that of an `upstream` block in a file
-/// that was not read.
-fn warn_of_name(
-    context: &mut Context<'_>,
-    pass: &Directive,
-    scope: &Scope<'_>,
-    target: &PassTarget,
-) {
+/// Warns where a name may be that of an `upstream` block in a file that was not read.
+fn warn_of_name(context: &mut Context<'_>, pass: &Directive, target: &PassTarget) {
     let name = &target.authority;
-    if context.upstreams.contains_key(name.as_str()) {
-        return;
-    }
-    if !name.contains([':', '.']) && name != "localhost" {
+    let is_block = context.upstreams.contains_key(name.as_str());
+    if !is_block && !name.contains([':', '.']) && name != "localhost" {
         let what = format!(
             "{name} has no port, and no upstream block has this name: if nginx.conf or another file has one, import that file as well"
         );
         context.remarks.warn(pass.at, what);
     }
-    let sets_host = scope
-        .all("proxy_set_header")
-        .iter()
-        .any(|set| set.first().eq_ignore_ascii_case("host"));
-    let is_distant = name.contains('.') && !name.starts_with(|c: char| c.is_ascii_digit());
-    if !sets_host && is_distant && !name.starts_with("unix:") {
-        let what = format!(
-            "without proxy_set_header Host, nginx sent Host: {name}; tidegate sends the Host of the client"
-        );
-        context.remarks.warn(pass.at, what);
+}
+
+/// The Host of requests to the upstream, as the key `host` has it; `None` for the Host of the client.
+fn host(context: &mut Context<'_>, scope: &Scope<'_>, target: &PassTarget) -> Option<String> {
+    let set = scope.all("proxy_set_header").into_iter();
+    let mut set = set.filter(|set| set.first().eq_ignore_ascii_case("host"));
+    let Some(set) = set.next_back() else {
+        // nginx sends the name of the upstream. A registry on this machine or at an address needs the one of the client for its URLs.
+        let name = &target.authority;
+        let is_distant = name.contains('.') && !name.starts_with(|c: char| c.is_ascii_digit());
+        let is_block = context.upstreams.contains_key(name.as_str());
+        let is_sent = is_distant && !is_block && !name.starts_with("unix:");
+        return is_sent.then(|| "upstream".to_owned());
+    };
+    match set.arg(1) {
+        "$http_host" | "$host" | "$host:$server_port" | "$http_host:$server_port" => None,
+        "$proxy_host" => Some("upstream".to_owned()),
+        name if !name.contains('$') && host_header(name).is_ok() => Some(name.to_owned()),
+        _ => {
+            let what = "the upstream receives the Host of the client; nginx sent another value";
+            context.remarks.warn(set.at, what);
+            None
+        }
     }
 }
 
 fn upstream_line(
     context: &mut Context<'_>,
     urls: Vec<String>,
+    host: Option<String>,
     pass: &Directive,
     scope: &Scope<'_>,
 ) -> Line {
@@ -159,6 +218,7 @@ fn upstream_line(
     if urls.iter().any(|url| url.starts_with("https://")) {
         certificate_authority(context, pass, scope, &mut table);
     }
+    table.extend(host.map(|host| ("host".to_owned(), Value::Text(host))));
     let timeout = |name: &str| units::parse_time(scope.value(name)).filter(|time| *time > 0);
     let connect_timeout = timeout("proxy_connect_timeout");
     let read_timeout = timeout("proxy_read_timeout").filter(|time| *time != DEFAULT_READ_TIMEOUT);
@@ -203,14 +263,14 @@ fn certificate_authority(
             "nginx did not verify the upstream's certificate, tidegate does: name its CA with ca = \"…\" in the route's upstream",
         );
     }
-    for (directive, key) in [
-        ("proxy_ssl_certificate", "cert"),
-        ("proxy_ssl_certificate_key", "key"),
-    ] {
-        let file = scope.get(directive);
-        if let Some(file) = file.and_then(|file| context.file_path(file.first())) {
-            table.push((key.to_owned(), Value::Text(file)));
-        }
+    let file = |name| context.file_path(scope.value(name));
+    let (cert, key) = (
+        file("proxy_ssl_certificate"),
+        file("proxy_ssl_certificate_key"),
+    );
+    if let (Some(cert), Some(key)) = (cert, key) {
+        table.push(("cert".to_owned(), Value::Text(cert)));
+        table.push(("key".to_owned(), Value::Text(key)));
     }
     if let Some(name) = scope.get("proxy_ssl_name") {
         match resolve_variables(name.first(), scope) {
@@ -244,29 +304,6 @@ fn resolve_variables(text: &str, scope: &Scope<'_>) -> Option<String> {
         text = format!("{before}{value}{rest}");
     }
     None
-}
-
-fn parse_target(text: &str) -> Option<PassTarget> {
-    let (scheme, rest) = match text.split_once("://")? {
-        ("http", rest) => ("http", rest),
-        ("https", rest) => ("https", rest),
-        _ => return None,
-    };
-    if let Some(socket) = rest.strip_prefix("unix:") {
-        let (path, uri) = socket.split_once(':').unwrap_or((socket, ""));
-        return Some(PassTarget {
-            scheme,
-            authority: format!("unix:{path}"),
-            path: uri.to_owned(),
-        });
-    }
-    let end = rest.find('/').unwrap_or(rest.len());
-    let (authority, path) = rest.split_at(end);
-    Some(PassTarget {
-        scheme,
-        authority: authority.to_owned(),
-        path: path.to_owned(),
-    })
 }
 
 /// The maximum number of addresses of a registry. More addresses are a mistake.

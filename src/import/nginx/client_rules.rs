@@ -1,0 +1,106 @@
+//! What the outcome of a request depends on besides its host and path, and the rules that classify clients by their address.
+//!
+//! The model of nginx notes each property of a request that it reads. `compare` then varies these properties and no others: two
+//! requests that differ in other properties have the same outcome.
+
+use std::cell::RefCell;
+use std::collections::{BTreeSet, HashMap};
+use std::net::IpAddr;
+
+use crate::import::nginx::access::Networks;
+use crate::import::nginx::parser::{Directive, SourcePos};
+
+/// The properties of requests that the model has read.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Dependencies {
+    pub(crate) method: bool,
+    pub(crate) certificate: bool,
+    /// The host, or the local address.
+    pub(crate) host: bool,
+    /// The text of the client's address.
+    pub(crate) client_text: bool,
+    /// The rules that decide by the client's address.
+    pub(crate) rules: BTreeSet<RuleId>,
+    /// The password files.
+    pub(crate) files: BTreeSet<String>,
+}
+
+/// The index of a rule in [`ClientRules`].
+pub(crate) type RuleId = usize;
+
+/// What a rule says about a client.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Class {
+    /// Whether `allow` and `deny` allow the client; `None` if no rule matches it.
+    Access(Option<bool>),
+    /// The value of a `geo` block.
+    Value(String),
+}
+
+/// All lists of `allow` and `deny`, and all `geo` blocks.
+#[derive(Default)]
+pub(crate) struct ClientRules<'a> {
+    rules: RefCell<Vec<ClientRule<'a>>>,
+    /// The rules by the position of their first directive.
+    ids: RefCell<HashMap<SourcePos, RuleId>>,
+}
+
+enum ClientRule<'a> {
+    Networks(Networks),
+    Geo(&'a Directive),
+}
+
+impl<'a> ClientRules<'a> {
+    /// The identifier of a list of `allow` and `deny` that begins at this position.
+    pub(crate) fn networks(&self, at: SourcePos, networks: Networks) -> RuleId {
+        self.intern(at, ClientRule::Networks(networks))
+    }
+
+    /// The identifier of a `geo` block.
+    pub(crate) fn geo(&self, block: &'a Directive) -> RuleId {
+        self.intern(block.at, ClientRule::Geo(block))
+    }
+
+    fn intern(&self, at: SourcePos, rule: ClientRule<'a>) -> RuleId {
+        *self.ids.borrow_mut().entry(at).or_insert_with(|| {
+            let mut rules = self.rules.borrow_mut();
+            rules.push(rule);
+            rules.len() - 1
+        })
+    }
+
+    /// What a rule says about a client.
+    pub(crate) fn class(&self, id: RuleId, client: IpAddr) -> Class {
+        match self.rules.borrow().get(id) {
+            Some(ClientRule::Networks(networks)) => Class::Access(networks.decide(client)),
+            Some(ClientRule::Geo(block)) => Class::Value(geo_value(block, client).to_owned()),
+            None => Class::Access(Some(false)),
+        }
+    }
+
+    /// The number of networks of a rule.
+    pub(crate) fn len(&self, id: RuleId) -> usize {
+        match self.rules.borrow().get(id) {
+            Some(ClientRule::Networks(networks)) => networks.len(),
+            Some(ClientRule::Geo(block)) => block.inner().len(),
+            None => 0,
+        }
+    }
+}
+
+/// The value of a `geo` block for an address: that of the longest network.
+fn geo_value(block: &Directive, client: IpAddr) -> &str {
+    let mut best: Option<(u32, &str)> = None;
+    for entry in block.inner() {
+        let length = match entry.name.as_str() {
+            "default" => Some(0),
+            network => Networks::prefix_containing(network, client),
+        };
+        if let Some(length) = length
+            && best.is_none_or(|(longest, _)| length >= longest)
+        {
+            best = Some((length, entry.first()));
+        }
+    }
+    best.map_or("", |(_, value)| value)
+}
