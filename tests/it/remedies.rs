@@ -100,9 +100,49 @@ fn every_remedy_solves_its_problem() {
             }
         }
     }
+    for (bad, good) in GRANT_FILES {
+        let before = grant_file_problems(bad);
+        said.extend(before.iter().filter_map(|problem| problem.remedy.clone()));
+        if before.len() != 1 || before.iter().any(|problem| problem.remedy.is_none()) {
+            faults.push(format!("{before:#?} in the grant file:\n{bad}"));
+        }
+        let after = grant_file_problems(good);
+        if !after.is_empty() {
+            faults.push(format!(
+                "then there is {after:#?} in the grant file:\n{good}"
+            ));
+        }
+    }
     assert!(faults.is_empty(), "{}", faults.join("\n\n"));
     assert_every_text_is_used(&said);
 }
+
+/// The problems of a grant file of the route in [`BASE`]. The configuration has a group `ci`.
+fn grant_file_problems(text: &str) -> Vec<Problem> {
+    let config = format!("{BASE}grant_file = \"grants.toml\"\n[groups]\nci = [\"alice\"]\n");
+    let (config, problems) = parse(Path::new("/etc/tidegate/proxy.toml"), config.as_bytes());
+    assert!(!problems.has_errors(), "{problems:?}");
+    let config = config.unwrap();
+    let file = config.sites[0].routes[0].grant_file.as_ref().unwrap();
+    let (_, problems) = file.parse(text.as_bytes());
+    problems.sorted().into_iter().cloned().collect()
+}
+
+/// A grant file with one problem, and the file after its remedy.
+const GRANT_FILES: &[(&str, &str)] = &[
+    (
+        "# no grant\n",
+        "[[grant]]\nto = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n",
+    ),
+    (
+        "[[grant]]\nto = [\"@network\", \"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n",
+        "[[grant]]\nto = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n",
+    ),
+    (
+        "[groups]\nci = [\"bob\"]\n[[grant]]\nto = [\"@ci\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n",
+        "[[grant]]\nto = [\"@ci\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n",
+    ),
+];
 
 fn solve(
     text: &str,
