@@ -1,5 +1,5 @@
-//! Aborts are aborts: whoever goes, the other side sees it at once and never takes it for an end, and nothing that was
-//! begun is sent twice.
+//! Aborted transfers: if one side aborts, the other side notices at once and never takes the abort for a complete message.
+//! The proxy never sends a request twice that is not safe to repeat.
 
 use std::collections::HashSet;
 use std::net::Shutdown;
@@ -18,19 +18,20 @@ use crate::support::{
 
 const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
-/// How soon the upstream must see that a client has gone.
+/// How soon the upstream must notice that the client has disconnected.
 const SOON: Duration = Duration::from_secs(1);
 
-fn before(upstream: &FaultyUpstream) -> Proxy {
+fn start_proxy(upstream: &FaultyUpstream) -> Proxy {
     Proxy::start_in(directory(), &upstream.url(), config("", ""))
 }
 
-/// A request that is under way when its client goes: how it begins, and what the upstream must have seen by then.
-type Begun = (TestRequest, Vec<u8>, fn(&UpstreamRequest) -> bool);
+/// A request that is incomplete or without a response when its client disconnects: the header section, the first bytes of
+/// the body, and a check that the upstream has received them.
+type PartialRequest = (TestRequest, Vec<u8>, fn(&UpstreamRequest) -> bool);
 
-fn begun() -> Vec<Begun> {
-    let has_some = |arrival: &UpstreamRequest| arrival.body == 4;
-    let is_whole = |arrival: &UpstreamRequest| arrival.is_whole;
+fn partial_requests() -> Vec<PartialRequest> {
+    let has_some = |request: &UpstreamRequest| request.body == 4;
+    let is_whole = |request: &UpstreamRequest| request.is_whole;
     let mut length = TestRequest::alice("PATCH", UPLOAD);
     length = length.header("Content-Length", "99");
     vec![
@@ -40,7 +41,7 @@ fn begun() -> Vec<Begun> {
             chunk(b"some"),
             has_some,
         ),
-        // All is sent, and the upstream has not answered yet.
+        // The request is complete, and the upstream has not responded yet.
         (
             TestRequest::alice("PATCH", UPLOAD).chunked(),
             [chunk(b"some"), b"0\r\n\r\n".to_vec()].concat(),
@@ -51,27 +52,30 @@ fn begun() -> Vec<Begun> {
 }
 
 #[track_caller]
-fn assert_aborted(upstream: &FaultyUpstream, gone: Instant, was_whole: bool) {
-    let arrivals = upstream.wait_for_requests(|seen| seen.last().unwrap().closed.is_some());
-    let last = arrivals.last().unwrap();
-    let took = last.closed.unwrap().saturating_duration_since(gone);
+fn assert_aborted(upstream: &FaultyUpstream, disconnected_at: Instant, was_whole: bool) {
+    let requests = upstream.wait_for_requests(|seen| seen.last().unwrap().closed.is_some());
+    let last = requests.last().unwrap();
+    let took = last
+        .closed
+        .unwrap()
+        .saturating_duration_since(disconnected_at);
     assert!(took < SOON, "{took:?} {last:?}");
     assert_eq!(last.is_whole, was_whole, "{last:?}");
 }
 
 #[test]
-fn a_client_that_goes_is_gone_for_the_upstream_within_a_second() {
+fn a_client_disconnect_closes_the_upstream_connection_within_a_second() {
     let upstream = FaultyUpstream::always(Fault::Silent);
-    let proxy = before(&upstream);
-    for (request, body, has_come) in begun() {
+    let proxy = start_proxy(&upstream);
+    for (request, body, has_arrived) in partial_requests() {
         let was_whole = !body.ends_with(b"some") && !body.ends_with(b"some\r\n");
         for is_reset in [false, true] {
             let count = upstream.requests().len();
             let mut client = Client::connect(&proxy);
             client.send(request.head());
             client.send(&body);
-            upstream.wait_for_requests(|seen| seen.len() > count && has_come(&seen[count]));
-            let gone = Instant::now();
+            upstream.wait_for_requests(|seen| seen.len() > count && has_arrived(&seen[count]));
+            let disconnected_at = Instant::now();
             if is_reset {
                 SockRef::from(&client.socket)
                     .set_linger(Some(Duration::ZERO))
@@ -80,7 +84,7 @@ fn a_client_that_goes_is_gone_for_the_upstream_within_a_second() {
                 client.socket.shutdown(Shutdown::Both).unwrap();
             }
             drop(client);
-            assert_aborted(&upstream, gone, was_whole);
+            assert_aborted(&upstream, disconnected_at, was_whole);
         }
     }
     let connections: HashSet<_> = upstream
@@ -91,20 +95,20 @@ fn a_client_that_goes_is_gone_for_the_upstream_within_a_second() {
     assert_eq!(
         connections.len(),
         upstream.requests().len(),
-        "one was used again"
+        "a connection was used again"
     );
 }
 
 #[test]
-fn a_stream_that_goes_is_gone_for_the_upstream_within_a_second() {
+fn an_http2_reset_or_disconnect_closes_the_upstream_connection_within_a_second() {
     let upstream = FaultyUpstream::always(Fault::Silent);
-    let proxy = before(&upstream);
-    for (request, body, has_come) in begun() {
+    let proxy = start_proxy(&upstream);
+    for (request, body, has_arrived) in partial_requests() {
         let is_whole = body.ends_with(b"0\r\n\r\n");
         let was_whole = is_whole || body.is_empty();
         for is_connection in [false, true] {
             let count = upstream.requests().len();
-            let gone = block_on(async {
+            let disconnected_at = block_on(async {
                 let mut client = H2Client::connect(&proxy).await;
                 let mut request = request.clone();
                 request.is_chunked |= request.method == "PATCH";
@@ -114,10 +118,10 @@ fn a_stream_that_goes_is_gone_for_the_upstream_within_a_second() {
                 }
                 h2::wait_until(|| {
                     let seen = upstream.requests();
-                    seen.len() > count && has_come(&seen[count])
+                    seen.len() > count && has_arrived(&seen[count])
                 })
                 .await;
-                let gone = Instant::now();
+                let disconnected_at = Instant::now();
                 if is_connection {
                     client.connection.abort();
                 } else {
@@ -125,9 +129,9 @@ fn a_stream_that_goes_is_gone_for_the_upstream_within_a_second() {
                     drop(response);
                     client.exchange(&TestRequest::new("GET", "/v2/")).await;
                 }
-                gone
+                disconnected_at
             });
-            assert_aborted(&upstream, gone, was_whole);
+            assert_aborted(&upstream, disconnected_at, was_whole);
         }
     }
     let connections: HashSet<_> = upstream
@@ -138,12 +142,13 @@ fn a_stream_that_goes_is_gone_for_the_upstream_within_a_second() {
     assert_eq!(
         connections.len(),
         upstream.requests().len(),
-        "one was used again"
+        "a connection was used again"
     );
 }
 
-/// An answer in each framing: its bytes, and whether a plain close within its body shows.
-fn wires(body: &[u8]) -> Vec<(&'static str, Vec<u8>, bool)> {
+/// A response in each framing: the name of the framing, the bytes, and whether a client can detect that the body was cut by
+/// a FIN.
+fn framed_responses(body: &[u8]) -> Vec<(&'static str, Vec<u8>, bool)> {
     let head = "HTTP/1.1 200 OK\r\n";
     let length = format!("{head}Content-Length: {}\r\n\r\n", body.len());
     let chunks: Vec<u8> = body
@@ -162,95 +167,105 @@ fn wires(body: &[u8]) -> Vec<(&'static str, Vec<u8>, bool)> {
     ]
 }
 
-/// The upstream of `wires`, cut where the tag says: `length-17-Reset`.
-fn cutting(body: Vec<u8>) -> FaultyUpstream {
-    FaultyUpstream::start(move |arrival| {
-        let Some(words) = arrival.target.strip_prefix("/v2/a/manifests/") else {
-            return Fault::Answer(OK.into());
+/// An upstream that sends a response of `framed_responses` and cuts it as the tag says, such as `length-17-Rst`.
+fn cutting_upstream(body: Vec<u8>) -> FaultyUpstream {
+    FaultyUpstream::start(move |request| {
+        let Some(words) = request.target.strip_prefix("/v2/a/manifests/") else {
+            return Fault::Respond(OK.into());
         };
         let words: Vec<_> = words.split('-').collect();
-        let all = wires(&body);
-        let (_, wire, _) = all.iter().find(|(name, ..)| *name == words[0]).unwrap();
+        let all = framed_responses(&body);
+        let (_, response_bytes, _) = all.iter().find(|(name, ..)| *name == words[0]).unwrap();
         let close = match words[2] {
-            "Reset" => Close::Reset,
-            _ => Close::Plainly,
+            "Rst" => Close::Rst,
+            _ => Close::Fin,
         };
-        Fault::Cut(wire.clone(), words[1].parse().unwrap(), close)
+        Fault::Cut(response_bytes.clone(), words[1].parse().unwrap(), close)
     })
 }
 
 #[track_caller]
-fn assert_no_clean_end(answer: &TestResponse, body: &[u8], target: &str) {
-    if answer.status == 502 {
-        answer.assert_rejection(502, "UNAVAILABLE");
+fn assert_no_clean_end(response: &TestResponse, body: &[u8], target: &str) {
+    if response.status == 502 {
+        response.assert_rejection(502, "UNAVAILABLE");
     } else {
-        assert_eq!(answer.status, 200, "{target}");
-        assert!(!answer.is_whole, "{target} ended as a whole answer does");
-        assert!(body.starts_with(&answer.body), "{target}");
+        assert_eq!(response.status, 200, "{target}");
+        assert!(
+            !response.is_whole,
+            "{target} ended like a complete response"
+        );
+        assert!(body.starts_with(&response.body), "{target}");
     }
 }
 
-fn cut_everywhere(body: &[u8], step: usize) {
-    let upstream = cutting(body.to_vec());
-    let proxy = before(&upstream);
+fn assert_every_cut_is_detected(body: &[u8], step: usize) {
+    let upstream = cutting_upstream(body.to_vec());
+    let proxy = start_proxy(&upstream);
     let mut targets = Vec::new();
-    for (name, wire, shows) in wires(body) {
-        let head = wire
+    for (name, response_bytes, is_detectable) in framed_responses(body) {
+        let head = response_bytes
             .windows(4)
             .position(|part| part == b"\r\n\r\n")
             .unwrap()
             + 4;
-        for at in (0..wire.len()).step_by(step).chain([head, wire.len() - 1]) {
-            for close in [Close::Plainly, Close::Reset] {
-                if shows || close == Close::Reset || at < head {
+        for at in (0..response_bytes.len())
+            .step_by(step)
+            .chain([head, response_bytes.len() - 1])
+        {
+            for close in [Close::Fin, Close::Rst] {
+                if is_detectable || close == Close::Rst || at < head {
                     targets.push(format!("/v2/a/manifests/{name}-{at}-{close:?}"));
                 }
             }
         }
     }
     for target in &targets {
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             HttpVersion::Http1,
             &TestRequest::alice("GET", target),
         );
-        assert_no_clean_end(&answer, body, target);
+        assert_no_clean_end(&response, body, target);
     }
     block_on(async {
         let mut client = H2Client::connect(&proxy).await;
         for target in &targets {
-            let answer = client.exchange(&TestRequest::alice("GET", target)).await;
-            assert_no_clean_end(&answer, body, target);
+            let response = client.exchange(&TestRequest::alice("GET", target)).await;
+            assert_no_clean_end(&response, body, target);
         }
     });
-    let arrivals = upstream.requests();
-    assert_eq!(arrivals.len(), 2 * targets.len(), "each was asked for once");
-    let connections: HashSet<_> = arrivals.iter().map(|seen| seen.connection).collect();
-    assert_eq!(connections.len(), arrivals.len());
+    let requests = upstream.requests();
+    assert_eq!(
+        requests.len(),
+        2 * targets.len(),
+        "each target was requested once"
+    );
+    let connections: HashSet<_> = requests.iter().map(|seen| seen.connection).collect();
+    assert_eq!(connections.len(), requests.len());
 }
 
 #[test]
-fn an_answer_cut_at_any_byte_is_a_broken_transfer() {
-    cut_everywhere(b"the body of the answer", 1);
+fn a_response_cut_at_any_byte_is_a_broken_transfer() {
+    assert_every_cut_is_detected(b"the body of the answer", 1);
 }
 
 #[test]
-fn a_large_answer_cut_anywhere_is_a_broken_transfer() {
-    cut_everywhere(&pattern(400_000), 49_999);
+fn a_large_response_cut_anywhere_is_a_broken_transfer() {
+    assert_every_cut_is_detected(&pattern(400_000), 49_999);
 }
 
 #[test]
-fn an_upstream_that_goes_within_an_upload_is_a_bad_gateway() {
+fn an_upstream_that_closes_during_an_upload_is_a_502() {
     for (bytes, close) in [
-        (0, Close::Plainly),
-        (0, Close::Reset),
-        (1, Close::Plainly),
-        (1 << 16, Close::Reset),
-        (1 << 20, Close::Plainly),
-        ((4 << 20) - 1, Close::Reset),
+        (0, Close::Fin),
+        (0, Close::Rst),
+        (1, Close::Fin),
+        (1 << 16, Close::Rst),
+        (1 << 20, Close::Fin),
+        ((4 << 20) - 1, Close::Rst),
     ] {
-        let upstream = FaultyUpstream::always(Fault::Leave(bytes, close));
-        let proxy = before(&upstream);
+        let upstream = FaultyUpstream::always(Fault::CloseDuringBody(bytes, close));
+        let proxy = start_proxy(&upstream);
         for http in HttpVersion::BOTH {
             for is_chunked in [false, true] {
                 let mut request = TestRequest::alice("PATCH", UPLOAD).body(pattern(4 << 20));
@@ -259,12 +274,12 @@ fn an_upstream_that_goes_within_an_upload_is_a_bad_gateway() {
                 exchange(&proxy, http, &request).assert_rejection(502, "UNAVAILABLE");
             }
         }
-        assert_eq!(upstream.requests().len(), 4, "nothing is repeated");
+        assert_eq!(upstream.requests().len(), 4, "no request is repeated");
     }
 }
 
 #[test]
-fn only_a_bodiless_get_or_head_goes_out_again_after_a_reset() {
+fn only_a_get_or_head_without_body_is_repeated_after_a_reset() {
     for http in HttpVersion::BOTH {
         for (method, target, repeated) in [
             ("GET", MANIFEST, true),
@@ -275,11 +290,11 @@ fn only_a_bodiless_get_or_head_goes_out_again_after_a_reset() {
             ("DELETE", MANIFEST, false),
         ] {
             let known = Mutex::new(HashSet::new());
-            let upstream = FaultyUpstream::start(move |arrival| {
-                if known.lock().unwrap().insert(arrival.connection) {
-                    Fault::Answer(OK.into())
+            let upstream = FaultyUpstream::start(move |request| {
+                if known.lock().unwrap().insert(request.connection) {
+                    Fault::Respond(OK.into())
                 } else {
-                    Fault::Leave(usize::MAX, Close::Reset)
+                    Fault::CloseDuringBody(usize::MAX, Close::Rst)
                 }
             });
             let text = config("", "").lines("workers", "workers = 1");
@@ -292,20 +307,24 @@ fn only_a_bodiless_get_or_head_goes_out_again_after_a_reset() {
             if matches!(method, "PATCH" | "PUT" | "POST") {
                 request = request.body("body");
             }
-            let answer = exchange(&proxy, http, &request);
-            let arrivals = upstream.requests();
-            let times = arrivals.iter().filter(|seen| seen.target == target).count();
-            println!("{http:?} {method} {arrivals:?}");
-            assert_eq!(answer.status, if repeated { 200 } else { 502 }, "{method}");
+            let response = exchange(&proxy, http, &request);
+            let requests = upstream.requests();
+            let times = requests.iter().filter(|seen| seen.target == target).count();
+            println!("{http:?} {method} {requests:?}");
+            assert_eq!(
+                response.status,
+                if repeated { 200 } else { 502 },
+                "{method}"
+            );
             assert_eq!(times, if repeated { 2 } else { 1 }, "{method}");
         }
     }
 }
 
 #[test]
-fn a_connection_that_closes_while_idle_costs_nobody_a_request() {
+fn no_unsafe_request_is_repeated_after_the_upstream_closes_an_idle_connection() {
     let upstream = FaultyUpstream::always(Fault::CloseIdle(OK.into()));
-    let proxy = before(&upstream);
+    let proxy = start_proxy(&upstream);
     let mut client = Client::connect(&proxy);
     for number in 0..100 {
         let method = ["GET", "PUT", "PATCH", "DELETE"][number % 4];
@@ -314,10 +333,13 @@ fn a_connection_that_closes_while_idle_costs_nobody_a_request() {
         if matches!(method, "PUT" | "PATCH") {
             request = request.body("body");
         }
-        let answer = client.exchange(&request);
-        // The close may cross the request: then it is told, and never repeated.
-        let is_told = answer.status == 502 && method != "GET";
-        assert!(answer.status == 200 || is_told, "{method}: {answer:?}");
+        let response = client.exchange(&request);
+        // The FIN may cross the request. Then the client gets 502, and the proxy does not repeat the request.
+        let is_rejected = response.status == 502 && method != "GET";
+        assert!(
+            response.status == 200 || is_rejected,
+            "{method}: {response:?}"
+        );
     }
     let ids: Vec<_> = upstream
         .requests()
@@ -326,25 +348,28 @@ fn a_connection_that_closes_while_idle_costs_nobody_a_request() {
         .map(|seen| seen.id)
         .collect();
     let distinct: HashSet<_> = ids.iter().collect();
-    assert_eq!(distinct.len(), ids.len(), "one was sent twice");
+    assert_eq!(distinct.len(), ids.len(), "a request was sent twice");
 }
 
 #[test]
-fn a_slow_upstream_is_waited_for() {
-    let wire = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nthe body";
-    let slow = Fault::Slow(wire.into(), 5, Duration::from_millis(60));
+fn a_slow_upstream_is_no_timeout_while_it_makes_progress() {
+    let response_bytes = "HTTP/1.1 200 OK\r\nContent-Length: 8\r\n\r\nthe body";
+    let slow = Fault::Slow(response_bytes.into(), 5, Duration::from_millis(60));
     let upstream = FaultyUpstream::always(slow);
-    let patient = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
+    let upstream_line = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
     let limits = "[limits]\nbody_idle = \"300ms\"\nwrite_idle = \"300ms\"\nidle = \"300ms\"\n";
-    let text = config(limits, "").lines("upstream", patient);
+    let text = config(limits, "").lines("upstream", upstream_line);
     let proxy = Proxy::start_in(directory(), &upstream.url(), &text);
     for http in HttpVersion::BOTH {
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             http,
             &TestRequest::alice("PATCH", UPLOAD).body("some body to read slowly"),
         );
-        assert_eq!((answer.status, answer.text().as_str()), (200, "the body"));
-        assert!(answer.is_whole);
+        assert_eq!(
+            (response.status, response.text().as_str()),
+            (200, "the body")
+        );
+        assert!(response.is_whole);
     }
 }

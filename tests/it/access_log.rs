@@ -1,4 +1,4 @@
-//! The access log: one line a request, with what an operator asks for, and nothing that is secret.
+//! The access log: one line for each request, with what an operator needs, and without secrets.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -20,14 +20,14 @@ const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const JSON: &str = "[log]\nformat = \"json\"\naccess_file = \"access.log\"\n";
 
 #[test]
-fn a_text_line_has_the_fields() {
+fn a_text_line_has_all_fields() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let request = TestRequest::alice("PATCH", "/v2/team/app/blobs/uploads/u?_state=secret")
         .header("user-agent", "docker/24.0.9")
         .body("body");
-    let answer = exchange(&proxy, HttpVersion::Http1, &request);
-    let id = answer.header("x-request-id").to_owned();
+    let response = exchange(&proxy, HttpVersion::Http1, &request);
+    let id = response.header("x-request-id").to_owned();
     let log = proxy.stop_and_read_access_log();
     assert_eq!(log.lines().count(), 1, "{log}");
     let line = log.trim_end();
@@ -67,7 +67,7 @@ fn a_text_line_has_the_fields() {
 }
 
 #[test]
-fn a_user_agent_of_any_length_and_bytes_has_a_bounded_place_in_the_line() {
+fn a_long_user_agent_is_truncated_in_the_line() {
     let registry = Registry::accepting_all();
     for top in ["", JSON] {
         let proxy = Proxy::start(&registry, config(top, ""));
@@ -99,20 +99,20 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
     for top in ["", JSON] {
         let proxy = Proxy::start(&registry, config(top, ""));
         for http in HttpVersion::BOTH {
-            for (host, shown) in [
+            for (host, logged_host) in [
                 ("other.test", "other.test"),
                 ("Other.Test:8443", "Other.Test:8443"),
                 ("[2001:db8::1]", "[2001:db8::1]"),
                 (&long, &long[..260]),
             ] {
-                let answer = exchange(&proxy, http, &TestRequest::new("GET", "/v2/").host(host));
-                answer.assert_rejection(421, "UNSUPPORTED");
+                let response = exchange(&proxy, http, &TestRequest::new("GET", "/v2/").host(host));
+                response.assert_rejection(421, "UNSUPPORTED");
                 assert!(
-                    answer
+                    response
                         .text()
-                        .contains(&format!("no such host here: {shown}"))
+                        .contains(&format!("no such host here: {logged_host}"))
                 );
-                assert!(answer.body.len() < 500);
+                assert!(response.body.len() < 500);
             }
             let page = TestRequest::new("GET", "/")
                 .host("other.test")
@@ -150,7 +150,7 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
 }
 
 #[test]
-fn a_host_that_is_none_is_escaped_in_the_log() {
+fn an_invalid_host_is_escaped_in_the_log() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
@@ -167,14 +167,14 @@ fn a_wrong_password_names_the_user_only_if_the_user_exists() {
     for mode in ["basic", "token"] {
         let text = config(JSON, "").mode(mode);
         let proxy = Proxy::start(&registry, &text);
-        let mut asked = 0;
+        let mut request_count = 0;
         for http in HttpVersion::BOTH {
             for login in ["alice:wrong", "hunter2:wrong", "alice", "alice:pw"] {
                 let request =
                     TestRequest::new("GET", "/v2/a/tags/list").basic_auth(login.as_bytes());
                 let status = exchange(&proxy, http, &request).status;
                 assert_eq!(status, if login == "alice:pw" { 200 } else { 401 });
-                asked += 1;
+                request_count += 1;
             }
         }
         if mode == "token" {
@@ -185,13 +185,13 @@ fn a_wrong_password_names_the_user_only_if_the_user_exists() {
                 let form = format!("grant_type=password&username={user}&password=wrong");
                 let post = TestRequest::new("POST", "/v2/_token").body(form);
                 assert_eq!(exchange(&proxy, HttpVersion::Http1, &post).status, 401);
-                asked += 2;
+                request_count += 2;
             }
         }
         let log = proxy.stop_and_read_access_log();
         assert!(!log.contains("hunter2"), "{log}");
         let lines = json(&log);
-        assert_eq!(lines.len(), asked, "{log}");
+        assert_eq!(lines.len(), request_count, "{log}");
         let expected = if mode == "token" { 4 } else { 2 };
         let attempts = lines
             .iter()
@@ -207,9 +207,9 @@ fn a_wrong_password_names_the_user_only_if_the_user_exists() {
     }
 }
 
-/// The process log, as the program writes it, and the access log have one form.
+/// The process log that the program writes has the same JSON schema as the access log.
 #[test]
-fn both_logs_have_one_schema() {
+fn the_process_log_and_the_access_log_have_one_schema() {
     use std::io::{BufRead as _, BufReader};
     use std::process::{Command as Program, Stdio};
     let registry = Registry::accepting_all();
@@ -218,19 +218,19 @@ fn both_logs_have_one_schema() {
     let text = config(top, "").upstream(&registry.url());
     std::fs::write(dir.path().join("proxy.toml"), text.to_string()).unwrap();
     let mut program = Program::new(env!("CARGO_BIN_EXE_tidegate"));
-    let mut gate = apart(&mut program, dir.path())
+    let mut server = apart(&mut program, dir.path())
         .args(["serve", "-c"])
         .arg(dir.path().join("proxy.toml"))
         .env_remove("NOTIFY_SOCKET")
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();
-    let mut lines = BufReader::new(gate.stdout.take().unwrap()).lines();
-    let mut said = Vec::new();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let mut log_lines = Vec::new();
     let https = loop {
         let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
         let message = line["message"].as_str().unwrap().to_owned();
-        said.push(line);
+        log_lines.push(line);
         if let Some(address) = message.strip_prefix("listening on https://") {
             break address.parse().unwrap();
         }
@@ -239,14 +239,14 @@ fn both_logs_have_one_schema() {
     client.exchange(&TestRequest::new("GET", "/v2/"));
     loop {
         let line: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
-        said.push(line);
-        if said.last().unwrap()["message"] == "access" {
+        log_lines.push(line);
+        if log_lines.last().unwrap()["message"] == "access" {
             break;
         }
     }
-    gate.kill().unwrap();
-    gate.wait().unwrap();
-    for line in &said {
+    server.kill().unwrap();
+    server.wait().unwrap();
+    for line in &log_lines {
         let time = line["time"].as_str().unwrap();
         assert_eq!(time.len(), "2023-11-14T22:13:20.007Z".len(), "{line}");
         assert!(
@@ -258,7 +258,7 @@ fn both_logs_have_one_schema() {
 }
 
 #[test]
-fn json_lines_have_always_the_same_keys() {
+fn json_lines_always_have_the_same_keys() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     for http in HttpVersion::BOTH {
@@ -297,16 +297,16 @@ fn json_lines_have_always_the_same_keys() {
         assert_eq!(seen[at + 3], row(421, "-", "-", "-"));
     }
     for line in &lines {
-        let refused = line["status"] != 200;
-        assert_eq!(line["rejection"].is_string(), refused, "{line}");
-        assert_eq!(line["upstream_ms"].is_null(), refused, "{line}");
+        let is_rejected = line["status"] != 200;
+        assert_eq!(line["rejection"].is_string(), is_rejected, "{line}");
+        assert_eq!(line["upstream_ms"].is_null(), is_rejected, "{line}");
         assert!(line["time"].as_str().unwrap().ends_with('Z'));
     }
 }
 
-/// `upstream_ms` is the time that the registry takes, not that of the client.
+/// `upstream_ms` excludes the time in which the proxy waits for the body of the client.
 #[test]
-fn the_time_of_an_upload_does_not_count_as_time_of_the_upstream() {
+fn upstream_ms_excludes_the_time_of_the_upload() {
     const PAUSE: Duration = Duration::from_millis(600);
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
@@ -325,7 +325,7 @@ fn the_time_of_an_upload_does_not_count_as_time_of_the_upstream() {
 }
 
 #[test]
-fn there_is_one_line_for_each_request() {
+fn every_request_has_one_line() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
@@ -348,7 +348,7 @@ fn there_is_one_line_for_each_request() {
 }
 
 #[test]
-fn a_client_that_goes_is_told_from_a_registry_that_does() {
+fn a_client_abort_and_an_upstream_abort_have_different_terminations() {
     let registry = Registry::start(|exchange| {
         if exchange.head.target.ends_with("silent") {
             return exchange.wait_closed();
@@ -395,7 +395,7 @@ fn a_client_that_goes_is_told_from_a_registry_that_does() {
     );
 }
 
-/// The lines of `finish`, each as status, rejection, termination.
+/// Stops the proxy and returns the status, the rejection and the termination of each line, sorted.
 fn ends(proxy: Proxy) -> Vec<(u64, String, String)> {
     let text = |line: &Value, key: &str| line[key].as_str().unwrap_or_default().to_owned();
     let of = |line: &Value| {
@@ -410,12 +410,12 @@ fn ends(proxy: Proxy) -> Vec<(u64, String, String)> {
     ends
 }
 
-fn end(status: u64, refused: &str, ended: &str) -> (u64, String, String) {
-    (status, refused.to_owned(), ended.to_owned())
+fn end(status: u64, rejection: &str, termination: &str) -> (u64, String, String) {
+    (status, rejection.to_owned(), termination.to_owned())
 }
 
 #[test]
-fn a_client_that_goes_within_its_upload_is_not_refused() {
+fn a_client_that_disconnects_during_an_upload_is_a_client_abort_without_a_rejection() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     for is_chunked in [false, true] {
@@ -453,7 +453,7 @@ fn a_client_that_goes_within_its_upload_is_not_refused() {
 }
 
 #[test]
-fn wrong_framing_is_the_clients_fault_and_it_is_told() {
+fn wrong_framing_is_a_rejection_with_400() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, ""));
     let mut client = Client::connect(&proxy);
@@ -470,7 +470,7 @@ fn wrong_framing_is_the_clients_fault_and_it_is_told() {
 }
 
 #[test]
-fn what_the_drain_cuts_is_not_the_clients_fault() {
+fn a_transfer_that_the_shutdown_cuts_has_the_termination_drain() {
     let registry = Registry::start(|exchange| {
         if exchange.head.method == "GET" {
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nsome");
@@ -483,24 +483,32 @@ fn what_the_drain_cuts_is_not_the_clients_fault() {
         TestRequest::alice("PATCH", UPLOAD).chunked(),
         TestRequest::alice("GET", "/v2/a/manifests/x"),
     );
-    let mut one = [Client::connect(&proxy), Client::connect(&proxy)];
-    one[0].send(upload.head());
-    one[1].send(download.head());
-    assert_eq!(one[1].read_head().unwrap().status, 200);
+    let mut h1_clients = [Client::connect(&proxy), Client::connect(&proxy)];
+    h1_clients[0].send(upload.head());
+    h1_clients[1].send(download.head());
+    assert_eq!(h1_clients[1].read_head().unwrap().status, 200);
     let ends = block_on(async {
-        let mut two = H2Client::connect(&proxy).await;
-        let _uploading = two.start_request(&upload).await.unwrap();
-        let (response, _) = two.start_request(&download).await.unwrap();
+        let mut h2_client = H2Client::connect(&proxy).await;
+        let _uploading = h2_client.start_request(&upload).await.unwrap();
+        let (response, _) = h2_client.start_request(&download).await.unwrap();
         let _downloading = response.await.unwrap();
         h2::wait_until(|| registry.requests().len() == 4).await;
         tokio::task::spawn_blocking(|| ends(proxy)).await.unwrap()
     });
-    let (answered, not) = (end(200, "", "drain"), end(499, "", "drain"));
-    assert_eq!(ends, [answered.clone(), answered, not.clone(), not]);
+    let (with_response, without) = (end(200, "", "drain"), end(499, "", "drain"));
+    assert_eq!(
+        ends,
+        [
+            with_response.clone(),
+            with_response,
+            without.clone(),
+            without
+        ]
+    );
 }
 
 #[test]
-fn what_was_too_slow_is_told_from_what_broke() {
+fn a_timeout_has_its_own_termination_or_rejection() {
     let endless = |target: &str| target.ends_with("endless");
     let registry = Registry::start(move |exchange| {
         if exchange.head.target.ends_with("never") {
@@ -518,13 +526,13 @@ fn what_was_too_slow_is_told_from_what_broke() {
         exchange.wait_closed();
     });
     let top = format!("{JSON}[limits]\nwrite_idle = \"300ms\"\nbody_idle = \"300ms\"\n");
-    let hasty = "upstream = { urls = [\"{upstream}\"], read_timeout = \"600ms\" }";
-    let text = config(&top, "").lines("upstream", hasty);
+    let upstream_line = "upstream = { urls = [\"{upstream}\"], read_timeout = \"600ms\" }";
+    let text = config(&top, "").lines("upstream", upstream_line);
     let proxy = Proxy::start(&registry, &text);
     let manifest = |tag: &str| TestRequest::alice("GET", &format!("/v2/a/manifests/{tag}"));
     let upload = TestRequest::alice("PATCH", UPLOAD).chunked();
     for http in HttpVersion::BOTH {
-        // The upstream falls silent: within its answer, and before it.
+        // The upstream stops sending during its response, and before it.
         assert!(!exchange(&proxy, http, &manifest("silent")).is_whole);
         assert_eq!(exchange(&proxy, http, &manifest("never")).status, 504);
     }
@@ -572,32 +580,32 @@ fn what_was_too_slow_is_told_from_what_broke() {
     ]);
     let ends: Vec<_> = ends
         .into_iter()
-        .map(|(status, refused, ended)| {
-            let refused = if refused.contains(idle) {
+        .map(|(status, rejection, termination)| {
+            let rejection = if rejection.contains(idle) {
                 idle.to_owned()
             } else {
-                refused
+                rejection
             };
-            (status, refused, ended)
+            (status, rejection, termination)
         })
         .collect();
     assert_eq!(ends, expected);
 }
 
 #[test]
-fn a_refused_upload_is_logged_as_refused() {
+fn a_rejected_upload_is_logged_as_a_rejection() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(JSON, "max_body = \"1KiB\""));
     let upload = TestRequest::alice("PATCH", UPLOAD).body(pattern(1 << 20));
     for http in HttpVersion::BOTH {
         exchange(&proxy, http, &upload).assert_rejection(413, "SIZE_INVALID");
     }
-    let refused = end(413, "the body is larger than 1024 bytes", "");
-    assert_eq!(ends(proxy), [refused.clone(), refused]);
+    let rejection = end(413, "the body is larger than 1024 bytes", "");
+    assert_eq!(ends(proxy), [rejection.clone(), rejection]);
 }
 
 #[test]
-fn nothing_secret_is_in_it() {
+fn the_log_contains_no_secrets() {
     let registry = Registry::accepting_all();
     for top in [
         JSON,
@@ -629,7 +637,7 @@ fn nothing_secret_is_in_it() {
 }
 
 #[test]
-fn what_could_forge_a_line_is_escaped() {
+fn characters_that_could_forge_a_line_are_escaped() {
     let registry = Registry::accepting_all();
     for top in ["", JSON] {
         let dir = directory();
@@ -657,7 +665,7 @@ fn what_could_forge_a_line_is_escaped() {
 }
 
 #[test]
-fn the_file_is_opened_anew_when_told_to() {
+fn reopen_logs_opens_the_file_again() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     exchange(
@@ -693,16 +701,16 @@ fn the_file_is_opened_anew_when_told_to() {
 }
 
 #[test]
-fn it_can_be_turned_off() {
+fn the_access_log_can_be_turned_off() {
     let registry = Registry::accepting_all();
     let off = "[log]\naccess = false\naccess_file = \"access.log\"\n";
     let proxy = Proxy::start(&registry, config(off, ""));
-    let answer = exchange(
+    let response = exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::alice("GET", "/v2/"),
     );
-    assert!(!answer.header("x-request-id").is_empty());
+    assert!(!response.header("x-request-id").is_empty());
     assert_eq!(proxy.stop_and_read_access_log(), "");
 }
 

@@ -1,4 +1,5 @@
-//! Orders at an ACME directory that fails as it is told, by a clock of the tests' own; and a gate meanwhile.
+//! ACME orders at a server that fails as a test says, with a clock that the tests control; and what a proxy serves
+//! meanwhile.
 
 use std::fs;
 use std::net::SocketAddr;
@@ -19,11 +20,11 @@ use crate::supervised::{Manager, Successor, serve};
 use crate::support::acme::Directory;
 use crate::support::certs::{self, AUTHORITY};
 use crate::support::client::connect_tcp;
-use crate::support::proxy::directory as folder;
+use crate::support::proxy::directory as test_directory;
 use crate::support::{Client, PATIENCE, Proxy, Registry, TestRequest, eventually_some};
 
-/// A folder, whoever orders there, and the time by which that is done.
-struct World {
+/// An ACME server, the part of the proxy that orders certificates there, and the clock of the test.
+struct TestAcme {
     directory: Directory,
     runtime: Runtime,
     renewals: Renewals,
@@ -33,7 +34,7 @@ struct World {
     dir: TempDir,
 }
 
-impl World {
+impl TestAcme {
     fn new(hosts: &[&str]) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -43,7 +44,7 @@ impl World {
         fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
         let directory = Directory::start();
         let start = OffsetDateTime::now_utc();
-        let (acme, hosts) = acme(&directory, &dir, hosts, None);
+        let (acme, hosts) = build_acme(&directory, &dir, hosts, None);
         Self {
             directory,
             runtime,
@@ -55,48 +56,49 @@ impl World {
         }
     }
 
-    /// As a reload does it.
+    /// Builds the ACME state for these hosts from the present state, as a reload does.
     fn reload(&mut self, hosts: &[&str]) {
-        (self.acme, self.hosts) = acme(&self.directory, &self.dir, hosts, Some(&self.acme));
+        (self.acme, self.hosts) = build_acme(&self.directory, &self.dir, hosts, Some(&self.acme));
     }
 
-    /// Turns, so many seconds after the start, until it is so.
+    /// Ticks at this many seconds after the start until the condition holds.
     #[track_caller]
-    fn until(&mut self, seconds: u64, is_so: impl Fn(&Self) -> bool) {
-        let until = Instant::now() + PATIENCE;
-        while !is_so(self) {
-            assert!(Instant::now() < until, "never so");
-            self.turn(seconds);
+    fn tick_until(&mut self, seconds: u64, is_satisfied: impl Fn(&Self) -> bool) {
+        let deadline = Instant::now() + PATIENCE;
+        while !is_satisfied(self) {
+            assert!(Instant::now() < deadline, "the condition never held");
+            self.tick(seconds);
         }
     }
 
-    /// Turns until what was begun has ended, what that began has, too, and all of it has been noted.
+    /// Ticks until the running orders have ended, the tasks that they spawned have ended, too, and their results were
+    /// recorded.
     #[track_caller]
     fn settle(&mut self, seconds: u64) {
-        let until = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + PATIENCE;
         for _ in 0..3 {
-            self.turn(seconds);
+            self.tick(seconds);
             while self.runtime.metrics().num_alive_tasks() > 0 {
-                assert!(Instant::now() < until, "it never ends");
+                assert!(Instant::now() < deadline, "the orders did not end");
                 self.step();
             }
         }
     }
 
-    fn turn(&mut self, seconds: u64) {
+    fn tick(&mut self, seconds: u64) {
         let now = self.start + Duration::from_secs(seconds);
         let _in_runtime = self.runtime.enter();
         self.renewals.tick(Some(&self.acme), now);
         self.step();
     }
 
-    /// Lets orders run for a moment.
+    /// Lets the orders run for 10 ms.
     fn step(&self) {
         let moment = async { tokio::time::sleep(Duration::from_millis(10)).await };
         self.runtime.block_on(moment);
     }
 
-    fn has(&self, host: usize) -> bool {
+    fn has_certificate(&self, host: usize) -> bool {
         self.hosts[host].slot().current().is_some()
     }
 
@@ -105,7 +107,7 @@ impl World {
     }
 }
 
-fn acme(
+fn build_acme(
     directory: &Directory,
     dir: &TempDir,
     hosts: &[&str],
@@ -127,123 +129,139 @@ fn acme(
 const HOUR: u64 = 3600;
 
 #[test]
-fn a_wait_that_the_authority_asks_for_is_waited_out_by_reloads_too() {
-    let mut world = World::new(&["gate.test"]);
-    let refusal = (
+fn a_retry_after_of_the_acme_server_is_obeyed_across_reloads() {
+    let mut acme = TestAcme::new(&["gate.test"]);
+    let rejection = (
         "429 Too Many Requests",
         "Retry-After: 7200\r\n",
         "rateLimited",
     );
-    let refused = [("gate.test".to_owned(), refusal)];
-    world.directory.state().refused.extend(refused);
-    world.until(0, |world| world.orders() == 1);
-    world.settle(0);
-    world.directory.state().refused.clear();
-    world.settle(2 * HOUR - 60);
-    world.reload(&["gate.test"]);
-    world.settle(2 * HOUR - 60);
-    assert_eq!(world.orders(), 1);
-    world.until(2 * HOUR + 60, |world| world.has(0));
-    assert_eq!(world.orders(), 2);
+    let rejected = [("gate.test".to_owned(), rejection)];
+    acme.directory.state().rejected_hosts.extend(rejected);
+    acme.tick_until(0, |acme| acme.orders() == 1);
+    acme.settle(0);
+    acme.directory.state().rejected_hosts.clear();
+    acme.settle(2 * HOUR - 60);
+    acme.reload(&["gate.test"]);
+    acme.settle(2 * HOUR - 60);
+    assert_eq!(acme.orders(), 1);
+    acme.tick_until(2 * HOUR + 60, |acme| acme.has_certificate(0));
+    assert_eq!(acme.orders(), 2);
 }
 
 #[test]
-fn a_refusal_is_waited_out_longer_each_time_and_a_reload_tries_again() {
-    let mut world = World::new(&["gate.test"]);
-    let refusal = ("403 Forbidden", "", "rejectedIdentifier");
-    let refused = [("gate.test".to_owned(), refusal)];
-    world.directory.state().refused.extend(refused);
-    world.until(0, |world| world.orders() == 1);
-    world.settle(0);
-    world.settle(230);
-    assert_eq!(world.orders(), 1, "five minutes, less a fifth");
-    world.until(361, |world| world.orders() == 2);
-    world.settle(361);
-    world.settle(361 + 470);
-    assert_eq!(world.orders(), 2, "ten minutes, less a fifth");
-    world.reload(&["gate.test"]);
-    world.until(361 + 470, |world| world.orders() == 3);
+fn rejected_orders_are_repeated_with_growing_delays_and_at_once_after_a_reload() {
+    let mut acme = TestAcme::new(&["gate.test"]);
+    let rejection = ("403 Forbidden", "", "rejectedIdentifier");
+    let rejected = [("gate.test".to_owned(), rejection)];
+    acme.directory.state().rejected_hosts.extend(rejected);
+    acme.tick_until(0, |acme| acme.orders() == 1);
+    acme.settle(0);
+    acme.settle(230);
+    assert_eq!(
+        acme.orders(),
+        1,
+        "no second order before five minutes less 20 %"
+    );
+    acme.tick_until(361, |acme| acme.orders() == 2);
+    acme.settle(361);
+    acme.settle(361 + 470);
+    assert_eq!(
+        acme.orders(),
+        2,
+        "no third order before ten minutes less 20 %"
+    );
+    acme.reload(&["gate.test"]);
+    acme.tick_until(361 + 470, |acme| acme.orders() == 3);
 }
 
 #[test]
-fn the_failure_of_one_host_costs_the_others_nothing() {
-    let mut world = World::new(&["bad.test", "good.test", "fine.test"]);
-    let refusal = ("403 Forbidden", "", "rejectedIdentifier");
-    let refused = [("bad.test".to_owned(), refusal)];
-    world.directory.state().refused.extend(refused);
-    world.until(0, |world| {
-        world.has(1) && world.has(2) && world.orders() == 3
+fn a_rejected_host_does_not_affect_the_orders_of_other_hosts() {
+    let mut acme = TestAcme::new(&["bad.test", "good.test", "fine.test"]);
+    let rejection = ("403 Forbidden", "", "rejectedIdentifier");
+    let rejected = [("bad.test".to_owned(), rejection)];
+    acme.directory.state().rejected_hosts.extend(rejected);
+    acme.tick_until(0, |acme| {
+        acme.has_certificate(1) && acme.has_certificate(2) && acme.orders() == 3
     });
-    world.settle(61);
-    assert!(!world.has(0));
-    let state = world.directory.state();
+    acme.settle(61);
+    assert!(!acme.has_certificate(0));
+    let state = acme.directory.state();
     let mut hosts = state.hosts();
     hosts.sort_unstable();
     assert_eq!(hosts, ["bad.test", "fine.test", "good.test"]);
-    assert_eq!(state.accounts, 1, "one for all hosts");
+    assert_eq!(state.accounts, 1, "all hosts use one account");
 }
 
 #[test]
-fn an_account_that_the_authority_has_lost_is_made_anew() {
-    let mut world = World::new(&["gate.test"]);
-    world.until(0, |world| world.has(0));
-    world.directory.state().forget();
-    world.reload(&["gate.test", "other.test"]);
-    world.until(0, |world| world.has(1));
-    assert_eq!(world.directory.state().accounts, 2);
-    let names = fs::read_dir(world.dir.path().join("state/acme")).unwrap();
+fn an_account_that_the_acme_server_has_lost_is_created_again() {
+    let mut acme = TestAcme::new(&["gate.test"]);
+    acme.tick_until(0, |acme| acme.has_certificate(0));
+    acme.directory.state().forget();
+    acme.reload(&["gate.test", "other.test"]);
+    acme.tick_until(0, |acme| acme.has_certificate(1));
+    assert_eq!(acme.directory.state().accounts, 2);
+    let names = fs::read_dir(acme.dir.path().join("state/acme")).unwrap();
     let names = names.map(|entry| entry.unwrap().file_name().into_string().unwrap());
     assert_eq!(names.filter(|name| name.ends_with(".lost")).count(), 1);
-    // The one that is stored now is good.
-    world.reload(&["gate.test", "other.test", "third.test"]);
-    world.until(0, |world| world.has(2));
-    assert_eq!(world.directory.state().accounts, 2);
+    // The account that is stored now is valid.
+    acme.reload(&["gate.test", "other.test", "third.test"]);
+    acme.tick_until(0, |acme| acme.has_certificate(2));
+    assert_eq!(acme.directory.state().accounts, 2);
 }
 
 #[test]
-fn nonces_that_are_rejected_are_replaced_at_once_and_again_after_seconds() {
-    let mut world = World::new(&["gate.test"]);
-    world.directory.state().bad_nonces = 5;
-    world.until(0, |world| world.has(0));
-    let mut world = World::new(&["gate.test"]);
-    world.directory.state().bad_nonces = 1000;
-    world.settle(0);
-    world.until(0, |world| world.directory.state().bad_nonces < 1000);
-    world.settle(0);
-    world.directory.state().bad_nonces = 0;
-    world.until(20, |world| world.has(0));
+fn a_request_with_a_bad_nonce_is_repeated_at_once_and_later_again() {
+    let mut acme = TestAcme::new(&["gate.test"]);
+    acme.directory.state().bad_nonces = 5;
+    acme.tick_until(0, |acme| acme.has_certificate(0));
+    let mut acme = TestAcme::new(&["gate.test"]);
+    acme.directory.state().bad_nonces = 1000;
+    acme.settle(0);
+    acme.tick_until(0, |acme| acme.directory.state().bad_nonces < 1000);
+    acme.settle(0);
+    acme.directory.state().bad_nonces = 0;
+    acme.tick_until(20, |acme| acme.has_certificate(0));
 }
 
 #[test]
-fn a_certificate_is_renewed_when_the_authority_wants_it() {
-    let mut world = World::new(&["gate.test"]);
+fn a_certificate_is_renewed_in_the_window_that_the_acme_server_suggests() {
+    let mut acme = TestAcme::new(&["gate.test"]);
     let day = Duration::from_secs(24 * HOUR);
     let window = |from: OffsetDateTime| {
-        let text = |at: OffsetDateTime| at.format(&Rfc3339).unwrap();
-        Some((text(from), text(from + day)))
+        let rfc3339 = |at: OffsetDateTime| at.format(&Rfc3339).unwrap();
+        Some((rfc3339(from), rfc3339(from + day)))
     };
-    world.directory.state().window = window(world.start + 30 * day);
-    world.until(0, |world| world.has(0));
-    let first = world.hosts[0].slot().current().unwrap();
-    world.settle(0);
-    world.until(61, |world| world.directory.state().asked.len() == 1);
-    // Not asked again before the hour that the authority set is over.
-    world.settle(HOUR / 2);
+    acme.directory.state().window = window(acme.start + 30 * day);
+    acme.tick_until(0, |acme| acme.has_certificate(0));
+    let first = acme.hosts[0].slot().current().unwrap();
+    acme.settle(0);
+    acme.tick_until(61, |acme| {
+        acme.directory.state().renewal_info_requests.len() == 1
+    });
+    // The proxy must not ask again before the hour of the server's Retry-After is over.
+    acme.settle(HOUR / 2);
     assert_eq!(
-        (world.orders(), world.directory.state().asked.len()),
+        (
+            acme.orders(),
+            acme.directory.state().renewal_info_requests.len()
+        ),
         (1, 1)
     );
-    world.directory.state().window = window(world.start - 2 * day);
-    world.until(HOUR + 120, |world| {
-        world.hosts[0].slot().current().unwrap().chain() != first.chain()
+    acme.directory.state().window = window(acme.start - 2 * day);
+    acme.tick_until(HOUR + 120, |acme| {
+        acme.hosts[0].slot().current().unwrap().chain() != first.chain()
     });
-    let state = world.directory.state();
+    let state = acme.directory.state();
     assert_eq!(state.orders.len(), 2);
-    assert_eq!(state.orders[1]["replaces"], state.asked[0].as_str());
+    assert_eq!(
+        state.orders[1]["replaces"],
+        state.renewal_info_requests[0].as_str()
+    );
 }
 
-/// `gate.test` over ACME, beside `localhost` with a certificate from files.
-fn text(directory: &Directory) -> String {
+/// A configuration with two sites: `gate.test` with a certificate over ACME, and `localhost` with a certificate from files.
+fn config_text(directory: &Directory) -> String {
     format!(
         r#"
 [log]
@@ -275,14 +293,14 @@ upstream = "{{upstream}}"
     )
 }
 
-fn with_ca() -> TempDir {
-    let dir = folder();
+fn directory_with_ca() -> TempDir {
+    let dir = test_directory();
     fs::write(dir.path().join("ca.pem"), AUTHORITY.pem()).unwrap();
     dir
 }
 
-/// The certificate that is shown for `gate.test`; `None` when the handshake fails.
-fn shown(address: SocketAddr) -> Option<Vec<u8>> {
+/// The certificate that the proxy presents for `gate.test`, or `None` if the handshake fails.
+fn presented_certificate(address: SocketAddr) -> Option<Vec<u8>> {
     let name = "gate.test".try_into().unwrap();
     let mut tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
     let mut socket = connect_tcp(address);
@@ -293,78 +311,84 @@ fn shown(address: SocketAddr) -> Option<Vec<u8>> {
 }
 
 #[track_caller]
-fn wait<T>(found: impl Fn() -> Option<T>) -> T {
+fn wait_for<T>(found: impl Fn() -> Option<T>) -> T {
     eventually_some("what the test waits for", found)
 }
 
 #[test]
-fn other_sites_are_served_while_an_order_runs_and_a_reload_orders_nothing() {
+fn other_sites_are_served_during_an_order_and_a_reload_places_no_order() {
     let (directory, registry) = (Directory::start(), Registry::accepting_all());
     directory.state().is_held = true;
-    let proxy = Proxy::start_in(with_ca(), &registry.url(), text(&directory));
-    wait(|| (directory.state().orders.len() == 1).then_some(()));
+    let proxy = Proxy::start_in(
+        directory_with_ca(),
+        &registry.url(),
+        config_text(&directory),
+    );
+    wait_for(|| (directory.state().orders.len() == 1).then_some(()));
     let mut client = Client::connect(&proxy);
     assert_eq!(
         client.exchange(&TestRequest::new("GET", "/v2/")).status,
         200
     );
-    assert_eq!(shown(proxy.https()), None);
+    assert_eq!(presented_certificate(proxy.https()), None);
     directory.release();
-    let first = wait(|| shown(proxy.https()));
+    let first = wait_for(|| presented_certificate(proxy.https()));
     for _ in 0..3 {
         proxy.reload().unwrap();
-        assert_eq!(shown(proxy.https()).as_ref(), Some(&first));
+        assert_eq!(presented_certificate(proxy.https()).as_ref(), Some(&first));
     }
-    // Another name in the same site leaves the first one's certificate alone.
-    let more = text(&directory).replace("[\"gate.test\"]", "[\"gate.test\", \"more.test\"]");
+    // Adding another name to the site keeps the certificate of the first name.
+    let more = config_text(&directory).replace("[\"gate.test\"]", "[\"gate.test\", \"more.test\"]");
     proxy.configure(&registry, &more);
     proxy.reload().unwrap();
-    assert_eq!(shown(proxy.https()).as_ref(), Some(&first));
-    wait(|| (directory.state().orders.len() == 2).then_some(()));
+    assert_eq!(presented_certificate(proxy.https()).as_ref(), Some(&first));
+    wait_for(|| (directory.state().orders.len() == 2).then_some(()));
     assert_eq!(directory.state().hosts(), ["gate.test", "more.test"]);
-    assert_eq!(shown(proxy.https()), Some(first));
+    assert_eq!(presented_certificate(proxy.https()), Some(first));
 }
 
 #[test]
-fn a_site_that_turns_to_acme_or_to_another_authority_goes_on_showing_what_it_has() {
+fn a_site_that_changes_to_acme_or_to_another_acme_server_keeps_its_certificate_meanwhile() {
     let (directory, next) = (Directory::start(), Directory::start());
     let registry = Registry::accepting_all();
     for directory in [&directory, &next] {
         directory.state().is_held = true;
     }
-    let dir = with_ca();
+    let dir = directory_with_ca();
     let (cert, key) = AUTHORITY.issue(&["gate.test"]);
     fs::write(dir.path().join("gate.pem"), cert).unwrap();
     crate::support::proxy::write_private(&dir.path().join("gate-key.pem"), &key);
     let files = "tls = { cert = \"gate.pem\", key = \"gate-key.pem\" }";
-    let from_files = text(&directory).replace("tls = \"acme\"", files);
+    let from_files = config_text(&directory).replace("tls = \"acme\"", files);
     let proxy = Proxy::start_in(dir, &registry.url(), &from_files);
-    let mut last = shown(proxy.https()).expect("the one from files");
+    let mut last = presented_certificate(proxy.https()).expect("the certificate from files");
     for directory in [&directory, &next] {
-        proxy.configure(&registry, text(directory));
+        proxy.configure(&registry, config_text(directory));
         proxy.reload().unwrap();
-        assert_eq!(shown(proxy.https()).as_ref(), Some(&last));
-        wait(|| (directory.state().orders.len() == 1).then_some(()));
+        assert_eq!(presented_certificate(proxy.https()).as_ref(), Some(&last));
+        wait_for(|| (directory.state().orders.len() == 1).then_some(()));
         directory.release();
-        last = wait(|| shown(proxy.https()).filter(|shown| *shown != last));
+        last = wait_for(|| {
+            presented_certificate(proxy.https()).filter(|certificate| *certificate != last)
+        });
     }
 }
 
 #[test]
-fn a_successor_shows_the_same_and_orders_nothing() {
+fn a_successor_presents_the_same_certificate_and_places_no_order() {
     let (directory, registry) = (Directory::start(), Registry::accepting_all());
-    let dir = with_ca();
+    let dir = directory_with_ca();
     let file = dir.path().join("proxy.toml");
-    let text = text(&directory).replace("{upstream}", &registry.url());
-    fs::write(&file, text).unwrap();
+    let config_text = config_text(&directory).replace("{upstream}", &registry.url());
+    fs::write(&file, config_text).unwrap();
     let manager = Manager::new(dir.path());
-    let mut gate = Gate::spawn(&mut serve(file.to_str().unwrap(), &manager));
+    let mut server = Gate::spawn(&mut serve(file.to_str().unwrap(), &manager));
     assert!(manager.told().starts_with("READY=1"));
-    let first = wait(|| shown(gate.address));
-    gate.signal(Signal::USR2);
+    let first = wait_for(|| presented_certificate(server.address));
+    server.signal(Signal::USR2);
     let _successor = Successor::of(&manager.told());
     assert!(manager.told().starts_with("READY=1"));
-    assert_eq!(gate.end(), Some(0), "its successor serves");
-    assert_eq!(shown(gate.address), Some(first));
+    assert_eq!(server.end(), Some(0), "the successor serves");
+    assert_eq!(presented_certificate(server.address), Some(first));
     assert_eq!(directory.state().orders.len(), 1);
 }

@@ -1,4 +1,5 @@
-//! The admin listener: who may ask, what is told, and that it outlives floods, reloads and the end of the gate.
+//! The admin listener: which requests it accepts, what it responds, and that it keeps working during floods, reloads and
+//! the shutdown.
 
 use std::io::Write;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -49,7 +50,7 @@ pub(crate) fn number(metrics: &TestResponse, sample: &str) -> f64 {
 }
 
 #[test]
-fn health_readiness_and_numbers_are_told() {
+fn healthz_readyz_and_metrics_are_served() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     assert_eq!(
@@ -68,7 +69,7 @@ fn health_readiness_and_numbers_are_told() {
     let alive = get(admin(&proxy), "/healthz");
     assert_eq!((alive.status, alive.text().as_str()), (200, "alive\n"));
     assert_eq!(alive.header("cache-control"), "no-store");
-    eventually("it is ready", || {
+    eventually("the proxy is ready", || {
         get(admin(&proxy), "/readyz").status == 200
     });
     let ready = get(admin(&proxy), "/readyz");
@@ -93,22 +94,22 @@ fn health_readiness_and_numbers_are_told() {
 }
 
 #[test]
-fn only_reading_is_understood() {
+fn methods_other_than_get_and_head_get_405() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     let head = Client::plain(admin(&proxy)).exchange(&TestRequest::new("HEAD", "/healthz"));
     assert_eq!((head.status, head.body.len()), (200, 0));
     for method in ["POST", "PUT", "DELETE", "OPTIONS", "PURGE"] {
-        let answer =
+        let response =
             Client::plain(admin(&proxy)).exchange(&TestRequest::new(method, "/healthz").body("x"));
-        assert_eq!(answer.status, 405, "{method}");
-        assert_eq!(answer.header("allow"), "GET, HEAD");
+        assert_eq!(response.status, 405, "{method}");
+        assert_eq!(response.header("allow"), "GET, HEAD");
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn a_page_that_points_its_own_name_here_learns_nothing() {
+fn a_foreign_host_gets_421_against_dns_rebinding() {
     let registry = Registry::accepting_all();
     let text = watched("", "127.0.0.1:0").after("https", "admin_hosts = [\"gate.internal\"]");
     let proxy = Proxy::start(&registry, &text);
@@ -124,22 +125,22 @@ fn a_page_that_points_its_own_name_here_learns_nothing() {
         ("127.0.0.1.evil.example", 421),
     ] {
         for path in ["/healthz", "/metrics"] {
-            // Without a Host it is HTTP/1.0, as plain checks of balancers send it.
+            // A request without Host is HTTP/1.0, as simple health checks of load balancers send it.
             let mut client = Client::plain(admin(&proxy));
-            let answer = if host.is_empty() {
+            let response = if host.is_empty() {
                 client.send(format!("GET {path} HTTP/1.0\r\n\r\n"));
                 client.read_response("GET")
             } else {
                 client.exchange(&TestRequest::new("GET", path).host(host))
             };
-            assert_eq!(answer.status, status, "{host}");
-            assert!(status == 200 || !answer.text().contains("tidegate_"));
+            assert_eq!(response.status, status, "{host}");
+            assert!(status == 200 || !response.text().contains("tidegate_"));
         }
     }
 }
 
 #[test]
-fn neither_side_is_closed_by_a_flood_of_the_other() {
+fn a_flood_of_one_listener_does_not_close_the_other() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "[limits]\nconnections = 2\n");
     let elsewhere = Ipv4Addr::new(127, 0, 0, 3);
@@ -158,7 +159,7 @@ fn neither_side_is_closed_by_a_flood_of_the_other() {
         .status,
         200
     );
-    // Another client finds room beside the one that takes all it gets.
+    // A client at another address can still connect.
     let mut other = connect_tcp_from(Ipv4Addr::new(127, 0, 0, 2), admin(&proxy));
     other
         .write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n")
@@ -167,7 +168,7 @@ fn neither_side_is_closed_by_a_flood_of_the_other() {
 }
 
 #[test]
-fn who_says_nothing_is_closed() {
+fn a_silent_or_slow_client_is_disconnected() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     let mut silent = Client::plain(admin(&proxy));
@@ -181,10 +182,10 @@ fn who_says_nothing_is_closed() {
 }
 
 #[test]
-fn a_failed_reload_is_a_warning_and_a_number() {
+fn a_failed_reload_is_a_warning_and_a_metric() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
-    eventually("it is ready", || {
+    eventually("the proxy is ready", || {
         get(admin(&proxy), "/readyz").status == 200
     });
     let good = watched("", "127.0.0.1:0");
@@ -192,10 +193,10 @@ fn a_failed_reload_is_a_warning_and_a_number() {
     proxy.reload().unwrap_err();
     let ready = get(admin(&proxy), "/readyz");
     assert_eq!(ready.status, 200);
-    let said = ready.text();
+    let text = ready.text();
     assert!(
-        said.starts_with("ready\nwarning: the reload at ") && said.contains("proxy.toml:"),
-        "{said}"
+        text.starts_with("ready\nwarning: the reload at ") && text.contains("proxy.toml:"),
+        "{text}"
     );
     let metrics = get(admin(&proxy), "/metrics");
     let last = "tidegate_config_last_reload_successful";
@@ -210,7 +211,7 @@ fn a_failed_reload_is_a_warning_and_a_number() {
 }
 
 #[test]
-fn a_gate_whose_registries_are_all_down_is_not_ready() {
+fn a_proxy_is_not_ready_while_all_endpoints_are_down() {
     let (port, _kept) = kept_port();
     let registry = Registry::accepting_all();
     let text = watched("", "127.0.0.1:0").set(
@@ -218,20 +219,22 @@ fn a_gate_whose_registries_are_all_down_is_not_ready() {
         format!("{{ urls = [\"http://127.0.0.1:{port}\"], connect_retry = \"50ms\" }}"),
     );
     let proxy = Proxy::start(&registry, &text);
-    // No request is needed for that, and it is never ready before.
-    eventually("it is down", || {
-        let answer = get(admin(&proxy), "/readyz");
-        assert_eq!(answer.status, 503);
-        answer.text().contains("no endpoint of any upstream is up")
+    // Health checks find the endpoint down without any request, and the proxy is never ready before.
+    eventually("the endpoint is down", || {
+        let response = get(admin(&proxy), "/readyz");
+        assert_eq!(response.status, 503);
+        response
+            .text()
+            .contains("no endpoint of any upstream is up")
     });
-    let said = get(admin(&proxy), "/readyz").text();
+    let text = get(admin(&proxy), "/readyz").text();
     let since = format!("http://127.0.0.1:{port} is down since 2");
     let error = format!("error: site localhost cannot serve /v2/: {since}");
     assert!(
-        said.contains(&error) && said.contains(&format!("warning: {since}")),
-        "{said}"
+        text.contains(&error) && text.contains(&format!("warning: {since}")),
+        "{text}"
     );
-    assert!(said.contains("refused"), "{said}");
+    assert!(text.contains("refused"), "{text}");
     let page = get(admin(&proxy), "/").text();
     assert!(
         page.contains("<span class=\"pill bad\">Not ready</span>"),
@@ -243,23 +246,23 @@ fn a_gate_whose_registries_are_all_down_is_not_ready() {
     );
     let available = "tidegate_site_available{site=\"localhost\"}";
     assert_eq!(number(&get(admin(&proxy), "/metrics"), available), 0.0);
-    // The last endpoint stays in rotation.
-    let refused = exchange(
+    // The last endpoint stays in rotation, so that the request fails with 502.
+    let response = exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::alice("GET", "/v2/"),
     );
-    assert_eq!(refused.status, 502);
+    assert_eq!(response.status, 502);
     assert_eq!(get(admin(&proxy), "/healthz").status, 200);
     let up = format!("tidegate_upstream_endpoint_up{{endpoint=\"http://127.0.0.1:{port}\"}}");
     assert_eq!(
         number(&get(admin(&proxy), "/metrics"), &up).to_string(),
         "0"
     );
-    let _back = Registry::start_at(SocketAddr::from(([127, 0, 0, 1], port)), |exchange| {
+    let _restarted = Registry::start_at(SocketAddr::from(([127, 0, 0, 1], port)), |exchange| {
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
     });
-    eventually("it is back", || {
+    eventually("the endpoint is up again", || {
         get(admin(&proxy), "/readyz").text() == "ready\n"
     });
     assert_eq!(number(&get(admin(&proxy), "/metrics"), available), 1.0);
@@ -270,9 +273,9 @@ fn an_endpoint_that_has_not_responded_yet_is_not_up() {
     let registry = Registry::start(|exchange| exchange.wait_closed()).recording_health_checks();
     let proxy = start(&registry, "");
     registry.wait_for_requests(|seen| !seen.is_empty());
-    let answer = get(admin(&proxy), "/readyz");
+    let response = get(admin(&proxy), "/readyz");
     let expected = "not ready: no endpoint of an upstream has responded yet\n";
-    assert_eq!((answer.status, answer.text().as_str()), (503, expected));
+    assert_eq!((response.status, response.text().as_str()), (503, expected));
     let page = get(admin(&proxy), "/").text();
     assert!(
         page.contains("<span class=\"pill warn\">not checked yet</span>"),
@@ -291,7 +294,7 @@ fn an_endpoint_that_has_not_responded_yet_is_not_up() {
 }
 
 #[test]
-fn a_site_without_an_endpoint_is_an_error_of_a_gate_that_serves_others() {
+fn a_site_whose_endpoints_are_down_is_an_error_of_a_proxy_that_serves_other_sites() {
     let (port, _kept) = kept_port();
     let registry = Registry::accepting_all();
     let other = format!(
@@ -303,10 +306,10 @@ fn a_site_without_an_endpoint_is_an_error_of_a_gate_that_serves_others() {
         watched("[state]\ndir = \"state\"\n", "127.0.0.1:0")
     );
     let proxy = Proxy::start(&registry, &text);
-    eventually("it is ready", || {
+    eventually("the proxy is ready", || {
         get(admin(&proxy), "/readyz").status == 200
     });
-    eventually("the site is told", || {
+    eventually("/readyz names the site", || {
         get(admin(&proxy), "/readyz")
             .text()
             .contains("error: site dead.test cannot serve /v2/: ")
@@ -332,7 +335,7 @@ fn a_site_without_an_endpoint_is_an_error_of_a_gate_that_serves_others() {
 }
 
 #[test]
-fn a_gate_that_drains_says_so_to_its_end() {
+fn a_proxy_that_shuts_down_reports_it_on_readyz_until_the_end() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     let mut client = Client::connect(&proxy);
@@ -349,7 +352,9 @@ fn a_gate_that_drains_says_so_to_its_end() {
         "1"
     );
     proxy.send_command(Command::Stop);
-    eventually("it drains", || get(admin(&proxy), "/readyz").status == 503);
+    eventually("the proxy shuts down", || {
+        get(admin(&proxy), "/readyz").status == 503
+    });
     assert!(get(admin(&proxy), "/readyz").text().contains("drains"));
     assert_eq!(get(admin(&proxy), "/healthz").status, 200);
     assert_eq!(get(admin(&proxy), "/metrics").status, 200);
@@ -359,7 +364,7 @@ fn a_gate_that_drains_says_so_to_its_end() {
 }
 
 #[test]
-fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
+fn a_reload_adds_moves_and_removes_the_admin_listener_and_keeps_connections() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut kept = Client::connect(&proxy);
@@ -380,26 +385,28 @@ fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
         );
     };
     take(&at(first).to_string());
-    eventually("it is ready", || get(at(first), "/readyz").status == 200);
+    eventually("the proxy is ready", || {
+        get(at(first), "/readyz").status == 200
+    });
     take(&at(second).to_string());
     assert_eq!(get(at(second), "/readyz").status, 200);
-    eventually("the first is closed", || {
+    eventually("the first listener is closed", || {
         std::net::TcpStream::connect(at(first)).is_err()
     });
     take(&format!("unix:{}", path.display()));
     assert_eq!(get_unix(&path, "/readyz").text(), "ready\n");
     take(&format!("unix:{}", path.display()));
     assert_eq!(get_unix(&path, "/healthz").status, 200);
-    // One that cannot be had leaves what there is.
+    // If the new listener cannot be bound, the old one stays.
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let other = taken.local_addr().unwrap().to_string();
     proxy.configure(&registry, watched("", &other));
     assert!(proxy.reload().unwrap_err().to_string().contains(&other));
-    let said = get_unix(&path, "/readyz").text();
-    assert!(said.contains(&other), "{said}");
+    let text = get_unix(&path, "/readyz").text();
+    assert!(text.contains(&other), "{text}");
     proxy.configure(&registry, config("", ""));
     proxy.reload().unwrap();
-    eventually("its file is gone", || !path.exists());
+    eventually("the socket file is removed", || !path.exists());
     assert_eq!(
         kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
         200
@@ -407,19 +414,19 @@ fn a_reload_adds_moves_and_removes_it_and_touches_nothing_else() {
 }
 
 #[test]
-fn a_socket_in_the_file_system_goes_with_the_gate() {
+fn the_unix_socket_file_is_removed_when_the_proxy_ends() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, watched("", "unix:{dir}/admin.sock"));
     let path = proxy.path("admin.sock");
-    eventually("it listens", || path.exists());
+    eventually("the proxy listens", || path.exists());
     assert_eq!(get_unix(&path, "/healthz").status, 200);
     proxy.send_command(Command::Stop);
     proxy.wait();
-    eventually("it is gone", || !path.exists());
+    eventually("the socket file is removed", || !path.exists());
 }
 
 #[test]
-fn what_cannot_be_is_refused_in_words() {
+fn an_invalid_admin_address_is_rejected_with_the_reason() {
     let registry = Registry::accepting_all();
     for (admin, words) in [
         ("127.0.0.1", "listen.admin"),
@@ -429,7 +436,7 @@ fn what_cannot_be_is_refused_in_words() {
     ] {
         let dir = crate::support::proxy::directory();
         let problems = Proxy::try_start(dir, &registry.url(), watched("", admin));
-        let problems = problems.err().expect("a refusal").to_string();
+        let problems = problems.err().expect("the start fails").to_string();
         assert!(problems.contains(words), "{words} in {problems}");
     }
 }

@@ -1,4 +1,4 @@
-//! The registry's answers as the client gets them: status, framing and bytes, in both HTTP versions.
+//! The registry's responses as the client receives them: status, framing and bytes, in both HTTP versions.
 
 use std::collections::BTreeSet;
 use std::sync::Mutex;
@@ -10,7 +10,7 @@ use crate::support::{
 const MANIFEST: &str = "/v2/a/manifests/x";
 
 #[test]
-fn ranges_pass_untouched() {
+fn range_responses_pass_unchanged() {
     let cases = [
         ("bytes=0-0", "206 Partial Content", "bytes 0-0/10", "x"),
         ("bytes=-2", "206 Partial Content", "bytes 8-9/10", "xy"),
@@ -23,15 +23,15 @@ fn ranges_pass_untouched() {
         ));
         let proxy = Proxy::with_defaults(&registry);
         for http in HttpVersion::BOTH {
-            let answer = exchange(
+            let response = exchange(
                 &proxy,
                 http,
                 &TestRequest::alice("GET", MANIFEST).header("range", range),
             );
-            assert_eq!(answer.status.to_string(), status[..3]);
-            assert_eq!(answer.header("content-range"), content_range);
+            assert_eq!(response.status.to_string(), status[..3]);
+            assert_eq!(response.header("content-range"), content_range);
             assert_eq!(
-                (answer.header("content-length"), answer.text()),
+                (response.header("content-length"), response.text()),
                 (&*length.to_string(), body.to_owned())
             );
             assert_eq!(registry.requests().pop().unwrap().header("range"), range);
@@ -40,64 +40,68 @@ fn ranges_pass_untouched() {
 }
 
 #[test]
-fn not_modified_has_no_body_and_keeps_its_tag() {
-    let (one, two) = both(
+fn a_304_has_no_body_and_keeps_its_etag() {
+    let (one, two) = exchange_in_both_versions(
         "HTTP/1.1 304 Not Modified\r\nETag: \"x\"\r\nContent-Length: 77\r\n\r\n",
         "GET",
     );
-    for answer in [one, two] {
+    for response in [one, two] {
         assert_eq!(
-            (answer.status, answer.header("etag"), answer.body.len()),
+            (
+                response.status,
+                response.header("etag"),
+                response.body.len()
+            ),
             (304, "\"x\"", 0)
         );
-        assert!(answer.is_whole);
+        assert!(response.is_whole);
     }
 }
 
 #[test]
-fn head_keeps_the_length_and_has_no_body() {
-    let (one, two) = both(
+fn a_response_to_head_keeps_the_content_length_and_has_no_body() {
+    let (one, two) = exchange_in_both_versions(
         "HTTP/1.1 200 OK\r\nContent-Length: 5368709120\r\n\r\n",
         "HEAD",
     );
-    for answer in [one, two] {
+    for response in [one, two] {
         assert_eq!(
-            (answer.status, answer.header("content-length")),
+            (response.status, response.header("content-length")),
             (200, "5368709120")
         );
-        assert!(answer.is_whole && answer.body.is_empty());
+        assert!(response.is_whole && response.body.is_empty());
     }
 }
 
 #[test]
-fn no_content_has_no_length() {
-    let (one, two) = both("HTTP/1.1 204 No Content\r\n\r\n", "DELETE");
-    for answer in [one, two] {
-        assert_eq!((answer.status, answer.body.len()), (204, 0));
+fn a_204_has_no_content_length() {
+    let (one, two) = exchange_in_both_versions("HTTP/1.1 204 No Content\r\n\r\n", "DELETE");
+    for response in [one, two] {
+        assert_eq!((response.status, response.body.len()), (204, 0));
         assert!(
-            answer.is_whole
-                && !answer.has_header("content-length")
-                && !answer.has_header("transfer-encoding")
+            response.is_whole
+                && !response.has_header("content-length")
+                && !response.has_header("transfer-encoding")
         );
     }
 }
 
 #[test]
-fn trailers_and_chunk_extensions_end_here() {
-    let (one, two) = both(
+fn trailers_and_chunk_extensions_of_a_response_are_removed() {
+    let (one, two) = exchange_in_both_versions(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3 \t; ext = 1\r\nabc\r\n0 ;x\r\nX-Trailer: 1\r\nContent-Length: 9\r\n\r\n",
         "GET",
     );
-    for answer in [one, two] {
-        assert_eq!((answer.text().as_str(), answer.trailers), ("abc", 0));
-        assert!(answer.is_whole && !answer.has_header("x-trailer"));
-        // An answer that came whole has a length; it is never the trailer's.
-        assert!(!answer.has_header("content-length") || answer.header("content-length") == "3");
+    for response in [one, two] {
+        assert_eq!((response.text().as_str(), response.trailers), ("abc", 0));
+        assert!(response.is_whole && !response.has_header("x-trailer"));
+        // The proxy may send a Content-Length if the response arrived completely, but never that of the trailer section.
+        assert!(!response.has_header("content-length") || response.header("content-length") == "3");
     }
 }
 
 #[test]
-fn a_clients_trailers_end_here() {
+fn trailers_of_a_request_are_removed() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
@@ -108,7 +112,7 @@ fn a_clients_trailers_end_here() {
     );
     client.send("3\r\nabc\r\n0\r\nX-Forwarded-For: 6.6.6.6\r\nX-Trailer: 1\r\n\r\n");
     assert_eq!(client.read_response("PATCH").status, 200);
-    // The registry of the tests does not stand trailers.
+    // The registry of the tests panics on a trailer section.
     let seen = registry.only_request();
     assert_eq!(
         (seen.body.as_slice(), seen.header("x-forwarded-for")),
@@ -118,7 +122,7 @@ fn a_clients_trailers_end_here() {
 }
 
 #[test]
-fn a_body_up_to_the_close_is_framed_for_the_client() {
+fn a_body_that_ends_with_the_connection_is_framed_for_the_client() {
     for head in [
         "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n",
         "HTTP/1.0 200 OK\r\n\r\n",
@@ -130,28 +134,28 @@ fn a_body_up_to_the_close_is_framed_for_the_client() {
         });
         let proxy = Proxy::with_defaults(&registry);
         for http in HttpVersion::BOTH {
-            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
-            assert!(answer.is_whole, "{head:?} {http:?}");
-            assert_eq!(answer.body.len(), 100_000);
-            assert!(!answer.has_header("content-length"));
+            let response = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
+            assert!(response.is_whole, "{head:?} {http:?}");
+            assert_eq!(response.body.len(), 100_000);
+            assert!(!response.has_header("content-length"));
         }
     }
 }
 
 #[test]
-fn interim_answers_stay_behind_the_gate() {
-    let (one, two) = both(
+fn a_100_continue_of_the_registry_is_not_forwarded() {
+    let (one, two) = exchange_in_both_versions(
         "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
         "GET",
     );
-    for answer in [one, two] {
-        assert_eq!((answer.status, answer.text().as_str()), (200, "{}"));
-        assert!(!answer.interim.contains(&100), "{answer:?}");
+    for response in [one, two] {
+        assert_eq!((response.status, response.text().as_str()), (200, "{}"));
+        assert!(!response.interim.contains(&100), "{response:?}");
     }
 }
 
 #[test]
-fn bytes_behind_a_complete_answer_are_nobodys() {
+fn bytes_after_a_complete_response_are_discarded() {
     let registry = Registry::responding(
         "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil",
     );
@@ -166,26 +170,26 @@ fn bytes_behind_a_complete_answer_are_nobodys() {
     assert_eq!(
         registry.connections(),
         3,
-        "such a connection is not used again"
+        "a connection with extra bytes is not used again"
     );
 }
 
-/// A registry that sends a body in response to HEAD, at once or later: none of the requests that follow, of whatever client,
-/// gets any of it or fails for it.
+/// The registry wrongly sends a body in response to HEAD, at once or before the next response. Later requests of any client
+/// must neither receive these bytes nor fail because of them.
 #[test]
-fn bytes_behind_an_answer_harm_no_request_that_follows() {
+fn bytes_after_a_response_do_not_affect_later_requests() {
     for is_late in [false, true] {
-        // The connections over which a body is owed, or was said too much.
-        let owing = Mutex::new(BTreeSet::new());
+        // The connections whose last response was to HEAD.
+        let after_head = Mutex::new(BTreeSet::new());
         let registry = Registry::start(move |exchange| {
             exchange.body();
             let number = exchange.head.connection;
             let is_head = exchange.head.method == "HEAD";
-            if owing.lock().unwrap().remove(&number) && is_late {
+            if after_head.lock().unwrap().remove(&number) && is_late {
                 exchange.send("{\"errors\":[]}");
             }
             if is_head {
-                owing.lock().unwrap().insert(number);
+                after_head.lock().unwrap().insert(number);
                 exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 13\r\n\r\n");
                 if !is_late {
                     exchange.send("{\"errors\":[]}");
@@ -211,7 +215,7 @@ fn bytes_behind_an_answer_harm_no_request_that_follows() {
 }
 
 #[test]
-fn errors_of_the_registry_pass_untouched() {
+fn error_responses_of_the_registry_pass_unchanged() {
     let body = r#"{"errors":[{"code":"MANIFEST_UNKNOWN","message":"manifest unknown","detail":{"Tag":"x"}}]}"#;
     for status in ["400", "401", "403", "404", "429", "500", "503"] {
         let length = body.len();
@@ -220,22 +224,22 @@ fn errors_of_the_registry_pass_untouched() {
         ));
         let proxy = Proxy::with_defaults(&registry);
         for http in HttpVersion::BOTH {
-            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
-            assert_eq!(answer.status.to_string(), status);
-            assert_eq!(answer.text(), body);
-            assert_eq!(answer.header("retry-after"), "7");
+            let response = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
+            assert_eq!(response.status.to_string(), status);
+            assert_eq!(response.text(), body);
+            assert_eq!(response.header("retry-after"), "7");
             assert_eq!(
-                answer.header("content-type"),
+                response.header("content-type"),
                 "application/json; charset=utf-8"
             );
         }
     }
 }
 
-fn both(answer: &'static str, method: &str) -> (TestResponse, TestResponse) {
-    let registry = Registry::responding(answer);
+fn exchange_in_both_versions(response: &'static str, method: &str) -> (TestResponse, TestResponse) {
+    let registry = Registry::responding(response);
     let proxy = Proxy::with_defaults(&registry);
-    // Twice over one connection, so that a byte too many would show.
+    // Two requests on one connection would reveal superfluous bytes after the first response.
     let mut client = Client::connect(&proxy);
     let first = client.exchange(&TestRequest::alice(method, MANIFEST));
     let second = client.exchange(&TestRequest::alice(method, MANIFEST));

@@ -1,4 +1,5 @@
-//! The gate behind another proxy: PROXY headers in front of connections, `X-Forwarded-*` in requests, and who may say so.
+//! The proxy behind another proxy: PROXY headers before connections, `X-Forwarded-*` in requests, and which peers are
+//! trusted to send them.
 
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -18,17 +19,20 @@ use crate::support::{
 const ELSEWHERE: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 2);
 const LINE: &[u8] = b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\r\n";
 
-/// `keys` are of the table listen.
-fn listening(top: &str, keys: &str) -> TestConfig {
+/// A configuration with these keys in the table `listen`.
+fn listen_config(top: &str, keys: &str) -> TestConfig {
     config(top, "").after("workers", keys)
 }
 
 fn behind_balancer(registry: &Registry) -> Proxy {
-    Proxy::start(registry, listening("", "proxy_protocol = [\"127.0.0.1\"]"))
+    Proxy::start(
+        registry,
+        listen_config("", "proxy_protocol = [\"127.0.0.1\"]"),
+    )
 }
 
-/// Version 2, for a client of IPv4.
-fn binary(client: [u8; 4], command: u8, tlvs: &[u8]) -> Vec<u8> {
+/// A PROXY header of version 2 with an IPv4 client.
+fn binary_header(client: [u8; 4], command: u8, tlvs: &[u8]) -> Vec<u8> {
     let length = u16::try_from(12 + tlvs.len()).unwrap().to_be_bytes();
     let fixed = [
         b"\r\n\r\n\0\r\nQUIT\n".as_slice(),
@@ -39,36 +43,36 @@ fn binary(client: [u8; 4], command: u8, tlvs: &[u8]) -> Vec<u8> {
     [&fixed[..], &client, &[10, 0, 0, 1, 1, 2, 1, 0xbb], tlvs].concat()
 }
 
-fn line(client: &str) -> Vec<u8> {
+fn text_header(client: &str) -> Vec<u8> {
     format!("PROXY TCP4 {client} 10.0.0.1 1 443\r\n").into_bytes()
 }
 
-/// TLS behind these bytes.
-fn over(mut socket: TcpStream, before: &[u8]) -> std::io::Result<Client> {
+/// Sends these bytes and then starts TLS.
+fn tls_after_header(mut socket: TcpStream, before: &[u8]) -> std::io::Result<Client> {
     socket.write_all(before)?;
     let name = "localhost".try_into().unwrap();
     let tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
     Client::of(tls, socket)
 }
 
-fn introduced(proxy: &Proxy, header: &[u8]) -> Client {
-    over(connect_tcp(proxy.https()), header).expect("a TLS connection")
+fn connect_with_header(proxy: &Proxy, header: &[u8]) -> Client {
+    tls_after_header(connect_tcp(proxy.https()), header).expect("a TLS connection")
 }
 
-/// What the gate says to bytes until it closes.
-fn said_to(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
+/// Everything that the proxy sends in response to these bytes until it closes the connection.
+fn bytes_until_closed(address: SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut socket = connect_tcp(address);
     socket.write_all(bytes).unwrap();
-    let mut said = Vec::new();
-    match socket.read_to_end(&mut said) {
+    let mut received = Vec::new();
+    match socket.read_to_end(&mut received) {
         Ok(_) => {}
         Err(error) => assert!(!is_timeout(&error), "{bytes:?} kept the connection"),
     }
-    said
+    received
 }
 
 #[test]
-fn the_header_says_who_the_client_is() {
+fn the_proxy_header_names_the_client() {
     let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
     let long = [&[0xe0, 0x0f, 0xf1][..], &[7; 4081]].concat();
@@ -79,13 +83,13 @@ fn the_header_says_who_the_client_is() {
             "2001:db8::7",
         ),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1"),
-        (binary([192, 0, 2, 8], 1, &[]), "192.0.2.8"),
-        (binary([192, 0, 2, 8], 1, &long), "192.0.2.8"),
-        (binary([192, 0, 2, 8], 0, &[]), "127.0.0.1"),
+        (binary_header([192, 0, 2, 8], 1, &[]), "192.0.2.8"),
+        (binary_header([192, 0, 2, 8], 1, &long), "192.0.2.8"),
+        (binary_header([192, 0, 2, 8], 0, &[]), "127.0.0.1"),
     ] {
-        let mut connection = introduced(&proxy, &header);
+        let mut connection = connect_with_header(&proxy, &header);
         for _ in 0..2 {
-            // What the client says of itself is nothing.
+            // `X-Forwarded-*` of a client that is no trusted proxy is ignored.
             let forged = TestRequest::alice("GET", "/v2/")
                 .header("x-forwarded-for", "6.6.6.6")
                 .header("x-forwarded-proto", "http");
@@ -107,31 +111,40 @@ fn the_header_says_who_the_client_is() {
     assert_eq!(own.count(), 4, "{log}");
 }
 
-/// As HAProxy writes them behind `bind :::443 v4v6`, and nginx behind `listen [::]:443 ipv6only=off`.
+/// The headers are those of HAProxy with `bind :::443 v4v6`, and of nginx with `listen [::]:443 ipv6only=off`.
 #[test]
-fn balancers_on_dual_stack_sockets_name_clients_of_both_versions() {
+fn proxy_headers_of_dual_stack_sockets_name_clients_of_both_ip_versions() {
     let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
     let mut mapped = b"\r\n\r\n\0\r\nQUIT\n\x21\x21\0\x24".to_vec();
     mapped.extend([0; 10]);
     mapped.extend([0xff, 0xff, 192, 0, 2, 7]);
     mapped.extend([0; 16 + 4]);
-    let line = |words: &str| format!("PROXY {words}\r\n").into_bytes();
+    let text_header = |words: &str| format!("PROXY {words}\r\n").into_bytes();
     for (header, client) in [
         (
-            line("TCP6 ::ffff:192.0.2.7 ::ffff:10.0.0.1 56324 443"),
+            text_header("TCP6 ::ffff:192.0.2.7 ::ffff:10.0.0.1 56324 443"),
             "192.0.2.7",
         ),
         (
-            line("TCP6 ::FFFF:192.0.2.7 2001:db8::1 56324 443"),
+            text_header("TCP6 ::FFFF:192.0.2.7 2001:db8::1 56324 443"),
             "192.0.2.7",
         ),
-        (line("TCP6 2001:db8::7 ::ffff:10.0.0.1 0 0"), "2001:db8::7"),
-        (line("TCP6 2001:DB8::7 10.0.0.1 1 443"), "2001:db8::7"),
-        (line("TCP4 192.0.2.7 ::ffff:10.0.0.1 1 443"), "192.0.2.7"),
+        (
+            text_header("TCP6 2001:db8::7 ::ffff:10.0.0.1 0 0"),
+            "2001:db8::7",
+        ),
+        (
+            text_header("TCP6 2001:DB8::7 10.0.0.1 1 443"),
+            "2001:db8::7",
+        ),
+        (
+            text_header("TCP4 192.0.2.7 ::ffff:10.0.0.1 1 443"),
+            "192.0.2.7",
+        ),
         (mapped, "192.0.2.7"),
     ] {
-        let mut connection = introduced(&proxy, &header);
+        let mut connection = connect_with_header(&proxy, &header);
         assert_eq!(
             connection
                 .exchange(&TestRequest::alice("GET", "/v2/"))
@@ -155,12 +168,13 @@ fn balancers_on_dual_stack_sockets_name_clients_of_both_versions() {
     );
 }
 
-/// The sender of the requests is unknown there, though the balancer itself is a trusted proxy.
+/// Without a client in the header, the sender of the requests is unknown, even though the balancer itself is a trusted
+/// proxy.
 #[test]
-fn behind_a_header_that_names_no_client_nothing_is_believed() {
+fn x_forwarded_fields_are_ignored_if_the_proxy_header_names_no_client() {
     let registry = Registry::accepting_all();
     let keys = "proxy_protocol = [\"127.0.0.1\"]\ntrusted_proxies = [\"127.0.0.1\", \"192.0.2.7\"]";
-    let proxy = Proxy::start(&registry, listening("", keys));
+    let proxy = Proxy::start(&registry, listen_config("", keys));
     let request = TestRequest::alice("GET", "/v2/")
         .header("x-forwarded-for", "198.51.100.9")
         .header("x-forwarded-proto", "http");
@@ -172,11 +186,20 @@ fn behind_a_header_that_names_no_client_nothing_is_believed() {
             "127.0.0.1",
             "https",
         ),
-        (binary([192, 0, 2, 7], 0, &[]), "127.0.0.1", "https"),
+        (binary_header([192, 0, 2, 7], 0, &[]), "127.0.0.1", "https"),
         (unspecified, "127.0.0.1", "https"),
-        (binary([192, 0, 2, 7], 1, &[]), "198.51.100.9", "http"),
+        (
+            binary_header([192, 0, 2, 7], 1, &[]),
+            "198.51.100.9",
+            "http",
+        ),
     ] {
-        assert_eq!(introduced(&proxy, &header).exchange(&request).status, 200);
+        assert_eq!(
+            connect_with_header(&proxy, &header)
+                .exchange(&request)
+                .status,
+            200
+        );
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.header("x-real-ip"), client, "{header:?}");
         assert_eq!(seen.header("x-forwarded-proto"), scheme, "{header:?}");
@@ -189,30 +212,33 @@ fn behind_a_header_that_names_no_client_nothing_is_believed() {
     }
 }
 
-/// Monitoring connects to it directly.
+/// Monitoring systems connect to the admin listener directly.
 #[test]
-fn the_admin_listener_takes_no_header() {
+fn the_admin_listener_accepts_no_proxy_header() {
     let registry = Registry::accepting_all();
     let keys = "admin = \"127.0.0.1:0\"\nproxy_protocol = [\"127.0.0.1\"]";
-    let proxy = Proxy::start(&registry, listening("", keys));
+    let proxy = Proxy::start(&registry, listen_config("", keys));
     let admin = proxy.listener(Scheme::Admin);
-    let ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
-    let said = said_to(admin, ask);
-    assert!(said.starts_with(b"HTTP/1.1 200 "), "{said:?}");
-    let said = said_to(admin, &[LINE, ask].concat());
-    assert!(!said.starts_with(b"HTTP/1.1 200 "), "{said:?}");
+    let health_request = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
+    let received = bytes_until_closed(admin, health_request);
+    assert!(received.starts_with(b"HTTP/1.1 200 "), "{received:?}");
+    let received = bytes_until_closed(admin, &[LINE, health_request].concat());
+    assert!(!received.starts_with(b"HTTP/1.1 200 "), "{received:?}");
 }
 
 #[test]
-fn a_header_may_come_in_single_bytes() {
+fn a_proxy_header_may_arrive_in_single_bytes() {
     let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
-    for header in [LINE.to_vec(), binary([192, 0, 2, 7], 1, &[4, 0, 1, 0])] {
+    for header in [
+        LINE.to_vec(),
+        binary_header([192, 0, 2, 7], 1, &[4, 0, 1, 0]),
+    ] {
         let mut socket = connect_tcp(proxy.https());
         for byte in header {
             socket.write_all(&[byte]).unwrap();
         }
-        let mut client = over(socket, b"").unwrap();
+        let mut client = tls_after_header(socket, b"").unwrap();
         assert_eq!(
             client.exchange(&TestRequest::alice("GET", "/v2/")).status,
             200
@@ -225,25 +251,25 @@ fn a_header_may_come_in_single_bytes() {
 }
 
 #[test]
-fn who_must_send_a_header_and_does_not_is_closed() {
+fn a_connection_without_its_required_proxy_header_is_closed() {
     let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
     assert!(
-        over(connect_tcp(proxy.https()), b"").is_err(),
+        tls_after_header(connect_tcp(proxy.https()), b"").is_err(),
         "served without a header"
     );
     let twice = [LINE, LINE].concat();
     assert!(
-        over(connect_tcp(proxy.https()), &twice).is_err(),
-        "served behind two headers"
+        tls_after_header(connect_tcp(proxy.https()), &twice).is_err(),
+        "served after two headers"
     );
-    let twice = [binary([6; 4], 1, &[]), binary([7; 4], 1, &[])].concat();
+    let twice = [binary_header([6; 4], 1, &[]), binary_header([7; 4], 1, &[])].concat();
     assert!(
-        over(connect_tcp(proxy.https()), &twice).is_err(),
-        "served behind two headers"
+        tls_after_header(connect_tcp(proxy.https()), &twice).is_err(),
+        "served after two headers"
     );
     let endless = [b"PROXY UNKNOWN ".as_slice(), &[b'x'; 300]].concat();
-    let huge = binary([6; 4], 1, &[0; 5000]);
+    let huge = binary_header([6; 4], 1, &[0; 5000]);
     for bytes in [
         b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\n\r\n".as_slice(),
         b"PROXY TCP4 192.0.2.7 10.0.0.1 56324 443\n\n",
@@ -251,11 +277,11 @@ fn who_must_send_a_header_and_does_not_is_closed() {
         &endless,
         &huge,
     ] {
-        let said = said_to(proxy.https(), bytes);
-        assert!(said.is_empty(), "{bytes:?} got {said:?}");
+        let received = bytes_until_closed(proxy.https(), bytes);
+        assert!(received.is_empty(), "{bytes:?} got {received:?}");
     }
     assert!(registry.requests().is_empty());
-    let mut client = introduced(&proxy, LINE);
+    let mut client = connect_with_header(&proxy, LINE);
     assert_eq!(
         client.exchange(&TestRequest::alice("GET", "/v2/")).status,
         200
@@ -263,12 +289,15 @@ fn who_must_send_a_header_and_does_not_is_closed() {
 }
 
 #[test]
-fn from_anyone_else_a_header_is_a_bad_hello() {
+fn a_proxy_header_from_another_peer_fails_the_tls_handshake() {
     let registry = Registry::accepting_all();
     let proxy = behind_balancer(&registry);
-    for header in [LINE.to_vec(), binary([192, 0, 2, 7], 1, &[])] {
+    for header in [LINE.to_vec(), binary_header([192, 0, 2, 7], 1, &[])] {
         let socket = connect_tcp_from(ELSEWHERE, proxy.https());
-        assert!(over(socket, &header).is_err(), "{header:?} was taken");
+        assert!(
+            tls_after_header(socket, &header).is_err(),
+            "{header:?} was accepted"
+        );
     }
     let mut client = Client::connect_from(ELSEWHERE, &proxy);
     assert_eq!(
@@ -276,24 +305,27 @@ fn from_anyone_else_a_header_is_a_bad_hello() {
         200
     );
     assert_eq!(registry.only_request().header("x-real-ip"), "127.0.0.2");
-    // Nor where nobody is named at all.
+    // Without `proxy_protocol`, no peer may send a header.
     let proxy = Proxy::with_defaults(&registry);
-    assert!(over(connect_tcp(proxy.https()), LINE).is_err());
+    assert!(tls_after_header(connect_tcp(proxy.https()), LINE).is_err());
 }
 
 #[test]
-fn a_header_and_the_handshake_have_one_deadline() {
+fn the_proxy_header_and_the_handshake_share_one_deadline() {
     let registry = Registry::accepting_all();
-    let text = listening(
+    let text = listen_config(
         "[limits]\nhandshake = \"300ms\"\n",
         "proxy_protocol = [\"127.0.0.0/8\"]",
     );
     let proxy = Proxy::start(&registry, &text);
-    let silent = binary([192, 0, 2, 7], 1, &[]);
+    let silent = binary_header([192, 0, 2, 7], 1, &[]);
     for bytes in [&b""[..], b"PROXY TCP4 1", b"\r\n\r\n", LINE, &silent] {
-        assert!(said_to(proxy.https(), bytes).is_empty(), "{bytes:?}");
+        assert!(
+            bytes_until_closed(proxy.https(), bytes).is_empty(),
+            "{bytes:?}"
+        );
     }
-    // Bytes that trickle in gain no time.
+    // Bytes that arrive slowly do not extend the deadline.
     let mut socket = connect_tcp(proxy.https());
     let pause = std::time::Duration::from_millis(20);
     socket.set_read_timeout(Some(pause)).unwrap();
@@ -306,16 +338,18 @@ fn a_header_and_the_handshake_have_one_deadline() {
 }
 
 #[test]
-fn plain_connections_have_the_header_too() {
+fn connections_without_tls_need_the_proxy_header_too() {
     let registry = Registry::accepting_all();
     let keys = "http = [\"127.0.0.1:0\"]\nproxy_protocol = [\"127.0.0.1\"]";
-    let proxy = Proxy::start(&registry, listening("", keys));
+    let proxy = Proxy::start(&registry, listen_config("", keys));
     let mut client = Client::plain(proxy.http());
     client.send(LINE);
     for _ in 0..2 {
         assert_eq!(client.exchange(&TestRequest::new("GET", "/")).status, 308);
     }
-    assert!(said_to(proxy.http(), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").is_empty());
+    assert!(
+        bytes_until_closed(proxy.http(), b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n").is_empty()
+    );
     drop(client);
     let log = proxy.stop_and_read_access_log();
     assert_eq!(
@@ -326,18 +360,18 @@ fn plain_connections_have_the_header_too() {
 }
 
 #[test]
-fn connections_count_for_the_client_once_it_is_known() {
+fn a_connection_counts_for_the_client_that_its_proxy_header_names() {
     let registry = Registry::accepting_all();
-    let text = listening(
+    let text = listen_config(
         "[limits]\nconnections_per_client = 1\n",
         "proxy_protocol = [\"127.0.0.1\"]",
     );
     let proxy = Proxy::start(&registry, &text);
-    let mut first = introduced(&proxy, &line("192.0.2.7"));
-    let mut second = introduced(&proxy, &line("192.0.2.8"));
+    let mut first = connect_with_header(&proxy, &text_header("192.0.2.7"));
+    let mut second = connect_with_header(&proxy, &text_header("192.0.2.8"));
     assert!(
-        over(connect_tcp(proxy.https()), &line("192.0.2.7")).is_err(),
-        "a second of one client"
+        tls_after_header(connect_tcp(proxy.https()), &text_header("192.0.2.7")).is_err(),
+        "a second connection of one client was accepted"
     );
     for client in [&mut first, &mut second] {
         assert_eq!(
@@ -345,33 +379,33 @@ fn connections_count_for_the_client_once_it_is_known() {
             200
         );
     }
-    // Until then it counts for the balancer.
+    // Until its header is complete, a connection counts for the balancer.
     let mut unknown = connect_tcp(proxy.https());
     unknown.write_all(b"PROXY").unwrap();
-    assert!(over(connect_tcp(proxy.https()), &line("192.0.2.9")).is_err());
+    assert!(tls_after_header(connect_tcp(proxy.https()), &text_header("192.0.2.9")).is_err());
     unknown
         .write_all(b" TCP4 192.0.2.10 10.0.0.1 1 443\r\n")
         .unwrap();
-    let _unknown = over(unknown, b"").unwrap();
-    // And the closed ones make room again.
+    let _unknown = tls_after_header(unknown, b"").unwrap();
+    // A closed connection no longer counts.
     drop(first);
     let until = Instant::now() + PATIENCE;
-    while over(connect_tcp(proxy.https()), &line("192.0.2.7")).is_err() {
+    while tls_after_header(connect_tcp(proxy.https()), &text_header("192.0.2.7")).is_err() {
         assert!(Instant::now() < until, "a closed connection still counts");
     }
 }
 
 #[test]
-fn a_guesser_behind_the_balancer_locks_nobody_else_out() {
+fn wrong_passwords_behind_a_balancer_throttle_only_the_client_that_sends_them() {
     let registry = Registry::accepting_all();
-    let text = listening(
+    let text = listen_config(
         "[throttle]\nguesses = 1\n",
         "proxy_protocol = [\"127.0.0.1\"]",
     );
     let proxy = Proxy::start(&registry, &text);
     let from = |client: &str, password: &str| {
         let login = format!("alice:{password}");
-        introduced(&proxy, &line(client))
+        connect_with_header(&proxy, &text_header(client))
             .exchange(&TestRequest::new("GET", "/v2/").basic_auth(login.as_bytes()))
     };
     assert_eq!(from("192.0.2.7", "a").status, 401);
@@ -380,14 +414,17 @@ fn a_guesser_behind_the_balancer_locks_nobody_else_out() {
 }
 
 #[test]
-fn a_reload_changes_whom_a_header_is_expected_from() {
+fn a_reload_changes_which_peers_must_send_a_proxy_header() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut old = Client::connect(&proxy);
-    proxy.configure(&registry, listening("", "proxy_protocol = [\"127.0.0.1\"]"));
+    proxy.configure(
+        &registry,
+        listen_config("", "proxy_protocol = [\"127.0.0.1\"]"),
+    );
     proxy.reload().unwrap();
-    assert!(over(connect_tcp(proxy.https()), b"").is_err());
-    let mut new = introduced(&proxy, LINE);
+    assert!(tls_after_header(connect_tcp(proxy.https()), b"").is_err());
+    let mut new = connect_with_header(&proxy, LINE);
     for client in [&mut old, &mut new] {
         assert_eq!(
             client.exchange(&TestRequest::alice("GET", "/v2/")).status,
@@ -396,23 +433,22 @@ fn a_reload_changes_whom_a_header_is_expected_from() {
     }
 }
 
-/// With what a proxy says of its client.
-fn told(http: HttpVersion, proxy: &Proxy, fields: &[(&str, &str)]) -> TestResponse {
-    let request = fields
-        .iter()
-        .fold(TestRequest::alice("GET", "/v2/"), |ask, (name, value)| {
-            ask.header(name, value)
-        });
+/// Sends a request with the fields that a proxy adds.
+fn exchange_with_fields(http: HttpVersion, proxy: &Proxy, fields: &[(&str, &str)]) -> TestResponse {
+    let request = fields.iter().fold(
+        TestRequest::alice("GET", "/v2/"),
+        |request, (name, value)| request.header(name, value),
+    );
     exchange(proxy, http, &request)
 }
 
 #[test]
-fn a_trusted_proxy_is_believed_and_appended() {
+fn x_forwarded_fields_of_a_trusted_proxy_are_used_and_appended_to() {
     let registry = Registry::responding(
         "HTTP/1.1 202 Accepted\r\nLocation: http://localhost/v2/x\r\nContent-Length: 0\r\n\r\n",
     );
     let keys = "trusted_proxies = [\"127.0.0.0/8\", \"10.0.0.0/8\"]";
-    let proxy = Proxy::start(&registry, listening("", keys));
+    let proxy = Proxy::start(&registry, listen_config("", keys));
     for http in HttpVersion::BOTH {
         for (fields, chain, client, scheme) in [
             (vec![], "127.0.0.1", "127.0.0.1", "https"),
@@ -442,9 +478,9 @@ fn a_trusted_proxy_is_believed_and_appended() {
                 "https",
             ),
         ] {
-            let answer = told(http, &proxy, &fields);
+            let response = exchange_with_fields(http, &proxy, &fields);
             assert_eq!(
-                answer.header("location"),
+                response.header("location"),
                 format!("{scheme}://localhost/v2/x")
             );
             let seen = registry.requests().pop().unwrap();
@@ -463,18 +499,18 @@ fn a_trusted_proxy_is_believed_and_appended() {
 }
 
 #[test]
-fn nobody_else_is_believed() {
+fn x_forwarded_fields_of_other_peers_are_ignored() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(
         &registry,
-        listening("", "trusted_proxies = [\"127.0.0.2\"]"),
+        listen_config("", "trusted_proxies = [\"127.0.0.2\"]"),
     );
     let fields = [
         ("x-forwarded-for", "192.0.2.7"),
         ("x-forwarded-proto", "http"),
     ];
     for http in HttpVersion::BOTH {
-        assert_eq!(told(http, &proxy, &fields).status, 200);
+        assert_eq!(exchange_with_fields(http, &proxy, &fields).status, 200);
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.header("x-forwarded-for"), "127.0.0.1");
         assert_eq!(seen.header("x-real-ip"), "127.0.0.1");
@@ -483,17 +519,26 @@ fn nobody_else_is_believed() {
 }
 
 #[test]
-fn behind_both_the_header_names_the_proxy() {
+fn a_proxy_header_can_name_a_trusted_proxy() {
     let registry = Registry::accepting_all();
     let keys = "proxy_protocol = [\"127.0.0.1\"]\ntrusted_proxies = [\"192.0.2.7\"]";
-    let proxy = Proxy::start(&registry, listening("", keys));
+    let proxy = Proxy::start(&registry, listen_config("", keys));
     let request = TestRequest::alice("GET", "/v2/").header("x-forwarded-for", "198.51.100.9");
     for (header, client, chain) in [
-        (line("192.0.2.7"), "198.51.100.9", "198.51.100.9, 192.0.2.7"),
-        (line("192.0.2.8"), "192.0.2.8", "192.0.2.8"),
+        (
+            text_header("192.0.2.7"),
+            "198.51.100.9",
+            "198.51.100.9, 192.0.2.7",
+        ),
+        (text_header("192.0.2.8"), "192.0.2.8", "192.0.2.8"),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1", "127.0.0.1"),
     ] {
-        assert_eq!(introduced(&proxy, &header).exchange(&request).status, 200);
+        assert_eq!(
+            connect_with_header(&proxy, &header)
+                .exchange(&request)
+                .status,
+            200
+        );
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.header("x-real-ip"), client);
         assert_eq!(seen.header("x-forwarded-for"), chain);
@@ -501,9 +546,9 @@ fn behind_both_the_header_names_the_proxy() {
 }
 
 #[test]
-fn guesses_count_for_whom_the_proxy_names() {
+fn wrong_passwords_count_for_the_client_that_a_trusted_proxy_names() {
     let registry = Registry::accepting_all();
-    let text = listening(
+    let text = listen_config(
         "[throttle]\nguesses = 1\n",
         "trusted_proxies = [\"127.0.0.1\"]",
     );
@@ -519,16 +564,16 @@ fn guesses_count_for_whom_the_proxy_names() {
         .status
     };
     assert_eq!(from("192.0.2.7", "a"), 401);
-    // Whatever the guesser puts in front of it.
+    // Addresses that the client puts in front of its own make no difference.
     assert_eq!(from("203.0.113.1, 192.0.2.7", "b"), 429);
     assert_eq!(from("192.0.2.8", "pw"), 200);
 }
 
 #[test]
-fn a_proxy_that_ends_tls_is_not_sent_round_in_circles() {
+fn a_request_over_http_from_a_proxy_that_terminates_tls_gets_400_instead_of_a_redirect_loop() {
     let registry = Registry::accepting_all();
     let keys = "http = [\"127.0.0.1:0\"]\ntrusted_proxies = [\"127.0.0.1\"]";
-    let proxy = Proxy::start(&registry, listening("", keys));
+    let proxy = Proxy::start(&registry, listen_config("", keys));
     let mut client = Client::plain(proxy.http());
     let at = |scheme| TestRequest::new("GET", "/x").header("x-forwarded-proto", scheme);
     assert_eq!(client.exchange(&at("http")).status, 308);
@@ -536,28 +581,28 @@ fn a_proxy_that_ends_tls_is_not_sent_round_in_circles() {
 }
 
 #[test]
-fn to_believe_everyone_is_warned_of() {
+fn trusting_nearly_every_address_is_a_warning() {
     let registry = Registry::accepting_all();
     let dir = crate::support::proxy::directory();
     let file = dir.path().join("proxy.toml");
     let keys = "proxy_protocol = [\"10.0.0.4\", \"::/0\"]\ntrusted_proxies = [\"0.0.0.0/0\"]";
-    let text = listening("", keys).upstream(&registry.url());
+    let text = listen_config("", keys).upstream(&registry.url());
     std::fs::write(&file, text.to_string()).unwrap();
     let (_server, problems) = tidegate::server::Server::open(&file).unwrap();
-    let said = problems.to_string();
+    let text = problems.to_string();
     for warning in [
         "listen.proxy_protocol contains nearly every address",
         "listen.trusted_proxies contains nearly every address",
     ] {
-        assert!(said.contains(warning), "{said}");
+        assert!(text.contains(warning), "{text}");
     }
-    assert!(!said.contains("10.0.0.4"), "{said}");
+    assert!(!text.contains("10.0.0.4"), "{text}");
 }
 
 #[test]
-fn a_network_that_is_none_is_refused_with_its_place() {
+fn an_invalid_network_is_rejected_with_its_key() {
     let registry = Registry::accepting_all();
-    for (keys, said) in [
+    for (keys, expected) in [
         (
             "proxy_protocol = [\"lb.example.com\"]",
             "listen.proxy_protocol",
@@ -566,8 +611,8 @@ fn a_network_that_is_none_is_refused_with_its_place() {
         ("trusted_proxies = \"10.0.0.0/8\"", "listen.trusted_proxies"),
     ] {
         let dir = crate::support::proxy::directory();
-        let refused = Proxy::try_start(dir, &registry.url(), listening("", keys));
-        let problems = refused.err().expect("a refusal").to_string();
-        assert!(problems.contains(said), "{problems}");
+        let result = Proxy::try_start(dir, &registry.url(), listen_config("", keys));
+        let problems = result.err().expect("the start fails").to_string();
+        assert!(problems.contains(expected), "{problems}");
     }
 }

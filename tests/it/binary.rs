@@ -1,4 +1,5 @@
-//! The executable itself: its commands, their exit codes and words, and its signals.
+//! The executable itself: its commands, their exit codes and output, and its signals. Other tests start the executable with
+//! the helpers below.
 
 use std::fs::Permissions;
 use std::io::{BufRead, BufReader, Read};
@@ -16,65 +17,74 @@ use crate::support::proxy::directory;
 use crate::support::{Client, PATIENCE, Registry, TestRequest, certs, config, pause};
 
 #[test]
-fn a_good_configuration_is_said_to_be_good() {
+fn check_reports_that_a_valid_configuration_is_good() {
     let (dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let said = text(&output.stdout);
-    assert!(said.contains("the configuration is good"), "{said}");
+    let output_text = text(&output.stdout);
+    assert!(
+        output_text.contains("the configuration is good"),
+        "{output_text}"
+    );
     assert!(
         !dir.path().join("access.log").exists(),
-        "check writes nothing"
+        "check must not write files"
     );
 }
 
 #[test]
-fn a_password_file_that_everyone_may_read_is_told() {
+fn a_password_file_that_everyone_can_read_is_a_warning() {
     let (dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
     let passwords = dir.path().join("htpasswd");
     std::fs::set_permissions(&passwords, Permissions::from_mode(0o644)).unwrap();
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let said = text(&output.stdout);
+    let output_text = text(&output.stdout);
     assert!(
-        said.contains("every user of this machine can read or write the file (mode 0644)"),
-        "{said}"
+        output_text.contains("every user of this machine can read or write the file (mode 0644)"),
+        "{output_text}"
     );
     std::fs::set_permissions(&passwords, Permissions::from_mode(0o640)).unwrap();
-    let said = text(&run(&["check", "-c", &file]).stdout);
-    assert!(said.contains("the configuration is good"), "{said}");
+    let output_text = text(&run(&["check", "-c", &file]).stdout);
+    assert!(
+        output_text.contains("the configuration is good"),
+        "{output_text}"
+    );
 }
 
 #[test]
-fn warnings_are_told_and_are_no_failure() {
+fn check_prints_warnings_and_exits_with_0() {
     let (dir, file) = configured(config("", "").upstream("http://127.0.0.1:1"));
     let weak = "bob:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\nplain:secretword\n";
     std::fs::write(dir.path().join("htpasswd"), weak).unwrap();
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let said = text(&output.stdout);
+    let output_text = text(&output.stdout);
     for word in ["line 1", "bob", "line 2", "plain", "would start"] {
-        assert!(said.contains(word), "{word} in {said}");
+        assert!(output_text.contains(word), "{word} in {output_text}");
     }
     assert!(
-        !said.contains("secretword") && !said.contains("Xxd1"),
-        "{said}"
+        !output_text.contains("secretword") && !output_text.contains("Xxd1"),
+        "{output_text}"
     );
 }
 
 #[test]
-fn check_makes_no_token_secret_and_warns_of_one_that_all_may_read() {
+fn check_creates_no_token_secret_and_warns_about_a_readable_one() {
     let state = "[state]\ndir = \"{dir}/state\"\n";
     let text = config(state, "")
         .mode("token")
         .upstream("http://127.0.0.1:1");
     let dir = directory();
-    let folder = dir.path().to_str().unwrap();
-    let file = format!("{folder}/proxy.toml");
-    std::fs::write(&file, text.in_dir(folder)).unwrap();
+    let dir_path = dir.path().to_str().unwrap();
+    let file = format!("{dir_path}/proxy.toml");
+    std::fs::write(&file, text.in_dir(dir_path)).unwrap();
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    assert!(!dir.path().join("state").exists(), "check writes nothing");
+    assert!(
+        !dir.path().join("state").exists(),
+        "check must not write files"
+    );
     std::fs::create_dir(dir.path().join("state")).unwrap();
     let secret = dir.path().join("state/token-secret");
     std::fs::write(&secret, "0123456789abcdef0123456789abcdef\n").unwrap();
@@ -82,12 +92,12 @@ fn check_makes_no_token_secret_and_warns_of_one_that_all_may_read() {
     std::fs::set_permissions(&secret, public).unwrap();
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let said = text_of(&output);
+    let output_text = text_of(&output);
     assert!(
-        said.contains("every user of this machine") && said.contains("0644"),
-        "{said}"
+        output_text.contains("every user of this machine") && output_text.contains("0644"),
+        "{output_text}"
     );
-    assert!(!said.contains("0123456789"), "{said}");
+    assert!(!output_text.contains("0123456789"), "{output_text}");
 }
 
 fn text_of(output: &Output) -> String {
@@ -95,7 +105,7 @@ fn text_of(output: &Output) -> String {
 }
 
 #[test]
-fn every_problem_is_told_in_one_run() {
+fn all_problems_are_reported_in_one_run() {
     let bad = config(
         "[limits]\nhaed = \"1s\"\nidle = \"soon\"\n",
         "max_body = \"1XB\"",
@@ -104,7 +114,7 @@ fn every_problem_is_told_in_one_run() {
     for command in ["check", "serve"] {
         let output = run(&[command, "-c", &file]);
         assert_eq!(output.status.code(), Some(78), "{output:?}");
-        let said = text(&output.stderr);
+        let output_text = text(&output.stderr);
         assert!(output.stdout.is_empty(), "{output:?}");
         let place = |line: usize| format!("{file}:{line}:");
         for word in [
@@ -116,13 +126,13 @@ fn every_problem_is_told_in_one_run() {
             &place(4),
             &place(5),
         ] {
-            assert!(said.contains(word), "{word} in {said}");
+            assert!(output_text.contains(word), "{word} in {output_text}");
         }
     }
 }
 
 #[test]
-fn a_missing_file_is_named() {
+fn a_missing_file_is_named_in_the_error() {
     for command in ["check", "serve"] {
         let output = run(&[command, "-c", "/nonexistent/proxy.toml"]);
         assert_eq!(output.status.code(), Some(78), "{output:?}");
@@ -136,12 +146,12 @@ fn a_missing_file_is_named() {
 }
 
 #[test]
-fn the_command_line_explains_itself() {
+fn help_version_and_usage_errors_are_printed() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
-    let said = text(&help.stdout);
+    let output_text = text(&help.stdout);
     for word in ["serve", "check", "Examples", "tidegate check -c"] {
-        assert!(said.contains(word), "{word} in {said}");
+        assert!(output_text.contains(word), "{word} in {output_text}");
     }
     let version = run(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
@@ -155,41 +165,41 @@ fn the_command_line_explains_itself() {
 }
 
 #[test]
-fn it_serves_reloads_and_drains() {
+fn the_server_serves_reloads_reopens_logs_and_stops_gracefully() {
     let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
-    let mut gate = Gate::start(&file);
-    assert_eq!(gate.login("alice:pw"), 200);
+    let mut server = Gate::start(&file);
+    assert_eq!(server.login("alice:pw"), 200);
     let carol = format!("carol:{}\n", bcrypt::hash("new", 4).unwrap());
     std::fs::write(dir.path().join("htpasswd"), carol).unwrap();
-    gate.signal(Signal::HUP);
-    gate.line("reloaded");
+    server.signal(Signal::HUP);
+    server.line("reloaded");
     assert_eq!(
-        (gate.login("carol:new"), gate.login("alice:pw")),
+        (server.login("carol:new"), server.login("alice:pw")),
         (200, 401)
     );
 
     std::fs::write(dir.path().join("proxy.toml"), "nonsense").unwrap();
-    gate.signal(Signal::HUP);
-    gate.line("not reloaded");
-    assert_eq!(gate.login("carol:new"), 200);
+    server.signal(Signal::HUP);
+    server.line("not reloaded");
+    assert_eq!(server.login("carol:new"), 200);
 
-    gate.signal(Signal::USR1);
-    gate.line("log files reopened");
-    gate.signal(Signal::TERM);
-    gate.line("stopped");
-    assert_eq!(gate.end(), Some(0));
+    server.signal(Signal::USR1);
+    server.line("log files reopened");
+    server.signal(Signal::TERM);
+    server.line("stopped");
+    assert_eq!(server.end(), Some(0));
     let log = std::fs::read_to_string(dir.path().join("access.log")).unwrap();
     assert_eq!(log.lines().count(), 4, "{log}");
 }
 
 #[test]
-fn a_gate_that_was_stopped_for_a_while_goes_on() {
+fn connections_survive_sigstop_and_sigcont() {
     let registry = Registry::accepting_all();
     let limits = "[limits]\nidle = \"60s\"\nbody_idle = \"60s\"\n";
     let (_dir, file) = configured(config(limits, "").upstream(&registry.url()));
-    let mut gate = Gate::start(&file);
-    let (mut kept, mut uploading) = (gate.client(), gate.client());
+    let mut server = Gate::start(&file);
+    let (mut kept, mut uploading) = (server.client(), server.client());
     assert_eq!(
         kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
         200
@@ -199,118 +209,123 @@ fn a_gate_that_was_stopped_for_a_while_goes_on() {
     uploading.send(upload.head());
     uploading.send("first");
     registry.wait_for_requests(|seen| seen.iter().any(|seen| seen.body == b"first"));
-    gate.signal(Signal::STOP);
-    // Waits in the sockets meanwhile; long enough that every timer of the gate is late.
+    server.signal(Signal::STOP);
+    // The bytes wait in the sockets, for so long that every timer of the server is late.
     uploading.send(" last");
     kept.send(TestRequest::alice("GET", "/v2/").head());
     pause(Duration::from_secs(3));
-    gate.signal(Signal::CONT);
+    server.signal(Signal::CONT);
     assert_eq!(kept.read_response("GET").status, 200);
     assert_eq!(uploading.read_response("PATCH").status, 200);
-    // A pipe that nobody reads is an error of the write, not the end of the gate.
-    gate.signal(Signal::PIPE);
-    assert_eq!(gate.login("alice:pw"), 200);
-    gate.signal(Signal::TERM);
-    assert_eq!(gate.end(), Some(0));
+    // SIGPIPE must not end the process: writing to a closed pipe is an error of the write.
+    server.signal(Signal::PIPE);
+    assert_eq!(server.login("alice:pw"), 200);
+    server.signal(Signal::TERM);
+    assert_eq!(server.end(), Some(0));
 }
 
 #[test]
-fn a_gate_that_is_killed_again_and_again_starts_again() {
+fn the_server_starts_after_it_was_killed_during_its_start() {
     let registry = Registry::accepting_all();
     let text = config("[state]\ndir = \"{dir}/state\"\n", "").mode("token");
     let text = text.upstream(&registry.url());
     let (dir, file) = configured(&text);
-    let folder = path(dir.path());
-    std::fs::write(&file, text.in_dir(&folder)).unwrap();
+    let dir_path = path(dir.path());
+    std::fs::write(&file, text.in_dir(&dir_path)).unwrap();
     for round in 0..40 {
         let mut child = command(&["serve", "-c", &file]).spawn().unwrap();
-        // At another moment of its start each time.
+        // Kills the process at a different moment of its start in each round.
         pause(Duration::from_millis(round * 3));
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let gate = Gate::start(&file);
-    assert_eq!(gate.login("alice:pw"), 200);
+    let server = Gate::start(&file);
+    assert_eq!(server.login("alice:pw"), 200);
 }
 
 #[test]
-fn a_password_file_that_changes_is_told() {
+fn a_changed_password_file_is_logged() {
     let registry = Registry::accepting_all();
     let text = config("", "").upstream(&registry.url());
     let (dir, file) = configured(&text);
-    let gate = Gate::start(&file);
+    let server = Gate::start(&file);
     let users = dir.path().join("htpasswd");
     let hash = bcrypt::hash("new", 4).unwrap();
     std::fs::write(&users, format!("carol:{hash}\nplain:secretword\n")).unwrap();
-    let shown = path(&users);
-    let warning = gate.line("line 2");
-    for word in [&shown, "WARN", "plain", "no user can log in with this line"] {
+    let users_path = path(&users);
+    let warning = server.line("line 2");
+    for word in [
+        &users_path,
+        "WARN",
+        "plain",
+        "no user can log in with this line",
+    ] {
         assert!(warning.contains(word), "{word} in {warning}");
     }
-    let told = gate.line("password file reloaded");
-    for word in [&shown, "users=1", "added=1", "removed=1", "changed=0"] {
-        assert!(told.contains(word), "{word} in {told}");
+    let reloaded = server.line("password file reloaded");
+    for word in [&users_path, "users=1", "added=1", "removed=1", "changed=0"] {
+        assert!(reloaded.contains(word), "{word} in {reloaded}");
     }
-    for line in [&warning, &told] {
+    for line in [&warning, &reloaded] {
         assert!(
             !line.contains("secretword") && !line.contains(&hash),
             "{line}"
         );
     }
-    // The rest of the file is in use.
-    assert_eq!(gate.login("carol:new"), 200);
+    // The valid lines of the file are in use.
+    assert_eq!(server.login("carol:new"), 200);
     std::fs::rename(&users, dir.path().join("aside")).unwrap();
-    let failed = gate.line("cannot read the password file");
+    let failed = server.line("cannot read the password file");
     assert!(failed.contains("as last read stay"), "{failed}");
-    gate.signal(Signal::HUP);
-    let kept = gate.line("cannot read the password file");
+    server.signal(Signal::HUP);
+    let kept = server.line("cannot read the password file");
     assert!(kept.contains("as last read stay"), "{kept}");
-    gate.line("reloaded");
-    assert_eq!(gate.login("carol:new"), 200);
+    server.line("reloaded");
+    assert_eq!(server.login("carol:new"), 200);
     std::fs::rename(dir.path().join("aside"), &users).unwrap();
-    gate.line("password file can be read again");
+    server.line("password file can be read again");
     std::fs::write(&users, "").unwrap();
-    gate.line("there is no usable user");
-    assert_eq!(gate.login("carol:new"), 401);
+    server.line("there is no usable user");
+    assert_eq!(server.login("carol:new"), 401);
 }
 
 #[test]
-fn an_endpoint_that_goes_and_comes_back_is_told_once_each() {
-    let stays = Registry::accepting_all();
-    let goes = Registry::accepting_all();
-    let (place, url) = (goes.authority().parse().unwrap(), goes.url());
-    let _held = goes.held_port();
-    let urls = format!("{{ urls = [{:?}, {url:?}] }}", stays.url());
+fn an_endpoint_that_goes_down_and_comes_up_is_logged_once_each() {
+    let stable = Registry::accepting_all();
+    let unstable = Registry::accepting_all();
+    let (address, url) = (unstable.authority().parse().unwrap(), unstable.url());
+    let _held = unstable.held_port();
+    let urls = format!("{{ urls = [{:?}, {url:?}] }}", stable.url());
     let (_dir, file) = configured(config("", "").set("upstream", &urls));
-    let mut gate = Gate::start(&file);
-    // Its first check or a request has got a response, so that only refusals count.
-    while goes.requests().len() < 2 {
-        assert_eq!(gate.login("alice:pw"), 200);
+    let mut server = Gate::start(&file);
+    // Once the endpoint has responded, only refused connections can mark it down.
+    while unstable.requests().len() < 2 {
+        assert_eq!(server.login("alice:pw"), 200);
     }
-    drop(goes);
+    drop(unstable);
     for _ in 0..50 {
-        assert_eq!(gate.login("alice:pw"), 200);
+        assert_eq!(server.login("alice:pw"), 200);
     }
-    let line = gate.line("endpoint is down");
+    let line = server.line("endpoint is down");
     assert!(line.contains(&url) && line.contains("refused"), "{line}");
-    let _back = Registry::start_at(place, |exchange| {
+    let _back = Registry::start_at(address, |exchange| {
         exchange.send("HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n");
     });
-    let line = gate.line("endpoint is");
+    let line = server.line("endpoint is");
     assert!(line.contains(&url) && line.contains("back"), "{line}");
-    gate.signal(Signal::TERM);
-    gate.line("stopped");
-    assert_eq!(gate.end(), Some(0));
+    server.signal(Signal::TERM);
+    server.line("stopped");
+    assert_eq!(server.end(), Some(0));
 }
 
 #[test]
-fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
+fn the_shutdown_waits_for_a_transfer_unless_a_second_signal_arrives() {
     let registry = Registry::accepting_all();
-    for is_patient in [true, false] {
+    for is_graceful in [true, false] {
         let text = config("", "").upstream(&registry.url());
         let (_dir, file) = configured(&text);
-        let mut gate = Gate::start(&file);
-        let mut client = gate.client();
+        let mut server = Gate::start(&file);
+        let mut client = server.client();
         let before = registry.requests().len();
         client.send(
             TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
@@ -318,24 +333,24 @@ fn it_waits_for_a_transfer_and_a_second_signal_does_not() {
                 .head(),
         );
         registry.wait_for_requests(|seen| seen.len() > before);
-        gate.signal(if is_patient {
+        server.signal(if is_graceful {
             Signal::TERM
         } else {
             Signal::INT
         });
-        gate.line("draining");
-        if is_patient {
+        server.line("draining");
+        if is_graceful {
             client.send("0\r\n\r\n");
             assert_eq!(client.read_response("PATCH").status, 200);
         } else {
-            gate.signal(Signal::TERM);
+            server.signal(Signal::TERM);
         }
-        assert_eq!(gate.end(), Some(0));
+        assert_eq!(server.end(), Some(0));
     }
 }
 
 #[test]
-fn an_address_in_use_is_told() {
+fn an_address_in_use_is_named_in_the_error() {
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let config = config("", "")
@@ -343,12 +358,12 @@ fn an_address_in_use_is_told() {
         .https(&address);
     let (_dir, file) = configured(&config);
     let output = run(&["serve", "-c", &file]);
-    // The configuration is good; it only fails here and now.
+    // The exit code differs from that of an invalid configuration: the configuration is valid, but the address is in use.
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     assert!(text(&output.stderr).contains(&address), "{output:?}");
 }
 
-/// A running executable; killed when dropped.
+/// A running executable. Dropping it kills the process.
 pub(crate) struct Gate {
     pub(crate) child: Child,
     lines: Receiver<String>,
@@ -360,7 +375,7 @@ impl Gate {
         Self::spawn(&mut command(&["serve", "-c", file]))
     }
 
-    /// Starts a command that serves, and waits until it listens.
+    /// Starts a command that serves, and waits until the server listens.
     pub(crate) fn spawn(command: &mut Command) -> Self {
         let is_apart = |name| {
             let mut set = command.get_envs();
@@ -368,29 +383,29 @@ impl Gate {
         };
         assert!(
             is_apart("STATE_DIRECTORY"),
-            "it would use /var/lib/tidegate"
+            "the process would use /var/lib/tidegate"
         );
         let mut child = command.spawn().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
-        let (tell, lines) = channel();
+        let (line_sender, lines) = channel();
         std::thread::spawn(move || {
             for line in output.lines().map_while(Result::ok) {
-                let _ = tell.send(line);
+                let _ = line_sender.send(line);
             }
         });
         let any = SocketAddr::from(([0, 0, 0, 0], 0));
-        let mut gate = Self {
+        let mut server = Self {
             child,
             lines,
             address: any,
         };
-        let line = gate.line("listening on https://");
+        let line = server.line("listening on https://");
         let (_, address) = line.split_once("https://").unwrap();
-        gate.address = address.parse().unwrap();
-        gate
+        server.address = address.parse().unwrap();
+        server
     }
 
-    /// The next line of the log that holds these words.
+    /// The next line of the log that contains these words.
     pub(crate) fn line(&self, words: &str) -> String {
         let until = Instant::now() + PATIENCE;
         loop {
@@ -409,16 +424,16 @@ impl Gate {
         self.lines.recv_timeout(PATIENCE).expect("a line in time")
     }
 
-    /// Its descriptors and its threads.
+    /// The numbers of open file descriptors and of threads.
     pub(crate) fn holds(&self) -> (usize, usize) {
         let count = |what: &str| {
-            let folder = format!("/proc/{}/{what}", self.child.id());
-            std::fs::read_dir(folder).unwrap().count()
+            let dir_path = format!("/proc/{}/{what}", self.child.id());
+            std::fs::read_dir(dir_path).unwrap().count()
         };
         (count("fd"), count("task"))
     }
 
-    /// Memory in use, in KiB.
+    /// The resident memory in KiB.
     pub(crate) fn memory(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS:"));
@@ -444,14 +459,14 @@ impl Gate {
         kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for the end; its exit code.
+    /// Waits for the end of the process and returns its exit code.
     pub(crate) fn end(&mut self) -> Option<i32> {
         let until = Instant::now() + PATIENCE;
         loop {
             if let Some(status) = self.child.try_wait().unwrap() {
                 return status.code();
             }
-            assert!(Instant::now() < until, "it does not end");
+            assert!(Instant::now() < until, "the process does not end");
             pause(Duration::from_millis(5));
         }
     }
@@ -459,21 +474,22 @@ impl Gate {
 
 impl Drop for Gate {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
         if std::thread::panicking() {
-            let mut said = String::new();
+            let mut output_text = String::new();
             let _ = self
                 .child
                 .stderr
                 .take()
-                .map(|mut stderr| stderr.read_to_string(&mut said));
-            println!("{said}");
+                .map(|mut stderr| stderr.read_to_string(&mut output_text));
+            println!("{output_text}");
         }
     }
 }
 
+/// Writes a configuration into a fresh directory, and returns the directory and the path of the file.
 pub(crate) fn configured(text: impl std::fmt::Display) -> (TempDir, String) {
     let dir = directory();
     let file = dir.path().join("proxy.toml");
@@ -486,7 +502,8 @@ fn path(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// Keeps a process of a test apart from a tidegate that is installed on this machine: what it keeps is in `dir`.
+/// Gives the process directories of its own in `dir`, so that it does not use those of a tidegate that is installed on this
+/// machine.
 pub(crate) fn apart<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
     command
         .env("RUNTIME_DIRECTORY", dir)

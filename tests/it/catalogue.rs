@@ -1,4 +1,4 @@
-//! The list of repositories where a site has several routes, in token mode, and when too many ask for it.
+//! The catalog (`GET /v2/_catalog`): on sites with several routes, in token mode, and with too many concurrent requests.
 
 use std::net::Ipv4Addr;
 use std::sync::{Arc, Condvar, Mutex};
@@ -15,8 +15,8 @@ use crate::support::{
 const BASIC: &str =
     "auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
 
-/// A registry with these repositories, in their order, which gives as many at once as it is asked for.
-fn listing(all: &'static [&'static str]) -> Registry {
+/// A registry with these repositories in this order. A page has as many names as the request asks for.
+fn catalog_registry(all: &'static [&'static str]) -> Registry {
     Registry::start(move |exchange: &mut Exchange<'_>| {
         exchange.send(page(&exchange.head.target, all))
     })
@@ -31,8 +31,8 @@ fn page(target: &str, all: &[&str]) -> String {
     };
     let size = value("n").and_then(|n| n.parse().ok()).unwrap_or(100);
     let last = value("last");
-    let seen = last.and_then(|last| all.iter().position(|name| *name == last));
-    let rest = &all[seen.map_or(0, |at| at + 1)..];
+    let position = last.and_then(|last| all.iter().position(|name| *name == last));
+    let rest = &all[position.map_or(0, |at| at + 1)..];
     let page = &rest[..size.min(rest.len())];
     let link = match page.last() {
         Some(last) if page.len() < rest.len() => {
@@ -46,28 +46,33 @@ fn page(target: &str, all: &[&str]) -> String {
 }
 
 #[track_caller]
-fn names(answer: &TestResponse) -> Vec<String> {
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    let said: Value = serde_json::from_slice(&answer.body).unwrap();
-    let names = said["repositories"].as_array().unwrap().iter();
+fn names(response: &TestResponse) -> Vec<String> {
+    assert_eq!(response.status, 200, "{}", response.text());
+    let json: Value = serde_json::from_slice(&response.body).unwrap();
+    let names = json["repositories"].as_array().unwrap().iter();
     names
         .map(|name| name.as_str().unwrap().to_owned())
         .collect()
 }
 
-/// All pages of this size; no name, no `Link` and no error may hold `hidden`.
-fn walked(proxy: &Proxy, request: &TestRequest, size: usize, hidden: &[&str]) -> Vec<String> {
+/// Reads all pages of this size and returns the names. No name, no `Link` and no error may contain a name of `hidden`.
+fn read_all_pages(
+    proxy: &Proxy,
+    request: &TestRequest,
+    size: usize,
+    hidden: &[&str],
+) -> Vec<String> {
     let mut all = Vec::new();
     let mut target = format!("/v2/_catalog?n={size}");
     loop {
         let mut request = request.clone();
         request.target.clone_from(&target);
-        let answer = exchange(proxy, HttpVersion::Http2, &request);
-        let said = format!("{:?}{}", answer.headers, answer.text());
-        let told = hidden.iter().find(|name| said.contains(**name));
-        assert_eq!(told, None, "{said}");
-        all.extend(names(&answer));
-        let Some(link) = answer.header_values("link").first().copied() else {
+        let response = exchange(proxy, HttpVersion::Http2, &request);
+        let text = format!("{:?}{}", response.headers, response.text());
+        let found = hidden.iter().find(|name| text.contains(**name));
+        assert_eq!(found, None, "{text}");
+        all.extend(names(&response));
+        let Some(link) = response.header_values("link").first().copied() else {
             return all;
         };
         let next = link.strip_prefix('<').unwrap();
@@ -80,20 +85,20 @@ const ALL: &[&str] = &[
     "../up/x", "Team/x", "a", "up", "up/x", "up/x/y", "upper", "zz",
 ];
 
-/// What lies under `/v2/`, with `/v2/up/` beside it.
-const SHOWN: &[&str] = &["a", "upper", "zz"];
-/// As a name or in a `Link`.
+/// The repositories of the route `/v2/` if `/v2/up/` is another route.
+const VISIBLE: &[&str] = &["a", "upper", "zz"];
+/// What must not occur, neither as a name nor in a `Link`.
 const HIDDEN: &[&str] = &["\"up\"", "up/x", "up%2F", "=up&", "Team", ".."];
 
 #[test]
-fn no_list_tells_of_what_lies_under_another_route() {
+fn the_catalog_omits_repositories_of_other_routes() {
     let grants = "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\", \"catalog\"]\n";
     let route = |path: &str, auth: &str| {
         format!("[[site.route]]\npath = \"{path}\"\nupstream = \"{{upstream}}\"\n{auth}\n")
     };
     let open = "auth = { mode = \"none\" }";
     for (config, request) in [
-        // Every user may do everything, below this route.
+        // The route of the catalog lets every user do everything, but only below this route.
         (
             config("", &route("/v2/up/", open)),
             TestRequest::alice("GET", ""),
@@ -102,30 +107,30 @@ fn no_list_tells_of_what_lies_under_another_route() {
             config("", &[grants, &route("/v2/up/", open)].concat()),
             TestRequest::alice("GET", ""),
         ),
-        // The longer path is the closed one.
+        // The other route requires a password, and the route of the catalog does not.
         (
             config("", "")
                 .lines("auth", open)
                 .append(&route("/v2/up/", BASIC)),
             TestRequest::new("GET", ""),
         ),
-        // Where nothing of a registry is.
+        // The other route is not for a registry.
         (
             config("", &route("/v2/up/", &format!("registry = false\n{open}"))),
             TestRequest::alice("GET", ""),
         ),
-        // A route for everything, beside one for a part of the registry.
+        // The route of the catalog is `/`, and the other route is for a part of the registry.
         (
             config("", &route("/v2/up/", open)).lines("path", "path = \"/\""),
             TestRequest::alice("GET", ""),
         ),
     ] {
-        let registry = listing(ALL);
+        let registry = catalog_registry(ALL);
         let proxy = Proxy::start(&registry, &config);
         for size in [1, 2, 3, 100] {
             assert_eq!(
-                walked(&proxy, &request, size, HIDDEN),
-                SHOWN,
+                read_all_pages(&proxy, &request, size, HIDDEN),
+                VISIBLE,
                 "{size}: {config}"
             );
         }
@@ -142,7 +147,7 @@ fn no_list_tells_of_what_lies_under_another_route() {
 }
 
 #[test]
-fn the_only_route_for_repositories_gives_the_list_as_it_is() {
+fn the_catalog_passes_unchanged_if_one_route_has_all_repositories() {
     let route = |path: &str, auth: &str| {
         format!("[[site.route]]\npath = \"{path}\"\nupstream = \"{{upstream}}\"\n{auth}\n")
     };
@@ -160,29 +165,29 @@ fn the_only_route_for_repositories_gives_the_list_as_it_is() {
             ]
             .concat(),
         ),
-        // Where no repository can lie.
+        // No repository name can be below the other route, because names are in lower case.
         config("", &route("/v2/Team/", open)),
-        // One for the list alone.
+        // A route for the catalog alone.
         config("", &route("/v2/up/", open))
             .lines("path", "path = \"/v2/_catalog\"")
             .append(&route("/v2/", open)),
-        // The upstream knows who asks.
+        // The upstream checks the credentials.
         config("", &route("/v2/up/", open)).lines("auth", upstream),
     ] {
-        let registry = listing(ALL);
+        let registry = catalog_registry(ALL);
         let proxy = Proxy::start(&registry, &config);
         for (query, sent) in [
             ("", ""),
             ("?n=2&last=a", "?n=2&last=a"),
-            // What is wrong with a number is the registry's to say.
+            // The registry validates the number.
             ("?last=a&n=abc", "?n=abc&last=a"),
         ] {
-            let answer = exchange(
+            let response = exchange(
                 &proxy,
                 HttpVersion::Http1,
                 &TestRequest::alice("GET", &format!("/v2/_catalog{query}")),
             );
-            assert!(answer.text().contains("up/x"), "{config}");
+            assert!(response.text().contains("up/x"), "{config}");
             let seen = registry.requests().pop().unwrap();
             assert_eq!(seen.target, format!("/v2/_catalog{sent}"), "{config}");
             let passes = config.to_string().contains(upstream);
@@ -198,18 +203,18 @@ fn the_only_route_for_repositories_gives_the_list_as_it_is() {
 }
 
 #[test]
-fn a_route_for_the_list_alone_has_rights_of_its_own() {
-    let registry = listing(ALL);
+fn a_route_for_the_catalog_alone_has_grants_of_its_own() {
+    let registry = catalog_registry(ALL);
     let grants = "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"up/**\"]\nactions = [\"pull\", \"catalog\"]\n";
     let all = format!("[[site.route]]\npath = \"/v2/\"\nupstream = \"{{upstream}}\"\n{BASIC}\n");
     let listed = config("", &[grants, &all].concat()).set("path", "\"/v2/_catalog\"");
     let proxy = Proxy::start(&registry, &listed);
-    let shown = walked(&proxy, &TestRequest::alice("GET", ""), 1, &["zz", "Team"]);
-    assert_eq!(shown, ["up/x", "up/x/y"]);
+    let names = read_all_pages(&proxy, &TestRequest::alice("GET", ""), 1, &["zz", "Team"]);
+    assert_eq!(names, ["up/x", "up/x/y"]);
 }
 
 #[test]
-fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
+fn a_mount_without_a_source_is_forwarded_only_if_one_route_has_all_repositories() {
     let registry = Registry::accepting_all();
     let web =
         "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n";
@@ -217,17 +222,17 @@ fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
     for (config, mounts) in [
         (config("", web), true),
         (config("", &web.replace("\"/\"", "\"/v2/up/\"")), false),
-        // The registry has more than lies below the only route.
+        // The registry has repositories that are not below the only route.
         (part, false),
     ] {
         let proxy = Proxy::start(&registry, &config);
         let target = format!("/v2/a/blobs/uploads/?mount={DIGEST}");
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             HttpVersion::Http1,
             &TestRequest::alice("POST", &target),
         );
-        assert_eq!(answer.status, 200);
+        assert_eq!(response.status, 200);
         let seen = registry.requests().pop().unwrap().target;
         assert_eq!(seen.contains("mount="), mounts, "{config}");
     }
@@ -235,7 +240,7 @@ fn a_mount_without_a_source_needs_the_only_route_for_repositories() {
 
 const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";
 const STATE: &str = "[state]\ndir = \"{dir}/state\"\n";
-/// Anyone reads the list and what is public; alice pulls more.
+/// Anonymous clients may read the catalog and pull public repositories; alice may pull others, too.
 const GRANTS: &str = r#"
 [[site.route.grant]]
 to = ["@anonymous"]
@@ -252,37 +257,38 @@ const MIXED: &[&str] = &[
 ];
 
 #[test]
-fn in_token_mode_each_sees_what_he_may_pull() {
-    let registry = listing(MIXED);
+fn in_token_mode_the_catalog_has_what_the_user_may_pull() {
+    let registry = catalog_registry(MIXED);
     let proxy = Proxy::start(&registry, config(STATE, GRANTS).lines("auth", TOKEN));
     let token = |request: TestRequest, scope: &str| {
         let mut request = request;
         request.target = format!("/v2/_token?scope={scope}");
-        let said: Value =
+        let json: Value =
             serde_json::from_slice(&exchange(&proxy, HttpVersion::Http1, &request).body).unwrap();
-        let token = said["token"].as_str().unwrap();
+        let token = json["token"].as_str().unwrap();
         TestRequest::new("GET", "").header("authorization", format!("Bearer {token}"))
     };
     let public = &["public/a", "public/b"][..];
     let more = &["public/a", "public/b", "team/a"][..];
     let catalog = "registry:catalog:*";
-    for (request, shown) in [
+    for (request, expected_names) in [
         (TestRequest::new("GET", ""), public),
         (token(TestRequest::new("GET", ""), catalog), public),
         (TestRequest::alice("GET", ""), more),
-        // A token for the list shows what its user may pull, as the list has no scope of its own for each name.
+        // The scope of the catalog does not name repositories, so that a token for the catalog shows what its user may
+        // pull.
         (token(TestRequest::alice("GET", ""), catalog), more),
     ] {
         for size in [1, 2, 3, 1000] {
             assert_eq!(
-                walked(&proxy, &request, size, &["secret", "home"]),
-                shown,
+                read_all_pages(&proxy, &request, size, &["secret", "home"]),
+                expected_names,
                 "{size}"
             );
         }
-        // What is wrong with a request is told to those who have come in, by a password or by a token.
-        let is_stranger = request.headers.is_empty();
-        for (method, target, status, strangers) in [
+        // Only clients with a password or a token get the error for an invalid request; anonymous clients get 401.
+        let is_anonymous = request.headers.is_empty();
+        for (method, target, status, status_if_anonymous) in [
             ("HEAD", "/v2/_catalog", 405, 401),
             ("POST", "/v2/_catalog", 405, 401),
             ("GET", "/v2/_catalog?n=1&n=2", 400, 401),
@@ -293,27 +299,31 @@ fn in_token_mode_each_sees_what_he_may_pull() {
         ] {
             let mut request = request.clone();
             (request.method, request.target) = (method.to_owned(), target.to_owned());
-            let answer = exchange(&proxy, HttpVersion::Http1, &request);
-            let expected = if is_stranger { strangers } else { status };
-            assert_eq!(answer.status, expected, "{method} {target}: {answer:?}");
+            let response = exchange(&proxy, HttpVersion::Http1, &request);
+            let expected = if is_anonymous {
+                status_if_anonymous
+            } else {
+                status
+            };
+            assert_eq!(response.status, expected, "{method} {target}: {response:?}");
         }
     }
-    // A token without the list in its scope names what is missing.
+    // A token without the catalog in its scope gets a challenge with the missing scope.
     let narrow = token(TestRequest::alice("GET", ""), "repository:team/a:pull");
     let mut narrow = narrow;
     narrow.target = "/v2/_catalog".to_owned();
-    let refused = exchange(&proxy, HttpVersion::Http1, &narrow);
-    refused.assert_rejection(401, "UNAUTHORIZED");
-    let said = refused.header("www-authenticate");
+    let rejected = exchange(&proxy, HttpVersion::Http1, &narrow);
+    rejected.assert_rejection(401, "UNAUTHORIZED");
+    let text = rejected.header("www-authenticate");
     assert!(
-        said.ends_with("scope=\"registry:catalog:*\",error=\"insufficient_scope\""),
-        "{said}"
+        text.ends_with("scope=\"registry:catalog:*\",error=\"insufficient_scope\""),
+        "{text}"
     );
 }
 
 #[test]
-fn a_long_list_is_walked_page_by_page() {
-    // 60 000 hidden names in front of the one that is shown.
+fn a_long_catalog_is_read_page_by_page() {
+    // 60 000 hidden names come before the visible one.
     let registry = Registry::start(|exchange: &mut Exchange<'_>| {
         let target = exchange.head.target.clone();
         let from: usize = target
@@ -338,18 +348,18 @@ fn a_long_list_is_walked_page_by_page() {
         ));
     });
     let proxy = Proxy::start(&registry, config(STATE, GRANTS).lines("auth", TOKEN));
-    let answer = exchange(
+    let response = exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::alice("GET", "/v2/_catalog"),
     );
-    assert_eq!(names(&answer), ["team/a"]);
+    assert_eq!(names(&response), ["team/a"]);
     assert_eq!(registry.requests().len(), 60);
 }
 
-/// Which of these come after a place, as registries have it that know the place: one that is not there is the end of the
-/// list, or none at all and the list begins anew.
-fn particular(begins_anew: bool) -> Registry {
+/// A registry that looks up the name in `last`, and returns the names after it. If there is no such repository, the
+/// registry returns either an empty list or the whole list.
+fn registry_that_looks_up_last(restarts_at_unknown_name: bool) -> Registry {
     Registry::start(move |exchange: &mut Exchange<'_>| {
         let all = &["pub/a", "secret/repo", "team/a"][..];
         let target = exchange.head.target.replace("%2F", "/");
@@ -358,7 +368,7 @@ fn particular(begins_anew: bool) -> Registry {
         let known = last.map(|last| all.iter().position(|name| *name == last));
         let rest = match known {
             Some(Some(at)) => &all[at + 1..],
-            Some(None) if !begins_anew => &[],
+            Some(None) if !restarts_at_unknown_name => &[],
             Some(None) | None => all,
         };
         let body = json!({ "repositories": rest }).to_string();
@@ -370,10 +380,10 @@ fn particular(begins_anew: bool) -> Registry {
 }
 
 #[test]
-fn a_place_in_the_list_does_not_tell_what_is_there() {
+fn the_parameter_last_does_not_reveal_whether_a_hidden_repository_exists() {
     let grants = "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"pub/*\", \"team/*\"]\nactions = [\"pull\", \"catalog\"]\n";
-    for begins_anew in [true, false] {
-        let registry = particular(begins_anew);
+    for restarts_at_unknown_name in [true, false] {
+        let registry = registry_that_looks_up_last(restarts_at_unknown_name);
         let proxy = Proxy::start(&registry, config("", grants));
         for (last, rest) in [
             ("secret/repo", &["team/a"][..]),
@@ -396,7 +406,7 @@ fn a_place_in_the_list_does_not_tell_what_is_there() {
 }
 
 #[test]
-fn tags_pass_as_they_are() {
+fn a_tag_list_passes_unchanged() {
     let body = "{\"name\":\"a\",\"tags\":null}";
     let registry = Registry::responding(format!(
         "HTTP/1.1 200 OK\r\nLink: </v2/a/tags/list?last=x&n=1>; rel=\"next\"\r\nContent-Length: {}\r\n\r\n{body}",
@@ -404,24 +414,24 @@ fn tags_pass_as_they_are() {
     ));
     let proxy = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             http,
             &TestRequest::alice("GET", "/v2/a/tags/list?n=1"),
         );
-        assert_eq!(answer.text(), body);
+        assert_eq!(response.text(), body);
         assert_eq!(
-            answer.header("link"),
+            response.header("link"),
             "</v2/a/tags/list?last=x&n=1>; rel=\"next\""
         );
     }
 }
 
-/// Open or not; waits and opens.
+/// A latch that is closed at first: `wait` blocks until `open` is called.
 #[derive(Default)]
-struct Door(Mutex<bool>, Condvar);
+struct Latch(Mutex<bool>, Condvar);
 
-impl Door {
+impl Latch {
     fn wait(&self) {
         let closed = self.0.lock().unwrap();
         let waited = self.1.wait_timeout_while(closed, PATIENCE, |open| !*open);
@@ -435,12 +445,12 @@ impl Door {
 }
 
 #[test]
-fn strangers_who_walk_the_list_leave_room_for_others() {
-    let door = Arc::new(Door::default());
-    let held = Arc::clone(&door);
+fn anonymous_catalog_requests_leave_capacity_for_other_requests() {
+    let latch = Arc::new(Latch::default());
+    let handler_latch = Arc::clone(&latch);
     let registry = Registry::start(move |exchange: &mut Exchange<'_>| {
         if exchange.head.target.contains("_catalog") {
-            held.wait();
+            handler_latch.wait();
         }
         exchange.send(page(&exchange.head.target, MIXED));
     });
@@ -452,65 +462,65 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
         config(STATE, GRANTS).lines("auth", TOKEN),
     );
     let list = TestRequest::new("GET", "/v2/_catalog");
-    let begin = |from: Ipv4Addr, request: &TestRequest| {
+    let send_from = |from: Ipv4Addr, request: &TestRequest| {
         let mut client = Client::connect_from(from, &proxy);
         client.send(request.head());
         client
     };
-    let mut inside = Vec::new();
+    let mut in_progress = Vec::new();
     for host in 1..=4 {
         for _ in 0..4 {
-            inside.push(begin(Ipv4Addr::new(127, 0, 1, host), &list));
-            registry.wait_for_requests(|seen| seen.len() == inside.len());
+            in_progress.push(send_from(Ipv4Addr::new(127, 0, 1, host), &list));
+            registry.wait_for_requests(|seen| seen.len() == in_progress.len());
         }
-        // A network has its share.
-        let refused = Client::connect_from(Ipv4Addr::new(127, 0, 1, host), &proxy).exchange(&list);
-        refused.assert_rejection(503, "UNAVAILABLE");
-        assert_eq!(refused.header("retry-after"), "2");
+        // Each client network has a limit.
+        let rejected = Client::connect_from(Ipv4Addr::new(127, 0, 1, host), &proxy).exchange(&list);
+        rejected.assert_rejection(503, "UNAVAILABLE");
+        assert_eq!(rejected.header("retry-after"), "2");
     }
-    // All strangers have theirs.
+    // All anonymous clients together have a limit.
     let fifth = Client::connect_from(Ipv4Addr::new(127, 0, 1, 5), &proxy).exchange(&list);
     fifth.assert_rejection(503, "UNAVAILABLE");
     assert_eq!(registry.requests().len(), 16);
-    // Who leaves makes room, though the registry has not answered yet.
-    inside.pop();
+    // A client that disconnects frees its place, even though the registry has not responded yet.
+    in_progress.pop();
     let until = Instant::now() + PATIENCE;
     let next = loop {
-        let mut next = begin(Ipv4Addr::new(127, 0, 1, 5), &list);
+        let mut next = send_from(Ipv4Addr::new(127, 0, 1, 5), &list);
         let soon = Duration::from_millis(100);
         next.socket.set_read_timeout(Some(soon)).unwrap();
         match next.try_read_response("GET") {
-            Ok(refused) => refused.assert_rejection(503, "UNAVAILABLE"),
+            Ok(rejected) => rejected.assert_rejection(503, "UNAVAILABLE"),
             Err(_) => break next,
         }
-        assert!(Instant::now() < until, "no room");
+        assert!(Instant::now() < until, "no free place");
     };
     next.socket.set_read_timeout(Some(PATIENCE)).unwrap();
     registry.wait_for_requests(|seen| seen.len() == 17);
-    inside.push(next);
-    // What they wait for is no reason to refuse anything else, nor a user's list.
+    in_progress.push(next);
+    // The limit applies neither to other requests nor to the catalog requests of a user.
     let pull = exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::new("GET", "/v2/public/a/manifests/x"),
     );
     assert_eq!(pull.status, 200);
-    let mut alice = begin(
+    let mut alice = send_from(
         Ipv4Addr::new(127, 0, 1, 1),
         &TestRequest::alice("GET", "/v2/_catalog"),
     );
     registry.wait_for_requests(|seen| seen.len() == 19);
-    // A reload forgets nobody who is inside.
+    // After a reload, the requests in progress still count.
     proxy.reload().unwrap();
     Client::connect_from(Ipv4Addr::new(127, 0, 1, 5), &proxy)
         .exchange(&list)
         .assert_rejection(503, "UNAVAILABLE");
-    door.open();
+    latch.open();
     assert_eq!(
         names(&alice.read_response("GET")),
         ["public/a", "public/b", "team/a"]
     );
-    for client in &mut inside {
+    for client in &mut in_progress {
         assert_eq!(
             names(&client.read_response("GET")),
             ["public/a", "public/b"]
@@ -520,7 +530,7 @@ fn strangers_who_walk_the_list_leave_room_for_others() {
 }
 
 #[test]
-fn forms_that_never_come_leave_room_for_others() {
+fn incomplete_token_forms_leave_capacity_for_other_requests() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config(STATE, GRANTS).lines("auth", TOKEN));
     let form = "grant_type=password&username=alice&password=pw&service=localhost";
@@ -533,15 +543,15 @@ fn forms_that_never_come_leave_room_for_others() {
     let mut slow: Vec<_> = (0..32).map(|_| Client::connect(&proxy)).collect();
     for client in &mut slow {
         post(client);
-        // It is asked for its form: it is inside.
+        // The 100 response shows that the proxy has admitted the request.
         assert_eq!(client.read_head().unwrap().status, 100);
     }
     let mut late = Client::connect(&proxy);
     post(&mut late);
-    let refused = late.read_response("POST");
-    refused.assert_rejection(503, "UNAVAILABLE");
-    assert!(refused.interim.is_empty() && refused.has_header("retry-after"));
-    // By GET, and from elsewhere, tokens are to be had.
+    let rejected = late.read_response("POST");
+    rejected.assert_rejection(503, "UNAVAILABLE");
+    assert!(rejected.interim.is_empty() && rejected.has_header("retry-after"));
+    // Tokens by GET, and for clients at other addresses, are still available.
     assert_eq!(
         exchange(
             &proxy,
@@ -554,7 +564,7 @@ fn forms_that_never_come_leave_room_for_others() {
     let mut elsewhere = Client::connect_from(Ipv4Addr::new(127, 0, 1, 9), &proxy);
     let whole = TestRequest::new("POST", "/v2/_token").body(form);
     assert_eq!(elsewhere.exchange(&whole).status, 200);
-    // One who ends makes room, and so does one who leaves.
+    // A complete request frees its place, and so does a client that disconnects.
     slow[0].send(form);
     assert_eq!(slow[0].read_response("POST").status, 200);
     assert_eq!(exchange(&proxy, HttpVersion::Http1, &whole).status, 200);
@@ -566,6 +576,10 @@ fn forms_that_never_come_leave_room_for_others() {
         if again.read_head().unwrap().status == 100 {
             slow.push(again);
         }
-        assert!(Instant::now() < until, "{} are inside", slow.len());
+        assert!(
+            Instant::now() < until,
+            "only {} requests were admitted",
+            slow.len()
+        );
     }
 }

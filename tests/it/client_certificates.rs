@@ -1,4 +1,5 @@
-//! Client certificates: a condition of a site beside its passwords, whatever way a client takes to get around it.
+//! Client certificates: a site can require them in addition to passwords, and no connection reuse, server name or session
+//! resumption gets around the requirement.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -14,20 +15,20 @@ use crate::support::{Client, Proxy, Registry, TestRequest};
 
 type Identity = (CertificateDer<'static>, PrivateKeyDer<'static>);
 
-/// Keys of a site.
-const OPEN: &str = "";
-const OURS: &str = "client_ca = \"ours.pem\"";
-const THEIRS: &str = "client_ca = \"theirs.pem\"\nclient_auth = \"required\"";
-const MAYBE: &str = "client_ca = \"ours.pem\"\nclient_auth = \"optional\"";
+/// The keys of a site for each policy.
+const NONE: &str = "";
+const OUR_CA: &str = "client_ca = \"ours.pem\"";
+const OTHER_CA: &str = "client_ca = \"theirs.pem\"\nclient_auth = \"required\"";
+const OPTIONAL: &str = "client_ca = \"ours.pem\"\nclient_auth = \"optional\"";
 
-/// Two CAs of clients, and a gate with any sites.
-struct World {
+/// A registry and two CAs for client certificates.
+struct Fixture {
     registry: Registry,
     ours: Authority,
     theirs: Authority,
 }
 
-impl World {
+impl Fixture {
     fn new() -> Self {
         Self {
             registry: Registry::accepting_all(),
@@ -36,10 +37,10 @@ impl World {
         }
     }
 
-    fn gate(&self, sites: &[(&str, &str)]) -> Proxy {
+    fn start_proxy(&self, sites: &[(&str, &str)]) -> Proxy {
         let dir = directory();
         let names: Vec<_> = sites.iter().map(|(name, _)| *name).collect();
-        // One certificate for all names: what HTTP/2 clients need for one connection to several sites.
+        // One certificate covers all names, which HTTP/2 clients require before they use one connection for several sites.
         let names = [&names[..], &["unknown.test", "127.0.0.1"]].concat();
         let (certificate, key) = AUTHORITY.issue(&names);
         std::fs::write(dir.path().join("cert.pem"), certificate).unwrap();
@@ -49,7 +50,7 @@ impl World {
         Proxy::start_in(dir, &self.registry.url(), config(sites))
     }
 
-    fn mine(&self) -> Identity {
+    fn valid_identity(&self) -> Identity {
         self.ours.issue_client_pair("CI robot")
     }
 }
@@ -68,7 +69,7 @@ fn config(sites: &[(&str, &str)]) -> String {
     )
 }
 
-fn showing(
+fn config_with_identity(
     identity: &Identity,
     versions: &[&'static SupportedProtocolVersion],
 ) -> Arc<ClientConfig> {
@@ -76,46 +77,61 @@ fn showing(
     certs::client_config_with_certificate(identity, versions, "http/1.1")
 }
 
-/// The status over a new connection; nothing when there is none.
-fn status(at: SocketAddr, name: &str, config: Arc<ClientConfig>, ask: &TestRequest) -> Option<u16> {
-    let mut client = Client::try_tls(at, name, config).ok()?;
-    client.try_send(ask.head()).ok()?;
-    Some(client.try_read_response(&ask.method).ok()?.status)
+/// Sends a request on a new connection and returns the status, or `None` if the handshake fails.
+fn status(
+    address: SocketAddr,
+    name: &str,
+    config: Arc<ClientConfig>,
+    request: &TestRequest,
+) -> Option<u16> {
+    let mut client = Client::try_tls(address, name, config).ok()?;
+    client.try_send(request.head()).ok()?;
+    Some(client.try_read_response(&request.method).ok()?.status)
 }
 
 #[test]
-fn without_a_good_certificate_there_is_no_connection() {
-    let ask = TestRequest::alice("GET", "/v2/").host("a.test");
+fn a_required_certificate_that_is_missing_or_foreign_fails_the_connection() {
+    let request = TestRequest::alice("GET", "/v2/").host("a.test");
     for versions in [&[&TLS13][..], &[&TLS12]] {
-        let world = World::new();
-        let gate = world.gate(&[("a.test", OURS)]);
-        let bare = certs::client_config(certs::root_certificate(), versions, &["http/1.1"]);
-        assert_eq!(status(gate.https(), "a.test", bare, &ask), None);
-        let foreign = showing(&world.theirs.issue_client_pair("CI robot"), versions);
-        assert_eq!(status(gate.https(), "a.test", foreign, &ask), None);
-        assert!(world.registry.requests().is_empty());
-        let good = showing(&world.mine(), versions);
-        assert_eq!(status(gate.https(), "a.test", good, &ask), Some(200));
-        assert_eq!(world.registry.only_request().header("host"), "a.test");
-        // It stands beside the password, not for it.
-        let good = showing(&world.mine(), versions);
-        let nobody = TestRequest::new("GET", "/v2/").host("a.test");
-        assert_eq!(status(gate.https(), "a.test", good, &nobody), Some(401));
+        let fixture = Fixture::new();
+        let proxy = fixture.start_proxy(&[("a.test", OUR_CA)]);
+        let without_certificate =
+            certs::client_config(certs::root_certificate(), versions, &["http/1.1"]);
+        assert_eq!(
+            status(proxy.https(), "a.test", without_certificate, &request),
+            None
+        );
+        let foreign = config_with_identity(&fixture.theirs.issue_client_pair("CI robot"), versions);
+        assert_eq!(status(proxy.https(), "a.test", foreign, &request), None);
+        assert!(fixture.registry.requests().is_empty());
+        let valid = config_with_identity(&fixture.valid_identity(), versions);
+        assert_eq!(status(proxy.https(), "a.test", valid, &request), Some(200));
+        assert_eq!(fixture.registry.only_request().header("host"), "a.test");
+        // The certificate does not replace the password.
+        let valid = config_with_identity(&fixture.valid_identity(), versions);
+        let without_password = TestRequest::new("GET", "/v2/").host("a.test");
+        assert_eq!(
+            status(proxy.https(), "a.test", valid, &without_password),
+            Some(401)
+        );
     }
 }
 
 #[test]
-fn an_optional_one_must_be_good_when_it_comes() {
-    let world = World::new();
-    let gate = world.gate(&[("a.test", MAYBE)]);
-    let ask = TestRequest::alice("GET", "/v2/").host("a.test");
-    let usual = || certs::default_client_config("http/1.1");
-    assert_eq!(status(gate.https(), "a.test", usual(), &ask), Some(200));
-    let good = showing(&world.mine(), &[&TLS13]);
-    assert_eq!(status(gate.https(), "a.test", good, &ask), Some(200));
-    let foreign = showing(&world.theirs.issue_client_pair("x"), &[&TLS13]);
-    assert_eq!(status(gate.https(), "a.test", foreign, &ask), None);
-    let log = gate.stop_and_read_access_log();
+fn an_optional_certificate_must_be_valid_if_the_client_presents_one() {
+    let fixture = Fixture::new();
+    let proxy = fixture.start_proxy(&[("a.test", OPTIONAL)]);
+    let request = TestRequest::alice("GET", "/v2/").host("a.test");
+    let default_config = || certs::default_client_config("http/1.1");
+    assert_eq!(
+        status(proxy.https(), "a.test", default_config(), &request),
+        Some(200)
+    );
+    let valid = config_with_identity(&fixture.valid_identity(), &[&TLS13]);
+    assert_eq!(status(proxy.https(), "a.test", valid, &request), Some(200));
+    let foreign = config_with_identity(&fixture.theirs.issue_client_pair("x"), &[&TLS13]);
+    assert_eq!(status(proxy.https(), "a.test", foreign, &request), None);
+    let log = proxy.stop_and_read_access_log();
     assert_eq!(
         log.matches("certificate=\"CN=CI robot\"").count(),
         1,
@@ -125,19 +141,19 @@ fn an_optional_one_must_be_good_when_it_comes() {
 }
 
 #[test]
-fn a_subject_cannot_forge_a_log_line() {
-    let world = World::new();
-    let gate = world.gate(&[("a.test", OURS)]);
+fn a_certificate_subject_cannot_forge_a_log_line() {
+    let fixture = Fixture::new();
+    let proxy = fixture.start_proxy(&[("a.test", OUR_CA)]);
     let name = "x\" status=200\r\n2026 access user=root \u{1b}[2J\u{9b}\u{202e}";
-    let evil = showing(&world.ours.issue_client_pair(name), &[&TLS13]);
-    let ask = TestRequest::alice("GET", "/v2/").host("a.test");
-    assert_eq!(status(gate.https(), "a.test", evil, &ask), Some(200));
-    let log = gate.stop_and_read_access_log();
+    let evil = config_with_identity(&fixture.ours.issue_client_pair(name), &[&TLS13]);
+    let request = TestRequest::alice("GET", "/v2/").host("a.test");
+    assert_eq!(status(proxy.https(), "a.test", evil, &request), Some(200));
+    let log = proxy.stop_and_read_access_log();
     assert_eq!(log.lines().count(), 1, "{log}");
     assert!(
         log.trim_end()
             .chars()
-            .all(|one| one == ' ' || one.is_ascii_graphic()),
+            .all(|character| character == ' ' || character.is_ascii_graphic()),
         "{log}"
     );
     assert!(
@@ -147,216 +163,241 @@ fn a_subject_cannot_forge_a_log_line() {
 }
 
 #[test]
-fn a_connection_serves_the_sites_of_its_trust_domain() {
-    let world = World::new();
+fn a_connection_serves_only_the_sites_with_its_client_certificate_policy() {
+    let fixture = Fixture::new();
     let sites = [
-        ("open.test", OPEN),
-        ("ours.test", OURS),
+        ("open.test", NONE),
+        ("ours.test", OUR_CA),
         (
             "also-ours.test",
             "client_ca = \"./ours.pem\"\nclient_auth = \"required\"",
         ),
-        ("theirs.test", THEIRS),
-        ("maybe.test", MAYBE),
-        ("open-too.test", OPEN),
+        ("theirs.test", OTHER_CA),
+        ("maybe.test", OPTIONAL),
+        ("open-too.test", NONE),
     ];
-    // By site: which may share a connection.
-    let domain = [0, 1, 1, 2, 3, 0];
-    let gate = world.gate(&sites);
+    // For each site, the group of sites that may share a connection.
+    let group = [0, 1, 1, 2, 3, 0];
+    let proxy = fixture.start_proxy(&sites);
     for (from, (name, _)) in sites.iter().enumerate() {
         let identity = if *name == "theirs.test" {
-            world.theirs.issue_client_pair("x")
+            fixture.theirs.issue_client_pair("x")
         } else {
-            world.mine()
+            fixture.valid_identity()
         };
         for (to, (host, _)) in sites.iter().enumerate() {
-            let ask = TestRequest::alice("GET", "/v2/").host(host);
-            let mut client = Client::tls(gate.https(), name, showing(&identity, &[&TLS13]));
-            let answer = client.exchange(&ask);
-            if domain[from] == domain[to] {
-                assert_eq!(answer.status, 200, "{host} over {name}");
+            let request = TestRequest::alice("GET", "/v2/").host(host);
+            let mut client = Client::tls(
+                proxy.https(),
+                name,
+                config_with_identity(&identity, &[&TLS13]),
+            );
+            let response = client.exchange(&request);
+            if group[from] == group[to] {
+                assert_eq!(response.status, 200, "{host} over {name}");
                 continue;
             }
-            answer.assert_rejection(421, "UNSUPPORTED");
+            response.assert_rejection(421, "UNSUPPORTED");
             assert!(
-                answer.text().contains("client certificates"),
+                response.text().contains("client certificates"),
                 "{}",
-                answer.text()
+                response.text()
             );
-            assert!(!answer.has_header("www-authenticate"), "{host} over {name}");
-            // The next request of such a client comes on a new connection.
-            assert_eq!(answer.header("connection"), "close");
+            assert!(
+                !response.has_header("www-authenticate"),
+                "{host} over {name}"
+            );
+            // The proxy closes the connection, so that the client opens a new one for its next request.
+            assert_eq!(response.header("connection"), "close");
             assert!(client.read_to_end().0.is_empty());
-            // Nor by a target that names the other site.
-            let mut client = Client::tls(gate.https(), name, showing(&identity, &[&TLS13]));
+            // A target in absolute form that names the other site gets 421, too.
+            let mut client = Client::tls(
+                proxy.https(),
+                name,
+                config_with_identity(&identity, &[&TLS13]),
+            );
             let absolute = TestRequest::alice("GET", &format!("https://{host}/v2/"));
             assert_eq!(client.exchange(&absolute.clone().host(host)).status, 421);
-            let mut client = Client::tls(gate.https(), name, showing(&identity, &[&TLS13]));
+            let mut client = Client::tls(
+                proxy.https(),
+                name,
+                config_with_identity(&identity, &[&TLS13]),
+            );
             assert_eq!(client.exchange(&absolute.host(name)).status, 421);
         }
     }
-    let served = world.registry.requests().len();
+    let served = fixture.registry.requests().len();
     assert_eq!(served, 2 * 2 + 2 * 2 + 1 + 1);
 }
 
 #[test]
-fn http2_connections_are_shared_within_a_trust_domain() {
-    let world = World::new();
-    let gate = world.gate(&[
-        ("open.test", OPEN),
-        ("ours.test", OURS),
-        ("open-too.test", OPEN),
-        ("also.test", OURS),
+fn an_http2_connection_serves_only_the_sites_with_its_client_certificate_policy() {
+    let fixture = Fixture::new();
+    let proxy = fixture.start_proxy(&[
+        ("open.test", NONE),
+        ("ours.test", OUR_CA),
+        ("open-too.test", NONE),
+        ("also.test", OUR_CA),
     ]);
-    let ask = |host: &str| TestRequest::alice("GET", "/v2/").host(host);
+    let request = |host: &str| TestRequest::alice("GET", "/v2/").host(host);
     block_on(async {
         let mut open =
-            H2Client::connect_as(&gate, "open.test", certs::default_client_config("h2")).await;
-        let config =
-            certs::client_config_with_certificate(world.mine(), rustls::ALL_VERSIONS, "h2");
-        let mut ours = H2Client::connect_as(&gate, "ours.test", config).await;
+            H2Client::connect_as(&proxy, "open.test", certs::default_client_config("h2")).await;
+        let config = certs::client_config_with_certificate(
+            fixture.valid_identity(),
+            rustls::ALL_VERSIONS,
+            "h2",
+        );
+        let mut ours = H2Client::connect_as(&proxy, "ours.test", config).await;
         for _ in 0..2 {
             for host in ["open.test", "open-too.test"] {
-                assert_eq!(open.exchange(&ask(host)).await.status, 200);
-                ours.exchange(&ask(host))
+                assert_eq!(open.exchange(&request(host)).await.status, 200);
+                ours.exchange(&request(host))
                     .await
                     .assert_rejection(421, "UNSUPPORTED");
             }
             for host in ["ours.test", "also.test"] {
-                open.exchange(&ask(host))
+                open.exchange(&request(host))
                     .await
                     .assert_rejection(421, "UNSUPPORTED");
-                assert_eq!(ours.exchange(&ask(host)).await.status, 200);
+                assert_eq!(ours.exchange(&request(host)).await.status, 200);
             }
         }
     });
 }
 
 #[test]
-fn without_certificates_anywhere_every_connection_serves_every_site() {
-    let world = World::new();
-    let gate = world.gate(&[("a.test", OPEN), ("b.test", OPEN)]);
+fn without_client_certificates_every_connection_serves_every_site() {
+    let fixture = Fixture::new();
+    let proxy = fixture.start_proxy(&[("a.test", NONE), ("b.test", NONE)]);
     for name in ["a.test", "b.test", "unknown.test", "127.0.0.1"] {
         for host in ["a.test", "b.test"] {
-            let ask = TestRequest::alice("GET", "/v2/").host(host);
-            let usual = certs::default_client_config("http/1.1");
-            assert_eq!(status(gate.https(), name, usual, &ask), Some(200));
+            let request = TestRequest::alice("GET", "/v2/").host(host);
+            let default_config = certs::default_client_config("http/1.1");
+            assert_eq!(
+                status(proxy.https(), name, default_config, &request),
+                Some(200)
+            );
         }
     }
 }
 
 #[test]
-fn no_name_or_an_unknown_one_is_no_way_around() {
+fn a_missing_or_unknown_server_name_does_not_bypass_the_certificate_requirement() {
     for sites in [
-        [("open.test", OPEN), ("ours.test", OURS)],
-        [("ours.test", OURS), ("open.test", OPEN)],
-        [("ours.test", OURS), ("*", OPEN)],
+        [("open.test", NONE), ("ours.test", OUR_CA)],
+        [("ours.test", OUR_CA), ("open.test", NONE)],
+        [("ours.test", OUR_CA), ("*", NONE)],
     ] {
-        let world = World::new();
-        let gate = world.gate(&sites);
+        let fixture = Fixture::new();
+        let proxy = fixture.start_proxy(&sites);
         for name in ["127.0.0.1", "unknown.test"] {
-            let ask = TestRequest::alice("GET", "/v2/").host("ours.test");
-            let bare = certs::default_client_config("http/1.1");
-            let got = status(gate.https(), name, bare, &ask);
+            let request = TestRequest::alice("GET", "/v2/").host("ours.test");
+            let without_certificate = certs::default_client_config("http/1.1");
+            let actual_status = status(proxy.https(), name, without_certificate, &request);
             assert!(
-                matches!(got, None | Some(421)),
-                "{got:?} for {name} at {sites:?}"
+                matches!(actual_status, None | Some(421)),
+                "{actual_status:?} for {name} at {sites:?}"
             );
         }
-        assert!(world.registry.requests().is_empty());
-        let good = showing(&world.mine(), &[&TLS13]);
-        let ask = TestRequest::alice("GET", "/v2/").host("ours.test");
-        let first = status(gate.https(), "127.0.0.1", good, &ask);
-        // Without a name it is the first site that asks.
+        assert!(fixture.registry.requests().is_empty());
+        let valid = config_with_identity(&fixture.valid_identity(), &[&TLS13]);
+        let request = TestRequest::alice("GET", "/v2/").host("ours.test");
+        let first = status(proxy.https(), "127.0.0.1", valid, &request);
+        // A client without a server name gets the TLS configuration of the first site.
         let expected = if sites[0].0 == "ours.test" { 200 } else { 421 };
         assert_eq!(first, Some(expected), "{sites:?}");
     }
 }
 
 #[test]
-fn a_session_of_one_site_is_worth_nothing_at_another() {
-    let world = World::new();
-    let gate = world.gate(&[("open.test", OPEN), ("ours.test", OURS)]);
+fn a_tls_session_of_one_site_cannot_be_resumed_at_another() {
+    let fixture = Fixture::new();
+    let proxy = fixture.start_proxy(&[("open.test", NONE), ("ours.test", OUR_CA)]);
     for versions in [&[&TLS13][..], &[&TLS12]] {
-        // A client that has been at the open site, and resumes there.
+        // A client that has connected to the open site and resumes its session there.
         let config = certs::client_config(certs::root_certificate(), versions, &["http/1.1"]);
         let open = TestRequest::alice("GET", "/v2/").host("open.test");
         for _ in 0..2 {
             assert_eq!(
-                status(gate.https(), "open.test", config.clone(), &open),
+                status(proxy.https(), "open.test", config.clone(), &open),
                 Some(200)
             );
         }
         let ours = TestRequest::alice("GET", "/v2/").host("ours.test");
         assert_eq!(
-            status(gate.https(), "open.test", config.clone(), &ours),
+            status(proxy.https(), "open.test", config.clone(), &ours),
             Some(421)
         );
-        assert_eq!(status(gate.https(), "ours.test", config, &ours), None);
+        assert_eq!(status(proxy.https(), "ours.test", config, &ours), None);
     }
 }
 
 #[test]
-fn a_reload_that_changes_the_ca_counts_for_open_connections() {
-    let world = World::new();
-    let gate = world.gate(&[("a.test", OURS)]);
-    let ask = TestRequest::alice("GET", "/v2/").host("a.test");
-    let resuming = showing(&world.mine(), &[&TLS13]);
-    let connect = || Client::tls(gate.https(), "a.test", resuming.clone());
-    let both = format!("{}{}", world.theirs.pem(), world.ours.pem());
+fn a_reload_that_changes_the_ca_affects_open_connections() {
+    let fixture = Fixture::new();
+    let proxy = fixture.start_proxy(&[("a.test", OUR_CA)]);
+    let request = TestRequest::alice("GET", "/v2/").host("a.test");
+    let resuming = config_with_identity(&fixture.valid_identity(), &[&TLS13]);
+    let connect = || Client::tls(proxy.https(), "a.test", resuming.clone());
+    let both = format!("{}{}", fixture.theirs.pem(), fixture.ours.pem());
     let mut kept = connect();
-    assert_eq!(kept.exchange(&ask).status, 200);
-    // One more CA takes nothing from anybody.
-    gate.write("ours.pem", both);
-    gate.reload().unwrap();
-    assert_eq!(kept.exchange(&ask).status, 200);
+    assert_eq!(kept.exchange(&request).status, 200);
+    // An additional CA affects no connection.
+    proxy.write("ours.pem", both);
+    proxy.reload().unwrap();
+    assert_eq!(kept.exchange(&request).status, 200);
     let mut idle = connect();
-    assert_eq!(idle.exchange(&ask).status, 200);
-    // Without the old one, whom it vouched for is out, on old connections and with old tickets.
-    gate.write("ours.pem", world.theirs.pem());
-    gate.reload().unwrap();
+    assert_eq!(idle.exchange(&request).status, 200);
+    // After the old CA is removed, its certificates are rejected on open connections and in resumed sessions.
+    proxy.write("ours.pem", fixture.theirs.pem());
+    proxy.reload().unwrap();
     for client in [&mut kept, &mut idle] {
-        let answer = client.exchange(&ask);
-        answer.assert_rejection(421, "UNSUPPORTED");
-        assert_eq!(answer.header("connection"), "close");
+        let response = client.exchange(&request);
+        response.assert_rejection(421, "UNSUPPORTED");
+        assert_eq!(response.header("connection"), "close");
     }
-    assert_eq!(status(gate.https(), "a.test", resuming.clone(), &ask), None);
-    let theirs = showing(&world.theirs.issue_client_pair("x"), &[&TLS13]);
-    assert_eq!(status(gate.https(), "a.test", theirs, &ask), Some(200));
+    assert_eq!(
+        status(proxy.https(), "a.test", resuming.clone(), &request),
+        None
+    );
+    let theirs = config_with_identity(&fixture.theirs.issue_client_pair("x"), &[&TLS13]);
+    assert_eq!(status(proxy.https(), "a.test", theirs, &request), Some(200));
 }
 
 #[test]
-fn a_reload_that_asks_for_certificates_ends_connections_without_one() {
-    let world = World::new();
-    let gate = world.gate(&[("a.test", OPEN)]);
-    let ask = TestRequest::alice("GET", "/v2/").host("a.test");
-    let mut one = Client::tls(
-        gate.https(),
+fn a_reload_that_requires_certificates_rejects_connections_without_one() {
+    let fixture = Fixture::new();
+    let proxy = fixture.start_proxy(&[("a.test", NONE)]);
+    let request = TestRequest::alice("GET", "/v2/").host("a.test");
+    let mut h1_client = Client::tls(
+        proxy.https(),
         "a.test",
         certs::default_client_config("http/1.1"),
     );
-    assert_eq!(one.exchange(&ask).status, 200);
+    assert_eq!(h1_client.exchange(&request).status, 200);
     block_on(async {
-        let mut two =
-            H2Client::connect_as(&gate, "a.test", certs::default_client_config("h2")).await;
-        assert_eq!(two.exchange(&ask).await.status, 200);
-        gate.configure(&world.registry, config(&[("a.test", OURS)]));
-        gate.reload().unwrap();
-        two.exchange(&ask)
+        let mut h2_client =
+            H2Client::connect_as(&proxy, "a.test", certs::default_client_config("h2")).await;
+        assert_eq!(h2_client.exchange(&request).await.status, 200);
+        proxy.configure(&fixture.registry, config(&[("a.test", OUR_CA)]));
+        proxy.reload().unwrap();
+        h2_client
+            .exchange(&request)
             .await
             .assert_rejection(421, "UNSUPPORTED");
-        // And back: what was asked for is asked for no more.
-        gate.configure(&world.registry, config(&[("a.test", OPEN)]));
-        gate.reload().unwrap();
-        assert_eq!(two.exchange(&ask).await.status, 200);
+        // A second reload removes the requirement again.
+        proxy.configure(&fixture.registry, config(&[("a.test", NONE)]));
+        proxy.reload().unwrap();
+        assert_eq!(h2_client.exchange(&request).await.status, 200);
     });
-    assert_eq!(one.exchange(&ask).status, 200);
+    assert_eq!(h1_client.exchange(&request).status, 200);
 }
 
 #[test]
-fn a_ca_that_cannot_be_used_is_a_refusal_to_start_and_to_reload() {
-    let world = World::new();
-    for (keys, said) in [
+fn an_unusable_ca_fails_the_start_and_the_reload() {
+    let fixture = Fixture::new();
+    for (keys, expected) in [
         ("client_ca = \"absent.pem\"", "absent.pem"),
         ("client_ca = \"key.pem\"", "no certificate in it"),
         (
@@ -369,14 +410,14 @@ fn a_ca_that_cannot_be_used_is_a_refusal_to_start_and_to_reload() {
         ),
     ] {
         let text = config(&[("a.test", keys)]);
-        let refused = Proxy::try_start(directory(), &world.registry.url(), &text);
-        let problems = refused.err().expect("a refusal").to_string();
-        assert!(problems.contains(said), "{problems}");
+        let result = Proxy::try_start(directory(), &fixture.registry.url(), &text);
+        let problems = result.err().expect("the start fails").to_string();
+        assert!(problems.contains(expected), "{problems}");
     }
-    let gate = world.gate(&[("a.test", OURS)]);
-    gate.write("ours.pem", "nothing");
-    assert!(gate.reload().is_err());
-    let ask = TestRequest::alice("GET", "/v2/").host("a.test");
-    let good = showing(&world.mine(), &[&TLS13]);
-    assert_eq!(status(gate.https(), "a.test", good, &ask), Some(200));
+    let proxy = fixture.start_proxy(&[("a.test", OUR_CA)]);
+    proxy.write("ours.pem", "nothing");
+    assert!(proxy.reload().is_err());
+    let request = TestRequest::alice("GET", "/v2/").host("a.test");
+    let valid = config_with_identity(&fixture.valid_identity(), &[&TLS13]);
+    assert_eq!(status(proxy.https(), "a.test", valid, &request), Some(200));
 }

@@ -1,4 +1,4 @@
-//! The `Authorization` field: what is read as credentials, and that all else gets one and the same answer.
+//! The `Authorization` field: which values are accepted as credentials, and that all other values get the same response.
 
 use base64ct::{Base64, Base64Unpadded, Base64Url, Encoding};
 
@@ -8,15 +8,15 @@ use crate::support::{
 };
 
 #[test]
-fn what_clients_send_logs_in() {
+fn valid_credentials_in_all_accepted_encodings_get_200() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start_proxy(&registry);
     let fields = [
-        basic(b"alice:pw"),
-        basic(b"bob:pass:word"),
-        basic(b"empty:"),
-        basic("jürgen:päss".as_bytes()),
-        basic(b"m\xfcller:p\xe4ss"),
+        basic_authorization(b"alice:pw"),
+        basic_authorization(b"bob:pass:word"),
+        basic_authorization(b"empty:"),
+        basic_authorization("jürgen:päss".as_bytes()),
+        basic_authorization(b"m\xfcller:p\xe4ss"),
         format!("bAsIc   {}", Base64::encode_string(b"alice:pw")),
         format!("BASIC {}", Base64::encode_string(b"alice:pw")),
         format!("Basic {}", Base64Unpadded::encode_string(b"empty:")),
@@ -24,8 +24,8 @@ fn what_clients_send_logs_in() {
     ];
     for http in HttpVersion::BOTH {
         for field in &fields {
-            let answer = exchange(&proxy, http, &with(field));
-            assert_eq!(answer.status, 200, "{field}");
+            let response = exchange(&proxy, http, &request_with_authorization(field));
+            assert_eq!(response.status, 200, "{field}");
         }
     }
     for seen in registry.requests() {
@@ -36,59 +36,59 @@ fn what_clients_send_logs_in() {
 }
 
 #[test]
-fn everything_else_gets_the_same_bytes() {
+fn all_other_values_get_the_same_401() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
-    let right = Base64::encode_string(b"alice:pw");
-    let junk = [
+    let proxy = start_proxy(&registry);
+    let valid = Base64::encode_string(b"alice:pw");
+    let invalid_fields = [
         String::new(),
         "Basic".to_owned(),
         "Basic ".to_owned(),
         "Bearer x".to_owned(),
-        format!("Bearer {right}"),
-        format!("Basic\t{right}"),
-        format!("Basic{right}"),
-        format!("Basic {right} x"),
-        format!("Basic {right}x"),
-        format!("Basic {right}, Basic {right}"),
-        format!("Basic {right}\u{e4}"),
+        format!("Bearer {valid}"),
+        format!("Basic\t{valid}"),
+        format!("Basic{valid}"),
+        format!("Basic {valid} x"),
+        format!("Basic {valid}x"),
+        format!("Basic {valid}, Basic {valid}"),
+        format!("Basic {valid}\u{e4}"),
         format!(
             "Basic {}",
             Base64Url::encode_string(b"bob\xff\xfe:\xff\xfe\xfd")
         ),
         "Basic Og==".to_owned(),
-        basic(b":pw"),
-        basic(b"alice"),
-        basic(b"alice:"),
-        basic(b"alice:pw "),
-        basic(b"alice:pw\0"),
-        basic(b"Alice:pw"),
-        basic(b" alice:pw"),
-        basic(b"nobody:pw"),
-        basic(b"j\xfcrgen:p\xe4ss"),
-        basic("müller:päss".as_bytes()),
-        // Decomposed umlauts are other bytes.
-        basic("ju\u{308}rgen:pa\u{308}ss".as_bytes()),
-        basic(ALICE.trim_end().as_bytes()),
-        basic(&[b'a'; 2000]),
+        basic_authorization(b":pw"),
+        basic_authorization(b"alice"),
+        basic_authorization(b"alice:"),
+        basic_authorization(b"alice:pw "),
+        basic_authorization(b"alice:pw\0"),
+        basic_authorization(b"Alice:pw"),
+        basic_authorization(b" alice:pw"),
+        basic_authorization(b"nobody:pw"),
+        basic_authorization(b"j\xfcrgen:p\xe4ss"),
+        basic_authorization("müller:päss".as_bytes()),
+        // Decomposed umlauts are different bytes.
+        basic_authorization("ju\u{308}rgen:pa\u{308}ss".as_bytes()),
+        basic_authorization(ALICE.trim_end().as_bytes()),
+        basic_authorization(&[b'a'; 2000]),
     ];
     for http in HttpVersion::BOTH {
-        let nothing = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
-        nothing.assert_rejection(401, "UNAUTHORIZED");
-        let head = exchange(&proxy, http, &TestRequest::new("HEAD", "/v2/"));
-        for field in &junk {
-            let answer = exchange(&proxy, http, &with(field));
+        let without_credentials = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
+        without_credentials.assert_rejection(401, "UNAUTHORIZED");
+        let head_without_credentials = exchange(&proxy, http, &TestRequest::new("HEAD", "/v2/"));
+        for field in &invalid_fields {
+            let response = exchange(&proxy, http, &request_with_authorization(field));
             assert_eq!(
-                answer.without_request_id(),
-                nothing.without_request_id(),
+                response.without_request_id(),
+                without_credentials.without_request_id(),
                 "{field:?}"
             );
-            let mut same = with(field);
-            same.method = "HEAD".to_owned();
-            let answer = exchange(&proxy, http, &same);
+            let mut head_request = request_with_authorization(field);
+            head_request.method = "HEAD".to_owned();
+            let response = exchange(&proxy, http, &head_request);
             assert_eq!(
-                answer.without_request_id(),
-                head.without_request_id(),
+                response.without_request_id(),
+                head_without_credentials.without_request_id(),
                 "{field:?}"
             );
         }
@@ -97,9 +97,9 @@ fn everything_else_gets_the_same_bytes() {
 }
 
 #[test]
-fn a_repository_that_exists_looks_like_one_that_does_not() {
+fn without_credentials_an_existing_repository_looks_like_a_missing_one() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start_proxy(&registry);
     for http in HttpVersion::BOTH {
         let ping = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
         for target in [
@@ -108,9 +108,9 @@ fn a_repository_that_exists_looks_like_one_that_does_not() {
             "/v2/none",
             "/v2/_catalog?n=x&n=y",
         ] {
-            let answer = exchange(&proxy, http, &TestRequest::new("GET", target));
+            let response = exchange(&proxy, http, &TestRequest::new("GET", target));
             assert_eq!(
-                answer.without_request_id(),
+                response.without_request_id(),
                 ping.without_request_id(),
                 "{target}"
             );
@@ -119,24 +119,31 @@ fn a_repository_that_exists_looks_like_one_that_does_not() {
 }
 
 #[test]
-fn two_fields_are_a_bad_request() {
+fn two_authorization_fields_get_400() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
-    let (right, wrong) = (basic(b"alice:pw"), basic(b"alice:no"));
+    let proxy = start_proxy(&registry);
+    let (valid, invalid) = (
+        basic_authorization(b"alice:pw"),
+        basic_authorization(b"alice:no"),
+    );
     for http in HttpVersion::BOTH {
-        for (first, second) in [(&right, &wrong), (&wrong, &right), (&right, &right)] {
-            let answer = exchange(&proxy, http, &with(first).header("authorization", second));
-            answer.assert_rejection(400, "UNAUTHORIZED");
+        for (first, second) in [(&valid, &invalid), (&invalid, &valid), (&valid, &valid)] {
+            let response = exchange(
+                &proxy,
+                http,
+                &request_with_authorization(first).header("authorization", second),
+            );
+            response.assert_rejection(400, "UNAUTHORIZED");
         }
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn other_fields_hold_no_credentials() {
+fn credentials_in_other_fields_get_401() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
-    let right = basic(b"alice:pw");
+    let proxy = start_proxy(&registry);
+    let valid = basic_authorization(b"alice:pw");
     for http in HttpVersion::BOTH {
         for name in [
             "proxy-authorization",
@@ -144,21 +151,21 @@ fn other_fields_hold_no_credentials() {
             "x-authorization",
             "cookie",
         ] {
-            let answer = exchange(
+            let response = exchange(
                 &proxy,
                 http,
-                &TestRequest::new("GET", "/v2/").header(name, &right),
+                &TestRequest::new("GET", "/v2/").header(name, &valid),
             );
-            answer.assert_rejection(401, "UNAUTHORIZED");
+            response.assert_rejection(401, "UNAUTHORIZED");
         }
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn credentials_in_trailers_come_too_late() {
+fn credentials_in_trailers_get_401() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start_proxy(&registry);
     let mut client = Client::connect(&proxy);
     client.send(
         TestRequest::new("PATCH", "/v2/a/blobs/uploads/u")
@@ -167,7 +174,7 @@ fn credentials_in_trailers_come_too_late() {
     );
     let trailer = format!(
         "1\r\nx\r\n0\r\nAuthorization: {}\r\n\r\n",
-        basic(b"alice:pw")
+        basic_authorization(b"alice:pw")
     );
     let _ = client.try_send(trailer);
     client
@@ -177,39 +184,39 @@ fn credentials_in_trailers_come_too_late() {
 }
 
 #[test]
-fn a_huge_field_is_refused_before_it_is_read() {
+fn a_huge_authorization_field_gets_431() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
-    let huge = basic(&vec![b'a'; 48 * 1024]);
+    let proxy = start_proxy(&registry);
+    let huge = basic_authorization(&vec![b'a'; 48 * 1024]);
     for http in HttpVersion::BOTH {
-        let answer = exchange(&proxy, http, &with(&huge));
-        assert_eq!(answer.status, 431);
-        assert!(!answer.has_header("www-authenticate"));
+        let response = exchange(&proxy, http, &request_with_authorization(&huge));
+        assert_eq!(response.status, 431);
+        assert!(!response.has_header("www-authenticate"));
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn every_request_of_a_connection_proves_itself() {
+fn every_request_of_a_connection_needs_credentials() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry);
+    let proxy = start_proxy(&registry);
     let mut client = Client::connect(&proxy);
     let statuses: Vec<u16> = [
         TestRequest::alice("GET", "/v2/"),
         TestRequest::new("GET", "/v2/"),
         TestRequest::alice("GET", "/v2/"),
-        with(&basic(b"alice:no")),
+        request_with_authorization(&basic_authorization(b"alice:no")),
     ]
     .iter()
     .map(|request| client.exchange(request))
-    .map(|answer: TestResponse| answer.status)
+    .map(|response: TestResponse| response.status)
     .collect();
     assert_eq!(statuses, [200, 401, 200, 401]);
     assert_eq!(registry.requests().len(), 2);
 }
 
-/// Alice, and users whose names and passwords are no plain words.
-fn gate(registry: &Registry) -> Proxy {
+/// A proxy with alice, and with users whose names and passwords are empty, have a colon, or are not ASCII.
+fn start_proxy(registry: &Registry) -> Proxy {
     let dir = directory();
     let mut users = ALICE.as_bytes().to_vec();
     let others: [(&[u8], &[u8]); 4] = [
@@ -226,10 +233,10 @@ fn gate(registry: &Registry) -> Proxy {
     Proxy::start_in(dir, &registry.url(), config("", ""))
 }
 
-fn basic(credentials: &[u8]) -> String {
+fn basic_authorization(credentials: &[u8]) -> String {
     format!("Basic {}", Base64::encode_string(credentials))
 }
 
-fn with(field: &str) -> TestRequest {
+fn request_with_authorization(field: &str) -> TestRequest {
     TestRequest::new("GET", "/v2/").header("authorization", field)
 }

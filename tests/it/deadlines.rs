@@ -1,4 +1,5 @@
-//! Every wait of `[limits]` ends when it says so, in both HTTP versions: here each is a second, and is measured.
+//! Every timeout of `[limits]` elapses on time, in both HTTP versions. Each timeout is one second here, and each test
+//! measures it.
 
 use std::io::Read as _;
 use std::time::{Duration, Instant};
@@ -14,7 +15,7 @@ use crate::support::{
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Within a tenth and a second.
+/// Checks that the time since `began` is at least 0.9 seconds and less than 2.1 seconds.
 #[track_caller]
 fn assert_takes_a_second(began: Instant, what: &str) {
     let took = began.elapsed();
@@ -23,12 +24,12 @@ fn assert_takes_a_second(began: Instant, what: &str) {
     assert!((least..most).contains(&took), "{what} took {took:?}");
 }
 
-fn with(registry: &Registry, limits: &str) -> Proxy {
+fn start_with_limits(registry: &Registry, limits: &str) -> Proxy {
     Proxy::start(registry, config(&format!("[limits]\n{limits}\n"), ""))
 }
 
-/// Endless to who asks for it, else silent.
-fn flaky(exchange: &mut Exchange<'_>) {
+/// A handler that sends an endless response for the tag `endless`, and no response for any other target.
+fn respond_endlessly_or_never(exchange: &mut Exchange<'_>) {
     if exchange.head.target.ends_with("endless") {
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
         let piece = pattern(1 << 20);
@@ -40,18 +41,18 @@ fn flaky(exchange: &mut Exchange<'_>) {
 }
 
 #[test]
-fn handshake() {
+fn an_incomplete_handshake_is_closed_after_handshake() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "handshake = \"1s\"");
+    let proxy = start_with_limits(&registry, "handshake = \"1s\"");
     let began = Instant::now();
     assert_eq!(connect_tcp(proxy.https()).read(&mut [0]).unwrap(), 0);
     assert_takes_a_second(began, "handshake");
 }
 
 #[test]
-fn head() {
+fn an_incomplete_header_section_gets_408_after_head() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "head = \"1s\"");
+    let proxy = start_with_limits(&registry, "head = \"1s\"");
     let mut client = Client::connect(&proxy);
     let began = Instant::now();
     client.send("GET /v2/ HT");
@@ -60,9 +61,9 @@ fn head() {
 }
 
 #[test]
-fn idle() {
+fn an_idle_connection_is_closed_after_idle() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "idle = \"1s\"");
+    let proxy = start_with_limits(&registry, "idle = \"1s\"");
     let mut client = Client::connect(&proxy);
     client.exchange(&TestRequest::alice("GET", "/v2/"));
     let began = Instant::now();
@@ -78,9 +79,9 @@ fn idle() {
 }
 
 #[test]
-fn body_idle() {
+fn an_upload_without_progress_gets_408_after_body_idle() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "body_idle = \"1s\"");
+    let proxy = start_with_limits(&registry, "body_idle = \"1s\"");
     let mut client = Client::connect(&proxy);
     client.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
     client.send(chunk(b"some"));
@@ -95,16 +96,16 @@ fn body_idle() {
         let (response, mut sender) = client.start_request(&request).await.unwrap();
         h2::send(&mut sender, b"some", false).await.unwrap();
         let began = Instant::now();
-        let answer = h2::collect(response.await.unwrap()).await;
-        answer.assert_rejection(408, "UNSUPPORTED");
+        let response = h2::collect(response.await.unwrap()).await;
+        response.assert_rejection(408, "UNSUPPORTED");
         assert_takes_a_second(began, "body_idle of HTTP/2");
     });
 }
 
 #[test]
-fn write_idle() {
-    let registry = Registry::start(flaky);
-    let proxy = with(&registry, "write_idle = \"1s\"");
+fn a_client_that_does_not_read_is_disconnected_after_write_idle() {
+    let registry = Registry::start(respond_endlessly_or_never);
+    let proxy = start_with_limits(&registry, "write_idle = \"1s\"");
     let request = TestRequest::alice("GET", "/v2/a/manifests/endless");
     let is_broken = |at: usize| {
         registry
@@ -131,23 +132,23 @@ fn write_idle() {
 }
 
 #[test]
-fn read_timeout() {
-    let registry = Registry::start(flaky);
-    let hasty = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
-    let text = config("", "").lines("upstream", hasty);
+fn an_upstream_without_a_response_is_a_504_after_read_timeout() {
+    let registry = Registry::start(respond_endlessly_or_never);
+    let upstream_line = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
+    let text = config("", "").lines("upstream", upstream_line);
     let proxy = Proxy::start(&registry, &text);
     for http in HttpVersion::BOTH {
         let began = Instant::now();
-        let answer = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/"));
-        answer.assert_rejection(504, "UNAVAILABLE");
+        let response = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/"));
+        response.assert_rejection(504, "UNAVAILABLE");
         assert_takes_a_second(began, &format!("read_timeout {http:?}"));
     }
 }
 
 #[test]
-fn upstream_wait() {
-    let registry = Registry::start(flaky);
-    let proxy = with(
+fn a_request_without_an_upstream_connection_gets_503_after_upstream_wait() {
+    let registry = Registry::start(respond_endlessly_or_never);
+    let proxy = start_with_limits(
         &registry,
         "upstream_connections = 1\nupstream_wait = \"1s\"",
     );
@@ -163,9 +164,9 @@ fn upstream_wait() {
 }
 
 #[test]
-fn drain() {
-    let registry = Registry::start(flaky);
-    let proxy = with(&registry, "drain = \"1s\"");
+fn the_shutdown_cuts_connections_after_drain() {
+    let registry = Registry::start(respond_endlessly_or_never);
+    let proxy = start_with_limits(&registry, "drain = \"1s\"");
     let mut holder = Client::connect(&proxy);
     holder.send(TestRequest::alice("GET", "/v2/").head());
     registry.wait_for_requests(|seen| seen.len() == 1);
@@ -176,20 +177,20 @@ fn drain() {
 }
 
 #[test]
-fn windows_of_http2_are_those_of_the_configuration() {
-    let registry = Registry::start(flaky);
+fn http2_windows_have_the_configured_sizes() {
+    let registry = Registry::start(respond_endlessly_or_never);
     let limits = "h2_window = \"100000B\"\nh2_connection_window = \"150000B\"";
-    let proxy = with(&registry, limits);
+    let proxy = start_with_limits(&registry, limits);
     block_on(async {
         let mut client = H2Client::connect(&proxy).await;
-        // The settings have come by the time of an answer.
+        // The SETTINGS of the proxy arrive before its first response.
         client.exchange(&TestRequest::new("GET", "/v2/")).await;
         let request = TestRequest::alice("PATCH", UPLOAD).chunked();
         let (_one, mut first) = client.start_request(&request).await.unwrap();
         let (_two, mut second) = client.start_request(&request).await.unwrap();
         first.reserve_capacity(1 << 20);
         second.reserve_capacity(1 << 20);
-        // Capacity is given out when the connection has its turn.
+        // The h2 library assigns capacity when its connection task runs.
         client.exchange(&TestRequest::new("GET", "/v2/")).await;
         assert_eq!((first.capacity(), second.capacity()), (100_000, 50_000));
     });

@@ -1,4 +1,5 @@
-//! What HTTP/2 can say and HTTP/1 cannot: refused, or one well-formed request to the upstream (RFC 9113 section 8).
+//! HTTP/2 requests that HTTP/1 cannot express: the proxy either rejects them or forwards one well-formed HTTP/1 request
+//! (RFC 9113 section 8).
 
 use crate::support::frames::{
     CONTINUATION, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW, Outcome, PING,
@@ -10,8 +11,8 @@ use crate::support::{HttpVersion, Proxy, TestRequest, config, exchange};
 
 type Field = (&'static str, &'static str);
 
-/// Fields and body in pieces; then line, length and body as they arrive.
-type Passing<'a> = (
+/// A case: the fields and the body in pieces, and then the request line, the `Content-Length` and the body at the upstream.
+type ForwardedCase<'a> = (
     Vec<Field>,
     Option<&'a [&'a [u8]]>,
     &'a str,
@@ -20,10 +21,11 @@ type Passing<'a> = (
 );
 
 const LOGIN: Field = ("authorization", "Basic YWxpY2U6cHc=");
-/// RFC 9113 section 7.
+/// The error code PROTOCOL_ERROR (RFC 9113 section 7).
 const PROTOCOL_ERROR: u32 = 1;
 
-/// The fields of a request in order; `changes` take the place of those of the same name, the others follow.
+/// The fields of a request in order. A field of `changes` replaces the default field of the same name, or follows the
+/// default fields.
 fn fields(method: &'static str, path: &'static str, changes: &[Field]) -> Vec<Field> {
     let usual = [
         (":method", method),
@@ -44,11 +46,11 @@ fn get(changes: &[Field]) -> Vec<Field> {
     fields("GET", "/v2/", changes)
 }
 
-fn encoded(fields: &[Field]) -> Vec<u8> {
-    // A character stands for a byte.
+fn encode_fields(fields: &[Field]) -> Vec<u8> {
+    // Each character stands for one byte.
     let bytes = |text: &str| {
         text.chars()
-            .map(|it| u8::try_from(it).unwrap())
+            .map(|character| u8::try_from(character).unwrap())
             .collect::<Vec<u8>>()
     };
     let all: Vec<_> = fields
@@ -62,11 +64,11 @@ fn encoded(fields: &[Field]) -> Vec<u8> {
     header_block(&all)
 }
 
-/// A stream of these fields, then a body in pieces when there is one.
-fn stream(frames: &mut RawH2, fields: &[Field], body: Option<&[&[u8]]>) -> Outcome {
+/// Sends a request with these fields and the pieces of a body, and returns the outcome of the stream.
+fn exchange_on_stream(frames: &mut RawH2, fields: &[Field], body: Option<&[&[u8]]>) -> Outcome {
     let id = frames.next_stream_id();
     let flags = END_HEADERS | if body.is_none() { END_STREAM } else { 0 };
-    let mut bytes = frame(HEADERS, flags, id, &encoded(fields));
+    let mut bytes = frame(HEADERS, flags, id, &encode_fields(fields));
     let pieces = body.unwrap_or_default();
     for (number, piece) in pieces.iter().enumerate() {
         let is_last = number + 1 == pieces.len();
@@ -77,13 +79,13 @@ fn stream(frames: &mut RawH2, fields: &[Field], body: Option<&[&[u8]]>) -> Outco
 }
 
 fn start() -> (StrictUpstream, Proxy) {
-    let canary = StrictUpstream::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
-    (canary, proxy)
+    let upstream = StrictUpstream::start();
+    let proxy = Proxy::start_in(directory(), &upstream.url(), config("", ""));
+    (upstream, proxy)
 }
 
 #[test]
-fn what_http1_cannot_say_does_not_pass() {
+fn requests_that_http1_cannot_express_are_rejected() {
     let reset = Outcome::Reset(PROTOCOL_ERROR);
     let bad = Outcome::Status(400);
     let upload = |changes: &[Field]| fields("POST", "/v2/a/blobs/uploads/", changes);
@@ -118,7 +120,7 @@ fn what_http1_cannot_say_does_not_pass() {
             fields("GET", "", &[])[..]
                 .iter()
                 .copied()
-                .filter(|it| it.0 != ":path")
+                .filter(|field| field.0 != ":path")
                 .collect(),
             reset,
         ),
@@ -146,7 +148,7 @@ fn what_http1_cannot_say_does_not_pass() {
             "no :method",
             get(&[])
                 .into_iter()
-                .filter(|it| it.0 != ":method")
+                .filter(|field| field.0 != ":method")
                 .collect(),
             reset,
         ),
@@ -195,7 +197,7 @@ fn what_http1_cannot_say_does_not_pass() {
             "no :scheme",
             get(&[])
                 .into_iter()
-                .filter(|it| it.0 != ":scheme")
+                .filter(|field| field.0 != ":scheme")
                 .collect(),
             reset,
         ),
@@ -209,7 +211,7 @@ fn what_http1_cannot_say_does_not_pass() {
         ),
         (":status", get(&[(":status", "200")]), reset),
         (
-            "pseudo-field behind a field",
+            "pseudo-field after a field",
             [vec![LOGIN], get(&[])].concat(),
             reset,
         ),
@@ -238,7 +240,7 @@ fn what_http1_cannot_say_does_not_pass() {
         ("upgrade", get(&[("upgrade", "h2c")]), reset),
         ("te: gzip", get(&[("te", "gzip")]), reset),
         (
-            "length of nothing",
+            "content-length without a body",
             upload(&[("content-length", "5")]),
             reset,
         ),
@@ -258,38 +260,38 @@ fn what_http1_cannot_say_does_not_pass() {
             Outcome::Status(405),
         ),
     ];
-    let (canary, proxy) = start();
+    let (upstream, proxy) = start();
     let mut wrong = Vec::new();
     for (name, fields, expected) in cases {
         let mut frames = RawH2::connect(proxy.https());
-        let outcome = stream(&mut frames, &fields, None);
-        // What is malformed may end its stream or the connection.
+        let outcome = exchange_on_stream(&mut frames, &fields, None);
+        // A malformed request may end its stream or the connection (RFC 9113 section 8.1.1).
         let is_right =
             outcome == expected || expected == reset && outcome == Outcome::Goaway(PROTOCOL_ERROR);
-        if !is_right || !canary.take_requests().is_empty() {
+        if !is_right || !upstream.take_requests().is_empty() {
             wrong.push(format!("{name}: {outcome:?}"));
         }
         if matches!(outcome, Outcome::Status(_) | Outcome::Reset(_)) {
-            // The other streams of the connection are none the worse for it.
+            // The rejection does not affect other streams of the connection.
             assert_eq!(
-                stream(&mut frames, &get(&[]), None),
+                exchange_on_stream(&mut frames, &get(&[]), None),
                 Outcome::Status(200),
                 "{name}"
             );
-            assert_eq!(canary.take_requests().len(), 1, "{name}");
+            assert_eq!(upstream.take_requests().len(), 1, "{name}");
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
-    assert!(canary.violations().is_empty());
+    assert!(upstream.violations().is_empty());
 }
 
 #[test]
-fn what_passes_is_framed_as_http1() {
-    let (canary, proxy) = start();
+fn valid_requests_are_framed_as_http1() {
+    let (upstream, proxy) = start();
     let upload = |changes: &[Field]| fields("POST", "/v2/a/blobs/uploads/", changes);
     let one: &[&[u8]] = &[b"abc"];
     let three: &[&[u8]] = &[b"a", b"", b"bc"];
-    let cases: Vec<Passing<'_>> = vec![
+    let cases: Vec<ForwardedCase<'_>> = vec![
         (
             upload(&[]),
             None,
@@ -320,7 +322,7 @@ fn what_passes_is_framed_as_http1() {
         ),
         (get(&[]), Some(one), "GET /v2/", None, b"abc"),
         (fields("HEAD", "/v2/", &[]), None, "HEAD /v2/", None, b""),
-        // The fragment is cut off before anyone reads the target.
+        // The proxy removes the fragment before it parses the target.
         (get(&[(":path", "/v2/#x")]), None, "GET /v2/", None, b""),
         (get(&[("host", "localhost")]), None, "GET /v2/", None, b""),
         (get(&[("te", "trailers")]), None, "GET /v2/", None, b""),
@@ -328,13 +330,13 @@ fn what_passes_is_framed_as_http1() {
     for (fields, body, line, length, bytes) in cases {
         let mut frames = RawH2::connect(proxy.https());
         assert_eq!(
-            stream(&mut frames, &fields, body),
+            exchange_on_stream(&mut frames, &fields, body),
             Outcome::Status(200),
             "{fields:?}"
         );
-        let arrived = canary.take_requests();
-        let [request] = arrived.as_slice() else {
-            panic!("{arrived:?}")
+        let received = upstream.take_requests();
+        let [request] = received.as_slice() else {
+            panic!("{received:?}")
         };
         assert_eq!(request.request_line(), line);
         assert_eq!(request.body, bytes, "{fields:?}");
@@ -352,43 +354,49 @@ fn what_passes_is_framed_as_http1() {
             "{fields:?}"
         );
     }
-    assert!(canary.violations().is_empty());
+    assert!(upstream.violations().is_empty());
 }
 
 #[test]
-fn a_host_alone_is_enough() {
-    let (canary, proxy) = start();
+fn a_host_field_replaces_a_missing_authority() {
+    let (upstream, proxy) = start();
     let mut frames = RawH2::connect(proxy.https());
     let mut fields = get(&[("host", "localhost")]);
     fields.retain(|(name, _)| *name != ":authority");
-    assert_eq!(stream(&mut frames, &fields, None), Outcome::Status(200));
     assert_eq!(
-        canary.take_requests()[0].header_values("host"),
+        exchange_on_stream(&mut frames, &fields, None),
+        Outcome::Status(200)
+    );
+    assert_eq!(
+        upstream.take_requests()[0].header_values("host"),
         ["localhost"]
     );
     fields.retain(|(name, _)| *name != "host");
-    assert_eq!(stream(&mut frames, &fields, None), Outcome::Status(400));
-    assert!(canary.take_requests().is_empty());
+    assert_eq!(
+        exchange_on_stream(&mut frames, &fields, None),
+        Outcome::Status(400)
+    );
+    assert!(upstream.take_requests().is_empty());
 }
 
 #[test]
-fn cookie_crumbs_become_one_line() {
-    let (canary, proxy) = start();
+fn several_cookie_fields_become_one() {
+    let (upstream, proxy) = start();
     for http in HttpVersion::BOTH {
         let request = TestRequest::alice("GET", "/v2/")
             .header("cookie", "a=1")
             .header("cookie", "b=2");
         assert_eq!(exchange(&proxy, http, &request).status, 200);
         assert_eq!(
-            canary.take_requests()[0].header_values("cookie"),
+            upstream.take_requests()[0].header_values("cookie"),
             ["a=1; b=2"]
         );
     }
 }
 
 #[test]
-fn a_body_of_another_length_than_announced_never_looks_whole() {
-    let (canary, proxy) = start();
+fn a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstream() {
+    let (upstream, proxy) = start();
     let upload = |length| {
         fields(
             "POST",
@@ -402,55 +410,67 @@ fn a_body_of_another_length_than_announced_never_looks_whole() {
         ("2", &[b"ab", b"c"]),
     ] {
         let mut frames = RawH2::connect(proxy.https());
-        let outcome = stream(&mut frames, &upload(length), Some(pieces));
-        let is_refused = matches!(
+        let outcome = exchange_on_stream(&mut frames, &upload(length), Some(pieces));
+        let is_rejected = matches!(
             outcome,
             Outcome::Reset(_) | Outcome::Goaway(PROTOCOL_ERROR) | Outcome::Status(400)
         );
-        assert!(is_refused, "{length}: {outcome:?}");
-        // The upstream connection of such a body is not used again.
-        assert!(canary.take_requests().is_empty(), "{length}");
+        assert!(is_rejected, "{length}: {outcome:?}");
+        // The proxy does not reuse the upstream connection of an incomplete body.
+        assert!(upstream.take_requests().is_empty(), "{length}");
         assert_eq!(
-            stream(&mut RawH2::connect(proxy.https()), &get(&[]), None),
+            exchange_on_stream(&mut RawH2::connect(proxy.https()), &get(&[]), None),
             Outcome::Status(200)
         );
-        assert_eq!(canary.take_requests().len(), 1);
+        assert_eq!(upstream.take_requests().len(), 1);
     }
 }
 
 #[test]
-fn trailers_end_here() {
-    let (canary, proxy) = start();
+fn trailers_are_removed() {
+    let (upstream, proxy) = start();
     let mut frames = RawH2::connect(proxy.https());
     for trailers in [
         [("x-forwarded-for", "6.6.6.6"), ("content-length", "9")],
         [(":path", "/v2/x"), (":method", "PUT")],
     ] {
         let id = frames.next_stream_id();
-        let upload = encoded(&fields("POST", "/v2/a/blobs/uploads/", &[]));
+        let upload = encode_fields(&fields("POST", "/v2/a/blobs/uploads/", &[]));
         frames.send(
             [
                 frame(HEADERS, END_HEADERS, id, &upload),
                 frame(DATA, 0, id, b"abc"),
-                frame(HEADERS, END_HEADERS | END_STREAM, id, &encoded(&trailers)),
+                frame(
+                    HEADERS,
+                    END_HEADERS | END_STREAM,
+                    id,
+                    &encode_fields(&trailers),
+                ),
             ]
             .concat(),
         );
         assert_eq!(frames.read_outcome(id), Outcome::Status(200));
-        let arrived = canary.take_requests();
+        let received = upstream.take_requests();
         assert_eq!(
-            (arrived.len(), arrived[0].request_line().as_str()),
+            (received.len(), received[0].request_line().as_str()),
             (1, "POST /v2/a/blobs/uploads/")
         );
-        assert_eq!(arrived[0].body, b"abc");
-        assert_eq!(arrived[0].header_values("x-forwarded-for"), ["127.0.0.1"]);
+        assert_eq!(received[0].body, b"abc");
+        assert_eq!(received[0].header_values("x-forwarded-for"), ["127.0.0.1"]);
     }
 }
 
 #[test]
-fn streams_out_of_order_end_the_connection() {
-    let (canary, proxy) = start();
-    let request = |id| frame(HEADERS, END_HEADERS | END_STREAM, id, &encoded(&get(&[])));
+fn connection_errors_of_http2_end_the_connection_with_goaway() {
+    let (upstream, proxy) = start();
+    let request = |id| {
+        frame(
+            HEADERS,
+            END_HEADERS | END_STREAM,
+            id,
+            &encode_fields(&get(&[])),
+        )
+    };
     let cases = [
         ("even", vec![request(2)]),
         ("zero", vec![request(0)]),
@@ -459,13 +479,13 @@ fn streams_out_of_order_end_the_connection() {
         ("data of no stream", vec![frame(DATA, 0, 9, b"x")]),
         (
             "a head within a head",
-            vec![frame(HEADERS, 0, 1, &encoded(&get(&[]))), request(3)],
+            vec![frame(HEADERS, 0, 1, &encode_fields(&get(&[]))), request(3)],
         ),
         (
             "continued elsewhere",
             vec![
                 frame(HEADERS, 0, 1, &[]),
-                frame(CONTINUATION, END_HEADERS, 3, &encoded(&get(&[]))),
+                frame(CONTINUATION, END_HEADERS, 3, &encode_fields(&get(&[]))),
             ],
         ),
         (
@@ -492,10 +512,13 @@ fn streams_out_of_order_end_the_connection() {
         let mut frames = RawH2::connect(proxy.https());
         let _ = frames.try_send(bytes.concat());
         let last = std::iter::from_fn(|| frames.read_frame())
-            .filter(|it| it.kind == GOAWAY)
+            .filter(|frame| frame.kind == GOAWAY)
             .last();
-        assert!(last.is_some_and(|it| it.payload[4..8] != [0; 4]), "{name}");
-        canary.take_requests();
+        assert!(
+            last.is_some_and(|frame| frame.payload[4..8] != [0; 4]),
+            "{name}"
+        );
+        upstream.take_requests();
     }
-    assert!(canary.violations().is_empty());
+    assert!(upstream.violations().is_empty());
 }

@@ -1,4 +1,4 @@
-//! Draining: what runs may end, nothing new comes in, and there is an end to it.
+//! The graceful shutdown: transfers in progress may end, new connections are refused, and a time limit cuts the rest.
 
 use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
@@ -13,12 +13,15 @@ use crate::support::{Client, PATIENCE, Proxy, Registry, TestRequest, config};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 
-/// Told to stop, and known to have begun: no connection is taken any more.
+/// Starts the graceful shutdown, and waits until the proxy accepts no more connections.
 fn stop(proxy: &Proxy) {
     proxy.send_command(Command::Stop);
     let until = Instant::now() + PATIENCE;
     while TcpStream::connect(proxy.https()).is_ok() {
-        assert!(Instant::now() < until, "a draining gate still accepts");
+        assert!(
+            Instant::now() < until,
+            "the proxy still accepts connections"
+        );
     }
 }
 
@@ -31,22 +34,25 @@ fn begin_upload(proxy: &Proxy, registry: &Registry) -> Client {
 }
 
 #[test]
-fn a_transfer_ends_and_new_connections_are_refused() {
+fn during_a_shutdown_a_transfer_may_end_and_new_connections_are_refused() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = begin_upload(&proxy, &registry);
     stop(&proxy);
     client.send(chunk(b" last"));
     client.send("0\r\n\r\n");
-    let answer = client.read_response("PATCH");
-    assert_eq!((answer.status, answer.header("connection")), (200, "close"));
+    let response = client.read_response("PATCH");
+    assert_eq!(
+        (response.status, response.header("connection")),
+        (200, "close")
+    );
     assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
     assert_eq!(registry.only_request().body, b"first last");
-    assert_eq!(proxy.wait(), 0, "nothing had to be cut");
+    assert_eq!(proxy.wait(), 0, "no connection was cut");
 }
 
 #[test]
-fn a_gate_that_has_reloaded_drains_as_well() {
+fn a_proxy_that_has_reloaded_shuts_down_gracefully() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     proxy.reload().unwrap();
@@ -55,7 +61,7 @@ fn a_gate_that_has_reloaded_drains_as_well() {
 }
 
 #[test]
-fn a_stream_ends_and_its_connection_says_goodbye() {
+fn during_a_shutdown_an_http2_stream_may_end_and_its_connection_is_closed() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     block_on(async {
@@ -66,17 +72,17 @@ fn a_stream_ends_and_its_connection_says_goodbye() {
         h2::wait_until(|| registry.requests().iter().any(|seen| seen.body == b"first")).await;
         stop(&proxy);
         h2::send(&mut sender, b" last", true).await.unwrap();
-        let answer = h2::collect(response.await.unwrap()).await;
-        assert!(answer.is_whole && answer.status == 200);
+        let response = h2::collect(response.await.unwrap()).await;
+        assert!(response.is_whole && response.status == 200);
         let end = with_time_limit(client.connection).await.unwrap();
         assert!(end.as_ref().err().is_none_or(::h2::Error::is_io), "{end:?}");
     });
     assert_eq!(registry.only_request().body, b"first last");
-    assert_eq!(proxy.wait(), 0, "nothing had to be cut");
+    assert_eq!(proxy.wait(), 0, "no connection was cut");
 }
 
 #[test]
-fn a_request_that_was_on_its_way_is_served() {
+fn a_request_on_an_open_connection_is_served_during_a_shutdown() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
@@ -85,14 +91,17 @@ fn a_request_that_was_on_its_way_is_served() {
         200
     );
     stop(&proxy);
-    let answer = client.exchange(&TestRequest::alice("GET", "/v2/"));
-    assert_eq!((answer.status, answer.header("connection")), (200, "close"));
+    let response = client.exchange(&TestRequest::alice("GET", "/v2/"));
+    assert_eq!(
+        (response.status, response.header("connection")),
+        (200, "close")
+    );
     assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
     assert_eq!(proxy.wait(), 0);
 }
 
 #[test]
-fn idle_connections_close() {
+fn a_shutdown_closes_idle_connections() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut fresh = Client::connect(&proxy);
@@ -102,15 +111,16 @@ fn idle_connections_close() {
         200
     );
     block_on(async {
-        let mut two = H2Client::connect(&proxy).await;
+        let mut h2_client = H2Client::connect(&proxy).await;
         assert_eq!(
-            two.exchange(&TestRequest::alice("GET", "/v2/"))
+            h2_client
+                .exchange(&TestRequest::alice("GET", "/v2/"))
                 .await
                 .status,
             200
         );
         stop(&proxy);
-        let end = with_time_limit(two.connection).await.unwrap();
+        let end = with_time_limit(h2_client.connection).await.unwrap();
         assert!(end.as_ref().err().is_none_or(::h2::Error::is_io), "{end:?}");
     });
     assert_eq!(fresh.read_to_end(), (Vec::new(), StreamEnd::Clean));
@@ -124,7 +134,7 @@ fn idle_connections_close() {
 }
 
 #[test]
-fn the_limit_cuts_what_does_not_end() {
+fn connections_are_cut_after_the_drain_limit() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[limits]\ndrain = \"300ms\"\n", ""));
     let mut client = begin_upload(&proxy, &registry);
@@ -136,14 +146,14 @@ fn the_limit_cuts_what_does_not_end() {
 }
 
 #[test]
-fn the_second_stop_cuts_at_once() {
+fn a_second_stop_command_cuts_connections_at_once() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = begin_upload(&proxy, &registry);
     let began = Instant::now();
     stop(&proxy);
     proxy.send_command(Command::Stop);
-    // Whoever knocked at the last moment is cut as well.
+    // A connection that was accepted just before the shutdown is cut as well.
     assert!(proxy.wait() >= 1);
     assert!(
         began.elapsed() < Duration::from_secs(10),
@@ -153,7 +163,7 @@ fn the_second_stop_cuts_at_once() {
 }
 
 #[test]
-fn a_reload_while_draining_is_no_second_stop() {
+fn a_reload_during_a_shutdown_is_not_a_second_stop_command() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = begin_upload(&proxy, &registry);
@@ -166,7 +176,7 @@ fn a_reload_while_draining_is_no_second_stop() {
 }
 
 #[test]
-fn half_a_handshake_does_not_hold_the_gate() {
+fn an_incomplete_handshake_or_request_does_not_delay_the_shutdown() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let silent = TcpStream::connect(proxy.https()).unwrap();
@@ -177,7 +187,7 @@ fn half_a_handshake_does_not_hold_the_gate() {
     assert_eq!(proxy.wait(), 0);
     assert!(
         began.elapsed() < Duration::from_secs(8),
-        "a handshake may take 10 s, but not when the gate drains"
+        "a handshake may take 10 s, but not during a shutdown"
     );
     let _ = silent.shutdown(Shutdown::Both);
 }

@@ -1,4 +1,4 @@
-//! Answers that come before the request has: `100 Continue`, refusals of uploads, and bodies that are too large.
+//! Responses before the end of the request: `100 Continue`, rejected uploads, and bodies that are too large.
 
 use std::time::{Duration, Instant};
 
@@ -16,40 +16,40 @@ const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 const MIB: usize = 1 << 20;
 
 #[test]
-fn continue_comes_after_the_login() {
+fn a_100_continue_is_sent_after_the_login() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
-    let expecting = |ask: TestRequest| ask.header("Expect", "100-continue").body("body");
+    let expecting = |request: TestRequest| request.header("Expect", "100-continue").body("body");
     client.send(expecting(TestRequest::alice("PATCH", UPLOAD)).head());
     assert_eq!(client.read_head().unwrap().status, 100);
     client.send("body");
-    let answer = client.read_response("PATCH");
-    assert_eq!((answer.status, answer.interim.len()), (200, 0));
+    let response = client.read_response("PATCH");
+    assert_eq!((response.status, response.interim.len()), (200, 0));
     let seen = registry.only_request();
     assert!(seen.all("expect").is_empty());
     assert_eq!(seen.body, b"body");
 }
 
 #[test]
-fn bad_credentials_get_no_continue() {
+fn wrong_credentials_get_401_without_100_continue() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
-    for ask in [
+    for request in [
         TestRequest::new("PATCH", UPLOAD),
         TestRequest::new("PATCH", UPLOAD).basic_auth(b"alice:no"),
     ] {
         let mut client = Client::connect(&proxy);
-        client.send(ask.header("Expect", "100-continue").body("body").head());
-        let answer = client.read_response("PATCH");
-        answer.assert_rejection(401, "UNAUTHORIZED");
-        assert!(answer.interim.is_empty());
+        client.send(request.header("Expect", "100-continue").body("body").head());
+        let response = client.read_response("PATCH");
+        response.assert_rejection(401, "UNAUTHORIZED");
+        assert!(response.interim.is_empty());
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn other_expectations_are_refused() {
+fn an_unknown_expectation_gets_417() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
@@ -57,24 +57,27 @@ fn other_expectations_are_refused() {
             .header("expect", "tea")
             .body("body");
         exchange(&proxy, http, &request).assert_rejection(417, "UNSUPPORTED");
-        let nobody = TestRequest::new("PATCH", UPLOAD)
+        let anonymous = TestRequest::new("PATCH", UPLOAD)
             .header("expect", "tea")
             .body("body");
-        exchange(&proxy, http, &nobody).assert_rejection(401, "UNAUTHORIZED");
+        exchange(&proxy, http, &anonymous).assert_rejection(401, "UNAUTHORIZED");
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn a_refusal_is_read_by_a_client_that_still_sends() {
+fn a_client_that_is_still_sending_can_read_the_rejection() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("", "max_body = \"1MiB\""));
     let bytes = pattern(32 * MIB);
-    let (known, nobody) = (
+    let (authenticated, anonymous) = (
         TestRequest::alice("PATCH", UPLOAD),
         TestRequest::new("PATCH", UPLOAD),
     );
-    for (request, status, code) in [(nobody, 401, "UNAUTHORIZED"), (known, 413, "SIZE_INVALID")] {
+    for (request, status, code) in [
+        (anonymous, 401, "UNAUTHORIZED"),
+        (authenticated, 413, "SIZE_INVALID"),
+    ] {
         for is_chunked in [false, true] {
             let mut request = request.clone().body(bytes.clone());
             request.is_chunked = is_chunked;
@@ -82,10 +85,10 @@ fn a_refusal_is_read_by_a_client_that_still_sends() {
             for _ in 0..3 {
                 let mut client = Client::connect(&proxy);
                 client.send(&head);
-                client.try_send(&body).expect("a gate that goes on reading");
-                let answer = client.read_response("PATCH");
-                answer.assert_rejection(status, code);
-                assert_eq!(answer.header("connection"), "close");
+                client.try_send(&body).expect("the proxy keeps reading");
+                let response = client.read_response("PATCH");
+                response.assert_rejection(status, code);
+                assert_eq!(response.header("connection"), "close");
                 assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
             }
             for _ in 0..3 {
@@ -93,38 +96,40 @@ fn a_refusal_is_read_by_a_client_that_still_sends() {
             }
         }
     }
-    let whole = |seen: &crate::support::RecordedRequest| seen.end == RequestEnd::Whole;
-    assert!(!registry.requests().iter().any(whole));
+    let is_whole = |seen: &crate::support::RecordedRequest| seen.end == RequestEnd::Whole;
+    assert!(!registry.requests().iter().any(is_whole));
 }
 
-/// What is announced; as much of it is sent as the gate lets through.
+/// The announced length of a body. A test sends as much of the body as the proxy reads.
 const ANNOUNCED: usize = 1 << 30;
-/// What a client sends before it reads: more than the gate reads on its way to a refusal, so that there are unread
-/// bytes which a plain close would answer with a reset.
-const BLIND: usize = MIB / 2;
+/// How many bytes a client sends before it reads: more than the proxy reads before it sends the rejection. If the proxy
+/// closed the socket with these bytes unread, the kernel would send an RST.
+const SENT_BEFORE_READING: usize = MIB / 2;
 
-/// An upload that ends in a refusal, and the gate that refuses it.
-pub(crate) struct Refused {
+/// An upload that the proxy rejects, and the proxy.
+pub(crate) struct RejectedUpload {
     pub(crate) status: u16,
     code: &'static str,
     pub(crate) request: TestRequest,
     pub(crate) proxy: Proxy,
 }
 
-pub(crate) fn refused(registry: &Registry) -> Vec<Refused> {
+/// One case for each status with which the proxy rejects an upload. The proxy of the case with 503 must be busy with
+/// another request.
+pub(crate) fn rejected_uploads(registry: &Registry) -> Vec<RejectedUpload> {
     const READER: &str =
         "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n";
-    let known = || TestRequest::alice("PATCH", UPLOAD);
+    let authenticated = || TestRequest::alice("PATCH", UPLOAD);
     let wrong = |password: &str| {
         TestRequest::new("PATCH", UPLOAD).basic_auth(format!("alice:{password}").as_bytes())
     };
-    let case = |status, code, request, (top, route): (&str, &str)| Refused {
+    let case = |status, code, request, (top, route): (&str, &str)| RejectedUpload {
         status,
         code,
         request,
         proxy: Proxy::start(registry, config(top, route)),
     };
-    let form = known().header("Content-Type", "application/x-www-form-urlencoded");
+    let form = authenticated().header("Content-Type", "application/x-www-form-urlencoded");
     let busy = "[limits]\nupstream_connections = 1\nupstream_queue = 1\nupstream_wait = \"20ms\"\n";
     let cases = vec![
         case(
@@ -133,8 +138,13 @@ pub(crate) fn refused(registry: &Registry) -> Vec<Refused> {
             TestRequest::new("PATCH", UPLOAD),
             ("", ""),
         ),
-        case(403, "DENIED", known(), ("", READER)),
-        case(413, "SIZE_INVALID", known(), ("", "max_body = \"64KiB\"")),
+        case(403, "DENIED", authenticated(), ("", READER)),
+        case(
+            413,
+            "SIZE_INVALID",
+            authenticated(),
+            ("", "max_body = \"64KiB\""),
+        ),
         case(415, "UNSUPPORTED", form, ("", "")),
         case(
             429,
@@ -142,40 +152,46 @@ pub(crate) fn refused(registry: &Registry) -> Vec<Refused> {
             wrong("another"),
             ("[throttle]\nguesses = 1\n", ""),
         ),
-        case(503, "UNAVAILABLE", known(), (busy, "")),
+        case(503, "UNAVAILABLE", authenticated(), (busy, "")),
     ];
     exchange(&cases[4].proxy, HttpVersion::Http1, &wrong("one"))
         .assert_rejection(401, "UNAUTHORIZED");
     cases
 }
 
-/// In three framings each.
+/// The number of attempts for each framing: Content-Length, chunked and HTTP/2.
 const TRIES: usize = 34;
 
-fn read_late(case: &Refused, length: &str, [bytes, chunks]: [&[u8]; 2], tries: usize) {
-    let known = case.request.clone().header("Content-Length", length);
-    let unknown = case.request.clone().chunked();
+/// Sends a part of the body before it reads the response, several times in each framing.
+fn assert_late_reads_get_the_rejection(
+    case: &RejectedUpload,
+    length: &str,
+    [bytes, chunks]: [&[u8]; 2],
+    tries: usize,
+) {
+    let with_length = case.request.clone().header("Content-Length", length);
+    let without_length = case.request.clone().chunked();
     for _ in 0..tries {
-        for (request, body) in [(&known, bytes), (&unknown, chunks)] {
+        for (request, body) in [(&with_length, bytes), (&without_length, chunks)] {
             let mut client = Client::connect(&case.proxy);
             client.send(request.head());
-            client.try_send(body).expect("a gate that goes on reading");
-            let answer = client.read_response("PATCH");
-            answer.assert_rejection(case.status, case.code);
-            assert_eq!(answer.header("connection"), "close");
+            client.try_send(body).expect("the proxy keeps reading");
+            let response = client.read_response("PATCH");
+            response.assert_rejection(case.status, case.code);
+            assert_eq!(response.header("connection"), "close");
             assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
         }
     }
     block_on(async {
-        let requests = (0..tries).map(|number| [&known, &unknown][number % 2].clone());
-        for answer in send_blindly(&case.proxy, requests.collect(), bytes).await {
-            answer.assert_rejection(case.status, case.code);
+        let requests = (0..tries).map(|number| [&with_length, &without_length][number % 2].clone());
+        for response in upload_without_reading(&case.proxy, requests.collect(), bytes).await {
+            response.assert_rejection(case.status, case.code);
         }
     });
 }
 
-/// On the streams of one connection; none is read from before the proxy has stopped it.
-async fn send_blindly(
+/// Uploads on the streams of one connection, and reads a response only after the proxy has stopped its upload.
+async fn upload_without_reading(
     proxy: &Proxy,
     requests: Vec<TestRequest>,
     bytes: &[u8],
@@ -187,41 +203,48 @@ async fn send_blindly(
         let (response, mut sender) = client.start_request(&request).await.unwrap();
         let bytes = bytes.to_vec();
         streams.push(tokio::spawn(async move {
-            // Until the proxy stops it, which it must.
+            // The proxy must stop the upload with RST_STREAM.
             while h2::send(&mut sender, &bytes, false).await.is_ok() {}
             h2::collect(response.await.unwrap()).await
         }));
     }
-    let mut answers = Vec::new();
+    let mut responses = Vec::new();
     for stream in streams {
-        answers.push(stream.await.unwrap());
+        responses.push(stream.await.unwrap());
     }
-    answers
+    responses
 }
 
 #[test]
-fn every_refusal_is_read_by_a_client_that_sends_a_gibibyte_and_reads_late() {
-    // Busy with a download, it takes nothing else.
+fn a_client_that_sends_before_it_reads_can_read_every_rejection() {
+    // The download keeps the only upstream connection busy, so that uploads get 503.
     let registry = Registry::start(|exchange| {
         if exchange.head.method == "GET" {
             return exchange.wait_closed();
         }
         exchange.body();
     });
-    let cases = refused(&registry);
+    let cases = rejected_uploads(&registry);
     let mut holder = Client::connect(&cases[5].proxy);
     holder.send(TestRequest::alice("GET", "/v2/").head());
     registry.wait_for_requests(|seen| seen.len() == 1);
     let length = ANNOUNCED.to_string();
-    let bytes = pattern(BLIND);
+    let bytes = pattern(SENT_BEFORE_READING);
     let chunks: Vec<u8> = bytes.chunks(64 * 1024).flat_map(chunk).collect();
     std::thread::scope(|scope| {
         for case in &cases {
-            // One who guesses waits a second for each refusal.
-            let hands = if case.status == 429 { 17 } else { 1 };
+            // A rejection of the guess limiter takes a second.
+            let thread_count = if case.status == 429 { 17 } else { 1 };
             let (bytes, chunks, length) = (&bytes, &chunks, &length);
-            for _ in 0..hands {
-                scope.spawn(move || read_late(case, length, [bytes, chunks], TRIES / hands));
+            for _ in 0..thread_count {
+                scope.spawn(move || {
+                    assert_late_reads_get_the_rejection(
+                        case,
+                        length,
+                        [bytes, chunks],
+                        TRIES / thread_count,
+                    )
+                });
             }
         }
     });
@@ -229,22 +252,25 @@ fn every_refusal_is_read_by_a_client_that_sends_a_gibibyte_and_reads_late() {
     for seen in
         registry.wait_for_requests(|seen| seen.iter().all(|seen| seen.end == RequestEnd::Broken))
     {
-        // Of a body of unknown length as much as is allowed is under way before it is too long.
+        // The proxy forwards a body of unknown length until it exceeds the limit.
         assert!(
             seen.method == "GET" || seen.body.len() <= 64 * 1024,
             "{}",
             seen.body.len()
         );
     }
-    let known = registry
+    let is_forwarded = registry
         .requests()
         .iter()
         .any(|seen| seen.method == "PATCH" && !seen.all("content-length").is_empty());
-    assert!(!known, "a body that was announced as too long was sent on");
+    assert!(
+        !is_forwarded,
+        "the proxy forwarded a body whose announced length is too large"
+    );
 }
 
 #[test]
-fn a_gibibyte_may_be_sent_against_a_refusal() {
+fn a_client_can_send_a_gibibyte_before_it_reads_the_rejection() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
@@ -252,9 +278,7 @@ fn a_gibibyte_may_be_sent_against_a_refusal() {
     client.send(request.head());
     let (piece, began) = (pattern(MIB), Instant::now());
     for _ in 0..ANNOUNCED / MIB {
-        client
-            .try_send(&piece)
-            .expect("a gate that goes on reading");
+        client.try_send(&piece).expect("the proxy keeps reading");
     }
     println!("{:?}", began.elapsed());
     client
@@ -265,40 +289,45 @@ fn a_gibibyte_may_be_sent_against_a_refusal() {
 }
 
 #[test]
-fn an_early_answer_of_the_upstream_is_read_by_a_client_that_reads_late() {
+fn a_client_that_sends_before_it_reads_can_read_an_early_response_of_the_upstream() {
     let upstream = FaultyUpstream::always(Fault::Early(
         "HTTP/1.1 413 Payload Too Large\r\nContent-Length: 5\r\n\r\nearly".into(),
     ));
     let proxy = Proxy::start_in(directory(), &upstream.url(), config("", ""));
-    let bytes = pattern(BLIND);
+    let bytes = pattern(SENT_BEFORE_READING);
     let chunks: Vec<u8> = bytes.chunks(64 * 1024).flat_map(chunk).collect();
-    let known = TestRequest::alice("PATCH", UPLOAD).header("Content-Length", ANNOUNCED.to_string());
-    let unknown = TestRequest::alice("PATCH", UPLOAD).chunked();
+    let with_length =
+        TestRequest::alice("PATCH", UPLOAD).header("Content-Length", ANNOUNCED.to_string());
+    let without_length = TestRequest::alice("PATCH", UPLOAD).chunked();
     for _ in 0..33 {
-        for (request, body) in [(&known, &bytes), (&unknown, &chunks)] {
+        for (request, body) in [(&with_length, &bytes), (&without_length, &chunks)] {
             let mut client = Client::connect(&proxy);
             client.send(request.head());
-            client.try_send(body).expect("a gate that goes on reading");
-            let answer = client.read_response("PATCH");
-            assert_eq!((answer.status, answer.text().as_str()), (413, "early"));
-            assert_eq!(answer.header("connection"), "close");
+            client.try_send(body).expect("the proxy keeps reading");
+            let response = client.read_response("PATCH");
+            assert_eq!((response.status, response.text().as_str()), (413, "early"));
+            assert_eq!(response.header("connection"), "close");
             assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
         }
     }
     block_on(async {
-        for answer in send_blindly(&proxy, vec![unknown; 34], &bytes).await {
-            assert_eq!((answer.status, answer.text().as_str()), (413, "early"));
+        for response in upload_without_reading(&proxy, vec![without_length; 34], &bytes).await {
+            assert_eq!((response.status, response.text().as_str()), (413, "early"));
         }
     });
-    let arrivals = upstream.requests();
-    assert_eq!(arrivals.len(), 100);
-    let mut connections: Vec<_> = arrivals.iter().map(|seen| seen.connection).collect();
+    let requests = upstream.requests();
+    assert_eq!(requests.len(), 100);
+    let mut connections: Vec<_> = requests.iter().map(|seen| seen.connection).collect();
     connections.dedup();
-    assert_eq!(connections.len(), 100, "a spoilt connection was used again");
+    assert_eq!(
+        connections.len(),
+        100,
+        "the connection of an incomplete request was used again"
+    );
 }
 
 #[test]
-fn the_end_of_a_refusal_is_seen_at_once() {
+fn the_connection_closes_soon_after_a_rejection() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
@@ -317,7 +346,7 @@ fn the_end_of_a_refusal_is_seen_at_once() {
 }
 
 #[test]
-fn what_follows_a_refusal_is_no_request() {
+fn the_rejected_body_is_not_parsed_as_a_request() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let hidden = TestRequest::alice("GET", "/v2/secret/tags/list").head();
@@ -331,16 +360,16 @@ fn what_follows_a_refusal_is_no_request() {
     client
         .read_response("PATCH")
         .assert_rejection(401, "UNAUTHORIZED");
-    // The body was never taken for a request; whether the connection goes on is open.
+    // The proxy may close the connection or serve the next request, but must not parse the body as a request.
     let _ = client.try_send(TestRequest::new("GET", "/v2/").head());
-    if let Ok(answer) = client.try_read_response("GET") {
-        answer.assert_rejection(401, "UNAUTHORIZED");
+    if let Ok(response) = client.try_read_response("GET") {
+        response.assert_rejection(401, "UNAUTHORIZED");
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn a_body_is_as_large_as_the_route_allows() {
+fn a_body_larger_than_max_body_gets_413() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("", "max_body = \"64KiB\""));
     for http in HttpVersion::BOTH {
@@ -365,7 +394,7 @@ fn a_body_is_as_large_as_the_route_allows() {
                 assert_eq!(
                     registry.requests().len(),
                     before,
-                    "announced, so never sent"
+                    "the announced length is too large, so that the request is not forwarded"
                 );
             }
         }
@@ -373,7 +402,7 @@ fn a_body_is_as_large_as_the_route_allows() {
 }
 
 #[test]
-fn a_registry_may_answer_before_the_end_of_an_upload() {
+fn an_early_response_of_the_registry_reaches_the_client() {
     let registry = Registry::start(|exchange| {
         exchange.more();
         exchange.send("HTTP/1.1 404 Not Found\r\nContent-Length: 4\r\n\r\ngone");
@@ -384,13 +413,13 @@ fn a_registry_may_answer_before_the_end_of_an_upload() {
         for is_chunked in [false, true] {
             let mut request = TestRequest::alice("PATCH", UPLOAD).body(pattern(8 * MIB));
             request.is_chunked = is_chunked;
-            let answer = exchange(&proxy, http, &request);
+            let response = exchange(&proxy, http, &request);
             assert_eq!(
-                (answer.status, answer.text().as_str()),
+                (response.status, response.text().as_str()),
                 (404, "gone"),
                 "{http:?}"
             );
-            assert!(answer.is_whole);
+            assert!(response.is_whole);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! Early responses on HTTP/2: the client can read the response before the proxy resets the stream, and the reset comes in
-//! the end. Streams that are kept for that hold up nothing else.
+//! Early responses on HTTP/2: after a complete response, the proxy keeps the stream open for some seconds, so that the
+//! client can read the response before the RST_STREAM arrives. Such kept streams do not delay other requests.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use crate::binary::{Gate, configured};
-use crate::early::refused;
+use crate::early::rejected_uploads;
 use crate::support::frames::{
     ACK, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Outcome, PING, RST_STREAM, RawH2,
     SETTINGS, WINDOW_UPDATE, frame, header_block,
@@ -13,7 +13,7 @@ use crate::support::frames::{
 use crate::support::{Client, Proxy, Registry, TestRequest, config};
 
 const NO_ERROR: [u8; 4] = [0; 4];
-/// As long as a stream is kept at most, and some of it.
+/// The longest time for which a stream is kept, and a shorter time.
 const GRACE: Duration = Duration::from_secs(5);
 const SHORT: Duration = Duration::from_secs(3);
 
@@ -35,7 +35,7 @@ fn head(request: &TestRequest) -> Vec<u8> {
     header_block(&fields)
 }
 
-/// Has acknowledged the proxy's SETTINGS, so that its windows are valid.
+/// Connects and acknowledges the proxy's SETTINGS, so that the proxy's window sizes apply.
 fn connect(proxy: &Proxy) -> RawH2 {
     connect_to(proxy.https())
 }
@@ -50,15 +50,15 @@ fn anonymous() -> TestRequest {
     TestRequest::new("PATCH", "/v2/a/blobs/uploads/u")
 }
 
-/// Begins an upload; more is to come.
-fn begin(frames: &mut RawH2, request: &TestRequest) -> u32 {
+/// Sends the header section and the first bytes of an upload.
+fn begin_upload(frames: &mut RawH2, request: &TestRequest) -> u32 {
     let stream = frames.next_stream_id();
     frames.send(frame(HEADERS, END_HEADERS, stream, &head(request)));
     frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
     stream
 }
 
-/// The frames up to the end of the response on `stream`; its status.
+/// Reads the frames up to the end of the response on `stream`, and returns its status.
 fn read_response(frames: &mut RawH2, stream: u32) -> u16 {
     let status = match frames.read_outcome(stream) {
         Outcome::Status(status) => status,
@@ -73,8 +73,8 @@ fn read_response(frames: &mut RawH2, stream: u32) -> u16 {
     }
 }
 
-/// The frames that the proxy had sent when it answered a PING.
-fn until_barrier(frames: &mut RawH2) -> Vec<Frame> {
+/// The frames that the proxy had sent when it acknowledged a PING.
+fn frames_until_ping(frames: &mut RawH2) -> Vec<Frame> {
     frames.send(frame(PING, 0, 0, b"barrier?"));
     let mut seen = Vec::new();
     loop {
@@ -93,7 +93,7 @@ fn assert_served(frames: &mut RawH2) {
     assert_eq!(frames.read_outcome(stream), Outcome::Status(200));
 }
 
-/// Reads to the reset of `stream`.
+/// Reads until the proxy resets `stream`.
 fn read_reset(frames: &mut RawH2, stream: u32) {
     loop {
         let frame = frames.read_frame().expect("an open connection");
@@ -105,21 +105,21 @@ fn read_reset(frames: &mut RawH2, stream: u32) {
     }
 }
 
-/// On each of these the client is in the middle of its body when the response is complete.
-fn check_gap(mut frames: RawH2, stream: u32, status: u16) {
+/// Checks that the proxy resets `stream` with a delay after its response. The client is still sending the body.
+fn assert_reset_is_delayed(mut frames: RawH2, stream: u32, status: u16) {
     assert_eq!(read_response(&mut frames, stream), status);
     let ended = Instant::now();
-    // More than the client's share of a socket buffer, and less than the window of the stream.
+    // These bytes are more than a socket buffer holds, and less than the window of the stream.
     for _ in 0..32 {
         frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
     }
-    let seen = until_barrier(&mut frames);
+    let seen = frames_until_ping(&mut frames);
     assert!(
-        !seen.iter().any(|it| it.kind == RST_STREAM),
+        !seen.iter().any(|received| received.kind == RST_STREAM),
         "{status}: {seen:?}"
     );
-    // No window is granted to what nobody reads.
-    let grants = |it: &Frame| it.kind == WINDOW_UPDATE && it.stream == stream;
+    // The proxy sends no WINDOW_UPDATE for bytes that it discards.
+    let grants = |received: &Frame| received.kind == WINDOW_UPDATE && received.stream == stream;
     assert!(!seen.iter().any(grants), "{status}: {seen:?}");
     read_reset(&mut frames, stream);
     let gap = ended.elapsed();
@@ -129,38 +129,38 @@ fn check_gap(mut frames: RawH2, stream: u32, status: u16) {
 }
 
 #[test]
-fn a_refusal_is_complete_seconds_before_the_reset() {
+fn a_rejection_is_complete_seconds_before_the_reset() {
     let registry = Registry::start(|exchange| {
         if exchange.head.method == "GET" {
             return exchange.wait_closed();
         }
         exchange.body();
     });
-    let cases = refused(&registry);
+    let cases = rejected_uploads(&registry);
     let mut holder = Client::connect(&cases[5].proxy);
     holder.send(TestRequest::alice("GET", "/v2/").head());
     registry.wait_for_requests(|seen| seen.len() == 1);
     std::thread::scope(|scope| {
         for case in &cases {
-            // Announced, or so much that it is too long while it comes.
+            // The Content-Length exceeds the limit. The second case of 413 below exceeds the limit while it sends.
             let request = match case.status {
                 413 => case.request.clone().header("content-length", "1000000000"),
                 _ => case.request.clone(),
             };
             scope.spawn(move || {
                 let mut frames = connect(&case.proxy);
-                let stream = begin(&mut frames, &request);
-                check_gap(frames, stream, case.status);
+                let stream = begin_upload(&mut frames, &request);
+                assert_reset_is_delayed(frames, stream, case.status);
             });
         }
         scope.spawn(|| {
             let case = cases.iter().find(|case| case.status == 413).unwrap();
             let mut frames = connect(&case.proxy);
-            let stream = begin(&mut frames, &case.request);
+            let stream = begin_upload(&mut frames, &case.request);
             for _ in 0..5 {
                 frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
             }
-            // What came before the limit was read, so the window may grow here.
+            // The proxy read the bytes before the limit, so that it may send a WINDOW_UPDATE here.
             assert_eq!(read_response(&mut frames, stream), 413);
             let ended = Instant::now();
             read_reset(&mut frames, stream);
@@ -179,14 +179,17 @@ fn an_early_response_of_the_upstream_is_complete_seconds_before_the_reset() {
     });
     let proxy = Proxy::with_defaults(&registry);
     let mut frames = connect(&proxy);
-    let stream = begin(
+    let stream = begin_upload(
         &mut frames,
         &TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u"),
     );
     assert_eq!(read_response(&mut frames, stream), 403);
     let ended = Instant::now();
-    let seen = until_barrier(&mut frames);
-    assert!(!seen.iter().any(|it| it.kind == RST_STREAM), "{seen:?}");
+    let seen = frames_until_ping(&mut frames);
+    assert!(
+        !seen.iter().any(|received| received.kind == RST_STREAM),
+        "{seen:?}"
+    );
     read_reset(&mut frames, stream);
     assert!(ended.elapsed() > SHORT, "{:?}", ended.elapsed());
 }
@@ -197,15 +200,18 @@ fn a_client_that_ends_its_request_gets_no_reset() {
     let proxy = Proxy::with_defaults(&registry);
     for is_reset in [false, true] {
         let mut frames = connect(&proxy);
-        let stream = begin(&mut frames, &anonymous());
+        let stream = begin_upload(&mut frames, &anonymous());
         assert_eq!(read_response(&mut frames, stream), 401);
         frames.send(if is_reset {
             frame(RST_STREAM, 0, stream, &NO_ERROR)
         } else {
             frame(DATA, END_STREAM, stream, b"the end")
         });
-        let seen = until_barrier(&mut frames);
-        assert!(!seen.iter().any(|it| it.kind == RST_STREAM), "{seen:?}");
+        let seen = frames_until_ping(&mut frames);
+        assert!(
+            !seen.iter().any(|received| received.kind == RST_STREAM),
+            "{seen:?}"
+        );
         assert_served(&mut frames);
     }
 }
@@ -216,12 +222,12 @@ fn kept_streams_leave_half_of_a_connection_to_requests() {
     let proxy = Proxy::start(&registry, config("[limits]\nh2_streams = 4\n", ""));
     let mut frames = connect(&proxy);
     let began = Instant::now();
-    let first = begin(&mut frames, &anonymous());
+    let first = begin_upload(&mut frames, &anonymous());
     assert_eq!(read_response(&mut frames, first), 401);
-    let second = begin(&mut frames, &anonymous());
+    let second = begin_upload(&mut frames, &anonymous());
     assert_eq!(read_response(&mut frames, second), 401);
     for _ in 0..4 {
-        let third = begin(&mut frames, &anonymous());
+        let third = begin_upload(&mut frames, &anonymous());
         assert_eq!(frames.read_outcome(third), Outcome::Status(401));
         read_reset(&mut frames, third);
         assert!(began.elapsed() < SHORT, "{:?}", began.elapsed());
@@ -238,19 +244,19 @@ fn kept_streams_do_not_hold_up_a_shutdown() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut frames = connect(&proxy);
-    let stream = begin(&mut frames, &anonymous());
+    let stream = begin_upload(&mut frames, &anonymous());
     assert_eq!(read_response(&mut frames, stream), 401);
     let began = Instant::now();
     let reading = std::thread::spawn(move || {
-        let mut is_told = false;
-        while let Some(it) = frames.read_frame() {
-            is_told |= it.kind == GOAWAY;
-            // The second GOAWAY waits for this one.
-            if it.kind == PING && it.flags & ACK == 0 {
-                frames.send(frame(PING, ACK, 0, &it.payload));
+        let mut has_goaway = false;
+        while let Some(received) = frames.read_frame() {
+            has_goaway |= received.kind == GOAWAY;
+            // The proxy sends the second GOAWAY after the acknowledgement of this PING.
+            if received.kind == PING && received.flags & ACK == 0 {
+                frames.send(frame(PING, ACK, 0, &received.payload));
             }
         }
-        is_told
+        has_goaway
     });
     let log = proxy.stop_and_read_access_log();
     assert!(began.elapsed() < SHORT, "{:?}", began.elapsed());
@@ -258,23 +264,23 @@ fn kept_streams_do_not_hold_up_a_shutdown() {
     assert!(reading.join().unwrap());
 }
 
-/// What the client sends into a kept stream takes no memory, and nothing from the other streams of the connection.
+/// Bytes that the client sends on a kept stream take no memory, and use no window of the connection.
 #[test]
-fn a_kept_stream_leaves_the_window_of_the_connection_alone() {
+fn bytes_on_a_kept_stream_do_not_use_the_window_of_the_connection() {
     let registry = Registry::accepting_all();
     let keys = "[limits]\nh2_window = \"128KiB\"\nh2_connection_window = \"128KiB\"\nh2_memory = \"1MiB\"\n";
     let proxy = Proxy::start(&registry, config(keys, ""));
     let mut frames = connect(&proxy);
     let began = Instant::now();
     for _ in 0..10 {
-        let stream = begin(&mut frames, &anonymous());
+        let stream = begin_upload(&mut frames, &anonymous());
         assert_eq!(read_response(&mut frames, stream), 401);
         for _ in 0..4 {
             frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
         }
         assert!(frames.ping_round_trip());
     }
-    let stream = begin(
+    let stream = begin_upload(
         &mut frames,
         &TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u"),
     );
@@ -286,21 +292,23 @@ fn a_kept_stream_leaves_the_window_of_the_connection_alone() {
 }
 
 #[test]
-fn kept_streams_hold_little() {
+fn kept_streams_use_little_memory() {
     const CONNECTIONS: usize = 4;
-    /// Half of the streams of a connection.
+    /// Half of the default limit of streams.
     const STREAMS: usize = 50;
     let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
-    let gate = Gate::start(&file);
-    let mut connections: Vec<RawH2> = (0..CONNECTIONS).map(|_| connect_to(gate.address)).collect();
+    let server = Gate::start(&file);
+    let mut connections: Vec<RawH2> = (0..CONNECTIONS)
+        .map(|_| connect_to(server.address))
+        .collect();
     for frames in &mut connections {
         assert_served(frames);
     }
-    let before = gate.memory();
+    let before = server.memory();
     for frames in &mut connections {
         for _ in 0..STREAMS {
-            let stream = begin(frames, &anonymous());
+            let stream = begin_upload(frames, &anonymous());
             assert_eq!(read_response(frames, stream), 401);
             for _ in 0..10 {
                 frames.send(frame(DATA, 0, stream, &[b'x'; 16_000]));
@@ -308,7 +316,7 @@ fn kept_streams_hold_little() {
         }
         assert!(frames.ping_round_trip());
     }
-    let more = gate.memory().saturating_sub(before);
+    let more = server.memory().saturating_sub(before);
     println!("{} kept streams: {more} KiB", CONNECTIONS * STREAMS);
     assert!(more < 8 * 1024, "{more} KiB");
 }

@@ -1,4 +1,5 @@
-//! What breaks: the registry, or the client. A failure is told as one, and is never taken for a clean end.
+//! Failures of the registry or of the client: the other side gets an error or an aborted transfer, and never a message that
+//! looks complete.
 
 use std::net::Shutdown;
 
@@ -15,7 +16,7 @@ const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 
 #[test]
-fn an_upstream_that_is_down_is_a_bad_gateway() {
+fn an_unreachable_upstream_is_a_502() {
     let dir = directory();
     let missing = format!("unix:{}", dir.path().join("missing.sock").display());
     for upstream in [format!("http://{}", refusing_address()), missing] {
@@ -23,9 +24,9 @@ fn an_upstream_that_is_down_is_a_bad_gateway() {
         for http in HttpVersion::BOTH {
             exchange(&proxy, http, &TestRequest::new("GET", MANIFEST))
                 .assert_rejection(401, "UNAUTHORIZED");
-            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
-            answer.assert_rejection(502, "UNAVAILABLE");
-            assert!(!answer.text().contains("127.0.0.1") && !answer.text().contains(".sock"));
+            let response = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
+            response.assert_rejection(502, "UNAVAILABLE");
+            assert!(!response.text().contains("127.0.0.1") && !response.text().contains(".sock"));
             exchange(&proxy, http, &TestRequest::alice("HEAD", MANIFEST))
                 .assert_rejection_head(502);
             let upload = TestRequest::alice("PATCH", UPLOAD).body(pattern(1 << 20));
@@ -35,42 +36,42 @@ fn an_upstream_that_is_down_is_a_bad_gateway() {
 }
 
 #[test]
-fn a_silent_upstream_is_a_gateway_timeout() {
+fn a_silent_upstream_is_a_504() {
     let registry = Registry::start(|exchange| exchange.wait_closed());
-    let proxy = Proxy::start(&registry, impatient("300ms"));
+    let proxy = Proxy::start(&registry, config_with_read_timeout("300ms"));
     for http in HttpVersion::BOTH {
         exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST))
             .assert_rejection(504, "UNAVAILABLE");
         let upload = TestRequest::alice("PATCH", UPLOAD).body("body");
         exchange(&proxy, http, &upload).assert_rejection(504, "UNAVAILABLE");
     }
-    // Nothing is repeated, and the silent connections are closed.
+    // The proxy repeats no request, and closes the connections.
     let seen =
         registry.wait_for_requests(|seen| seen.iter().all(|seen| seen.end == RequestEnd::Broken));
     assert_eq!(seen.len(), 4);
 }
 
 #[test]
-fn an_upstream_that_falls_silent_breaks_the_answer() {
+fn an_upstream_that_stops_during_its_response_aborts_the_response() {
     let registry = Registry::start(|exchange| {
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\nsome");
         exchange.wait_closed();
     });
-    let proxy = Proxy::start(&registry, impatient("300ms"));
+    let proxy = Proxy::start(&registry, config_with_read_timeout("300ms"));
     for http in HttpVersion::BOTH {
-        let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
-        assert_eq!((answer.status, answer.text().as_str()), (200, "some"));
-        assert!(!answer.is_whole);
+        let response = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
+        assert_eq!((response.status, response.text().as_str()), (200, "some"));
+        assert!(!response.is_whole);
     }
 }
 
-fn impatient(read_timeout: &str) -> TestConfig {
-    let hasty = format!("{{ urls = [\"{{upstream}}\"], read_timeout = \"{read_timeout}\" }}");
-    config("", "").set("upstream", hasty)
+fn config_with_read_timeout(read_timeout: &str) -> TestConfig {
+    let upstream = format!("{{ urls = [\"{{upstream}}\"], read_timeout = \"{read_timeout}\" }}");
+    config("", "").set("upstream", upstream)
 }
 
 #[test]
-fn what_is_no_answer_is_a_bad_gateway() {
+fn a_malformed_response_is_a_502() {
     let huge = format!("HTTP/1.1 200 OK\r\nX: {}\r\n\r\n", "x".repeat(300 * 1024));
     for bytes in [
         "",
@@ -91,22 +92,22 @@ fn what_is_no_answer_is_a_bad_gateway() {
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: upgrade\r\n\r\n",
         &huge,
     ] {
-        let owned = bytes.to_owned();
+        let response_bytes = bytes.to_owned();
         let registry = Registry::start(move |exchange| {
-            exchange.send(&owned);
+            exchange.send(&response_bytes);
             exchange.close();
         });
         let proxy = Proxy::with_defaults(&registry);
         for http in HttpVersion::BOTH {
             println!("{http:?} {:?}", &bytes[..bytes.len().min(100)]);
-            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
-            answer.assert_rejection(502, "UNAVAILABLE");
+            let response = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
+            response.assert_rejection(502, "UNAVAILABLE");
         }
     }
 }
 
 #[test]
-fn a_cut_answer_is_never_a_clean_end() {
+fn a_truncated_response_never_looks_complete() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let long = "x".repeat(100_000);
     for bytes in [
@@ -117,18 +118,18 @@ fn a_cut_answer_is_never_a_clean_end() {
         format!("{head}3\r\nabc\r\n0\r\n"),
         format!("{head}186a0\r\n{long}\r\n"),
     ] {
-        let owned = bytes.clone();
+        let response_bytes = bytes.clone();
         let registry = Registry::start(move |exchange| {
-            exchange.send(&owned);
+            exchange.send(&response_bytes);
             exchange.close();
         });
         let proxy = Proxy::with_defaults(&registry);
         for http in HttpVersion::BOTH {
             println!("{http:?} {:?}", &bytes[..bytes.len().min(80)]);
-            let answer = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
+            let response = exchange(&proxy, http, &TestRequest::alice("GET", MANIFEST));
             assert!(
-                answer.status == 502 || !answer.is_whole,
-                "{http:?} {:?}: {answer:?}",
+                response.status == 502 || !response.is_whole,
+                "{http:?} {:?}: {response:?}",
                 &bytes[..bytes.len().min(80)]
             );
         }
@@ -136,7 +137,7 @@ fn a_cut_answer_is_never_a_clean_end() {
 }
 
 #[test]
-fn a_cut_answer_is_no_clean_end_to_an_old_client_either() {
+fn a_truncated_response_never_looks_complete_to_an_http10_client() {
     let registry = Registry::start(|exchange| {
         exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
         exchange.close();
@@ -145,15 +146,18 @@ fn a_cut_answer_is_no_clean_end_to_an_old_client_either() {
     let head = String::from_utf8(TestRequest::alice("GET", MANIFEST).head()).unwrap();
     let mut client = Client::connect(&proxy);
     client.send(head.replace("HTTP/1.1", "HTTP/1.0"));
-    let answer = client.read_response("GET");
-    // HTTP/1.0 has no chunks: only the way in which the connection ends tells.
-    assert!(!answer.has_header("transfer-encoding") && !answer.has_header("content-length"));
-    assert_eq!(answer.text(), "abc");
-    assert!(!answer.is_whole, "a cut body ended as a whole one does");
+    let response = client.read_response("GET");
+    // HTTP/1.0 has no chunked coding: only an unclean close tells the client that the body is truncated.
+    assert!(!response.has_header("transfer-encoding") && !response.has_header("content-length"));
+    assert_eq!(response.text(), "abc");
+    assert!(
+        !response.is_whole,
+        "a truncated body ended like a complete one"
+    );
 }
 
 #[test]
-fn a_client_that_goes_breaks_its_upload() {
+fn a_client_that_disconnects_aborts_its_upload() {
     for is_chunked in [false, true] {
         let registry = Registry::accepting_all();
         let proxy = Proxy::with_defaults(&registry);
@@ -177,7 +181,7 @@ fn a_client_that_goes_breaks_its_upload() {
 }
 
 #[test]
-fn a_stream_that_is_reset_breaks_its_upload() {
+fn a_stream_reset_aborts_the_upload() {
     for is_chunked in [false, true] {
         let registry = Registry::accepting_all();
         let proxy = Proxy::with_defaults(&registry);
@@ -187,7 +191,7 @@ fn a_stream_that_is_reset_breaks_its_upload() {
             let mut client = H2Client::connect(&proxy).await;
             let (response, mut sender) = client.start_request(&request).await.unwrap();
             h2::send(&mut sender, b"the", false).await.unwrap();
-            // Another request on the connection, answered after these bytes went out.
+            // The response to a second request shows that the bytes of the first one were sent.
             client.exchange(&TestRequest::new("GET", "/v2/")).await;
             sender.send_reset(::h2::Reason::CANCEL);
             assert!(response.await.is_err());
@@ -203,7 +207,7 @@ fn a_stream_that_is_reset_breaks_its_upload() {
 }
 
 #[test]
-fn a_client_that_goes_ends_its_download() {
+fn a_client_that_disconnects_aborts_its_download() {
     for http in HttpVersion::BOTH {
         let registry = Registry::start(|exchange| {
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\nsome");
@@ -233,7 +237,7 @@ fn a_client_that_goes_ends_its_download() {
 }
 
 #[test]
-fn a_registry_may_listen_on_a_unix_socket() {
+fn an_upstream_can_be_a_unix_socket() {
     let socket = tempfile::tempdir().unwrap();
     let registry = Registry::start_unix(&socket.path().join("registry.sock"), |exchange| {
         exchange.body();
@@ -245,10 +249,10 @@ fn a_registry_may_listen_on_a_unix_socket() {
     let proxy = Proxy::start_in(directory(), &registry.url(), config("", ""));
     for http in HttpVersion::BOTH {
         let request = TestRequest::alice("POST", "/v2/a/blobs/uploads/").host("localhost:8443");
-        let answer = exchange(&proxy, http, &request);
-        assert_eq!(answer.status, 202);
+        let response = exchange(&proxy, http, &request);
+        assert_eq!(response.status, 202);
         assert_eq!(
-            answer.header("location"),
+            response.header("location"),
             format!("https://localhost:8443{UPLOAD}")
         );
         assert_eq!(

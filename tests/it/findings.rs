@@ -1,4 +1,5 @@
-//! What `check` finds beyond the text of the configuration, and that `serve` finds the same.
+//! Problems that `check` finds in files and addresses and not only in the text of the configuration. `serve` finds the same
+//! problems.
 
 use std::collections::BTreeSet;
 use std::fs::{self, Permissions};
@@ -15,7 +16,7 @@ use tidegate::server::Server;
 use crate::binary::{Gate, apart};
 use crate::support::proxy::{ALICE, directory, write_private};
 
-/// A configuration without any warning: `site` are keys of the site, `auth` the auth of its route.
+/// A configuration without any warning. `site` has the keys of the site, and `auth` is the value of the route's `auth`.
 fn file(top: &str, site: &str, auth: &str) -> String {
     format!(
         "{top}[listen]\nhttps = [\"127.0.0.1:0\"]\nworkers = 1\n[[site]]\nhosts = [\"localhost\"]\n{site}\n\
@@ -27,7 +28,7 @@ const FILES: &str = "tls = { cert = \"cert.pem\", key = \"key.pem\" }";
 const BASIC: &str = "{ mode = \"basic\", htpasswd = \"htpasswd\" }";
 const TOKEN: &str = "{ mode = \"token\", htpasswd = \"htpasswd\" }";
 
-fn written(dir: &TempDir, text: &str) -> String {
+fn write_config(dir: &TempDir, text: &str) -> String {
     let file = dir.path().join("proxy.toml");
     fs::write(&file, text.replace("{dir}", dir.path().to_str().unwrap())).unwrap();
     file.to_str().unwrap().to_owned()
@@ -40,11 +41,11 @@ fn run(command: &mut Command) -> (Option<i32>, String) {
         stdout,
         stderr,
     } = command.output().unwrap();
-    let said = [stdout, stderr].concat();
-    (status.code(), String::from_utf8(said).unwrap())
+    let output = [stdout, stderr].concat();
+    (status.code(), String::from_utf8(output).unwrap())
 }
 
-/// A command of the program, for a configuration in a folder of the test.
+/// A command of the executable for the configuration in a directory of the test.
 fn program(command: &str, file: &str) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     apart(&mut program, Path::new(file).parent().unwrap()).args([command, "-c", file]);
@@ -55,14 +56,15 @@ fn check(file: &str) -> (Option<i32>, String) {
     run(&mut program("check", file))
 }
 
-fn errors(said: &str) -> BTreeSet<&str> {
-    said.lines()
+fn errors(output: &str) -> BTreeSet<&str> {
+    output
+        .lines()
         .filter(|line| line.contains(": error: "))
         .collect()
 }
 
 #[test]
-fn check_and_serve_find_the_same_errors() {
+fn check_and_serve_report_the_same_errors() {
     let below_a_file = "[state]\ndir = \"{dir}/cert.pem/state\"\n";
     for (text, words) in [
         (
@@ -100,7 +102,7 @@ fn check_and_serve_find_the_same_errors() {
         ),
     ] {
         let dir = directory();
-        let file = written(&dir, &text);
+        let file = write_config(&dir, &text);
         let (checked, check) = check(&file);
         let (served, serve) = run(&mut program("serve", &file));
         assert_eq!((checked, served), (Some(78), Some(78)), "{check}\n{serve}");
@@ -109,12 +111,12 @@ fn check_and_serve_find_the_same_errors() {
     }
 }
 
-/// A user other than the owner of `state.dir` can neither read nor write there.
+/// The user that runs the proxy can neither read nor write a `state.dir` of another user.
 #[test]
-fn a_state_directory_of_another_user_is_found_by_check() {
+fn check_reports_a_state_directory_of_another_user() {
     let dir = directory();
     if fs::metadata(dir.path()).unwrap().uid() != 0 {
-        // Only root can leave a directory to another user.
+        // Only root can change the owner of a directory.
         return;
     }
     let program = dir.path().join("program");
@@ -131,12 +133,12 @@ fn a_state_directory_of_another_user_is_found_by_check() {
     fs::set_permissions(dir.path().join("state"), Permissions::from_mode(0o700)).unwrap();
     let state = "[state]\ndir = \"{dir}/state\"\n";
     for (site, auth) in [("tls = \"self-signed\"", BASIC), (FILES, TOKEN)] {
-        let file = written(&dir, &file(state, site, auth));
-        let mut said = ["check", "serve"].map(|verb| {
+        let file = write_config(&dir, &file(state, site, auth));
+        let mut output = ["check", "serve"].map(|verb| {
             let mut command = Command::new(&program);
             run(command.args([verb, "-c", &file]).uid(65534).gid(65534))
         });
-        let [(checked, check), (served, serve)] = &mut said;
+        let [(checked, check), (served, serve)] = &mut output;
         assert_eq!(
             (*checked, *served),
             (Some(78), Some(78)),
@@ -158,14 +160,14 @@ fn sixty_weak_hashes_are_one_warning_in_check_at_start_and_at_reload() {
     };
     write_private(&dir.path().join("htpasswd"), &weak(0));
     let path = dir.path().join("htpasswd");
-    let file = written(&dir, &file("", FILES, BASIC));
-    let one = |said: &str, first: usize| {
-        let lines: Vec<_> = said
+    let file = write_config(&dir, &file("", FILES, BASIC));
+    let assert_one_warning = |output: &str, first: usize| {
+        let lines: Vec<_> = output
             .lines()
             .filter(|line| line.contains("$apr1$"))
             .collect();
         let [line] = lines.as_slice() else {
-            panic!("not one warning: {said}");
+            panic!("not one warning: {output}");
         };
         let names = format!(
             "\"u{first}\" (line 1), \"u{}\" (line 2), \"u{}\" (line 3) and 57 more: ",
@@ -174,46 +176,50 @@ fn sixty_weak_hashes_are_one_warning_in_check_at_start_and_at_reload() {
         );
         assert!(line.contains(&names), "{names} in {line}");
         let command = format!("tidegate htpasswd add {} u{first}", path.display());
-        assert!(said.contains(&command), "{command} in {said}");
+        assert!(output.contains(&command), "{command} in {output}");
     };
-    let (code, said) = check(&file);
-    assert_eq!(code, Some(0), "{said}");
-    one(&said, 0);
-    assert!(said.ends_with("with 1 warning\n"), "{said}");
+    let (code, output) = check(&file);
+    assert_eq!(code, Some(0), "{output}");
+    assert_one_warning(&output, 0);
+    assert!(output.ends_with("with 1 warning\n"), "{output}");
     let (_server, problems) = Server::open(Path::new(&file)).unwrap();
-    one(&problems.to_string(), 0);
-    let mut gate = Gate::start(&file);
+    assert_one_warning(&problems.to_string(), 0);
+    let mut server = Gate::start(&file);
     write_private(&path, &weak(100));
-    let said = gate.line("$apr1$");
-    one(&said, 100);
-    gate.child.kill().unwrap();
-    gate.child.wait().unwrap();
+    let output = server.line("$apr1$");
+    assert_one_warning(&output, 100);
+    server.child.kill().unwrap();
+    server.child.wait().unwrap();
 }
 
 #[test]
-fn errors_stand_after_warnings_and_the_totals_last() {
+fn errors_follow_warnings_and_the_totals_are_last() {
     let dir = directory();
     write_private(
         &dir.path().join("htpasswd"),
         "bob:$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.\n",
     );
     let text = format!("[limits]\nidel = \"1s\"\n{}", file("", FILES, BASIC));
-    let (code, said) = check(&written(&dir, &text));
-    assert_eq!(code, Some(78), "{said}");
+    let (code, output) = check(&write_config(&dir, &text));
+    assert_eq!(code, Some(78), "{output}");
     let at = |words: &str| {
-        said.find(words)
-            .unwrap_or_else(|| panic!("{words} in {said}"))
+        output
+            .find(words)
+            .unwrap_or_else(|| panic!("{words} in {output}"))
     };
-    assert!(at(": warning: ") < at(": error: "), "{said}");
-    assert!(said.ends_with("rejected: 1 error, 1 warning\n"), "{said}");
+    assert!(at(": warning: ") < at(": error: "), "{output}");
+    assert!(
+        output.ends_with("rejected: 1 error, 1 warning\n"),
+        "{output}"
+    );
 }
 
 /// Each warning about a password file or `state.dir` has a remedy that names the file and the user.
 #[test]
-fn what_is_odd_about_files_is_warned_of() {
+fn suspicious_password_files_and_state_directories_are_warnings() {
     let bcrypt = ALICE.trim_end().split_once(':').unwrap().1;
     let doubled = bcrypt.replace('$', "$$");
-    let dear = bcrypt.replace("$04$", "$10$");
+    let expensive = bcrypt.replace("$04$", "$10$");
     for (users, words) in [
         (
             format!("{ALICE}bob:{doubled}\n"),
@@ -232,7 +238,7 @@ fn what_is_odd_about_files_is_warned_of() {
             &["user \"bob\\u{a0}\": the user name has a character that cannot be seen"],
         ),
         (
-            format!("{ALICE}bob:{dear}\n"),
+            format!("{ALICE}bob:{expensive}\n"),
             &[
                 "the passwords of \"alice\" (line 1) are checked in less time than those of other users (bcrypt (cost 10))",
                 "which user names exist",
@@ -243,37 +249,37 @@ fn what_is_odd_about_files_is_warned_of() {
     ] {
         let dir = directory();
         write_private(&dir.path().join("htpasswd"), &users);
-        let (code, said) = check(&written(&dir, &file("", FILES, BASIC)));
-        assert_eq!(code, Some(0), "{said}");
+        let (code, output) = check(&write_config(&dir, &file("", FILES, BASIC)));
+        assert_eq!(code, Some(0), "{output}");
         for word in words {
-            assert!(said.contains(word), "{word} in {said}");
+            assert!(output.contains(word), "{word} in {output}");
         }
-        assert_eq!(said.matches(": warning: ").count(), 1, "{said}");
+        assert_eq!(output.matches(": warning: ").count(), 1, "{output}");
     }
     let dir = directory();
     let state = dir.path().join("state");
     fs::create_dir(&state).unwrap();
     fs::set_permissions(&state, Permissions::from_mode(0o1777)).unwrap();
     let text = file("[state]\ndir = \"state\"\n", "tls = \"self-signed\"", BASIC);
-    let file = written(&dir, &text);
-    let (code, said) = check(&file);
-    assert_eq!(code, Some(0), "{said}");
+    let file = write_config(&dir, &text);
+    let (code, output) = check(&file);
+    assert_eq!(code, Some(0), "{output}");
     let remedy = format!("fix: chmod o-w {}", state.display());
     for word in [
         "every user of this machine can create files in state.dir",
         "mode 1777",
         &remedy,
     ] {
-        assert!(said.contains(word), "{word} in {said}");
+        assert!(output.contains(word), "{word} in {output}");
     }
     fs::set_permissions(&state, Permissions::from_mode(0o755)).unwrap();
-    let (_, said) = check(&file);
-    assert!(said.contains("the configuration is good"), "{said}");
+    let (_, output) = check(&file);
+    assert!(output.contains("the configuration is good"), "{output}");
 }
 
-/// What is open to every client, or cannot work, is a warning: the file is accepted.
+/// A configuration that is open to every client, or that cannot work, is accepted with a warning.
 #[test]
-fn what_is_open_or_cannot_work_is_warned_of() {
+fn open_and_unworkable_configurations_are_warnings() {
     let base = file("", FILES, BASIC);
     for (text, words) in [
         (
@@ -315,14 +321,17 @@ fn what_is_open_or_cannot_work_is_warned_of() {
     ] {
         let (config, problems) = parse(Path::new("/etc/tidegate/proxy.toml"), text.as_bytes());
         assert!(config.is_some() && !problems.has_errors(), "{problems}");
-        let said = problems.to_string();
-        assert!(said.contains(words), "{words} in {said}");
-        assert_eq!(problems.warnings().count(), 1, "{said}");
+        let output = problems.to_string();
+        assert!(output.contains(words), "{words} in {output}");
+        assert_eq!(problems.warnings().count(), 1, "{output}");
         let warning = problems.warnings().next().unwrap();
-        assert!(warning.why.is_some() && warning.remedy.is_some(), "{said}");
+        assert!(
+            warning.why.is_some() && warning.remedy.is_some(),
+            "{output}"
+        );
     }
     for fine in [
-        // An address of its own, on the port of a listener.
+        // The upstream has an address that differs from that of the listener, on the same port.
         base.replace("127.0.0.1:0", "192.0.2.1:8443")
             .replace("127.0.0.1:1", "127.0.0.1:8443"),
         base.replace(BASIC, "{ mode = \"none\" }"),
@@ -339,7 +348,7 @@ fn what_is_open_or_cannot_work_is_warned_of() {
 }
 
 #[test]
-fn the_samples_raise_no_warning() {
+fn the_example_configurations_have_no_warning() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let samples = fs::read_dir(root.join("examples")).unwrap();
     let samples = samples.map(|entry| entry.unwrap().path());
@@ -354,7 +363,7 @@ fn the_samples_raise_no_warning() {
 }
 
 #[test]
-fn an_address_that_is_taken_is_told_with_its_remedy() {
+fn an_address_in_use_is_reported_with_its_remedy() {
     let holder = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = holder.local_addr().unwrap().port();
     for (address, words) in [
@@ -369,13 +378,13 @@ fn an_address_that_is_taken_is_told_with_its_remedy() {
     ] {
         let dir = directory();
         let text = file("", FILES, BASIC).replace("127.0.0.1:0", &address);
-        let file = written(&dir, &text);
-        let (code, said) = run(&mut program("serve", &file));
-        assert_eq!(code, Some(1), "{said}");
+        let file = write_config(&dir, &text);
+        let (code, output) = run(&mut program("serve", &file));
+        assert_eq!(code, Some(1), "{output}");
         assert!(
-            said.contains(&format!("cannot listen on {address}: ")),
-            "{said}"
+            output.contains(&format!("cannot listen on {address}: ")),
+            "{output}"
         );
-        assert!(said.contains(&words), "{words} in {said}");
+        assert!(output.contains(&words), "{words} in {output}");
     }
 }

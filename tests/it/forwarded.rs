@@ -1,9 +1,9 @@
-//! The header fields that the proxy passes on, removes and adds, in each direction.
+//! The header fields that the proxy forwards, removes and adds, in each direction.
 
 use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
-fn the_registry_sees_exactly_these_fields() {
+fn the_registry_receives_exactly_these_fields() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let forged = [
@@ -70,7 +70,7 @@ fn the_registry_sees_exactly_these_fields() {
 }
 
 #[test]
-fn a_client_cannot_name_fields_away() {
+fn a_connection_field_cannot_remove_end_to_end_fields() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let request = TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
@@ -106,7 +106,7 @@ fn a_client_cannot_name_fields_away() {
 }
 
 #[test]
-fn cookie_crumbs_become_one_line() {
+fn several_cookie_fields_become_one() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
@@ -122,7 +122,7 @@ fn cookie_crumbs_become_one_line() {
 }
 
 #[test]
-fn the_client_sees_everything_but_the_hop() {
+fn the_client_receives_all_fields_except_hop_by_hop_fields() {
     let registry = Registry::responding(
         "HTTP/1.1 200 OK\r\nConnection: X-Nominated, keep-alive\r\nX-Nominated: 1\r\n\
          Keep-Alive: timeout=5\r\nProxy-Authenticate: Basic\r\nUpgrade: h3\r\nTrailer: x\r\n\
@@ -133,8 +133,8 @@ fn the_client_sees_everything_but_the_hop() {
     );
     let proxy = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
-        let answer = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/"));
-        let mut names: Vec<_> = answer
+        let response = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/"));
+        let mut names: Vec<_> = response
             .headers
             .iter()
             .map(|(name, _)| name.as_str())
@@ -153,20 +153,20 @@ fn the_client_sees_everything_but_the_hop() {
             "x-request-id",
         ];
         assert_eq!(names, expected, "{http:?}");
-        assert_eq!(answer.header_values("set-cookie"), ["a=1", "b=2"]);
+        assert_eq!(response.header_values("set-cookie"), ["a=1", "b=2"]);
         let sent = registry.requests().pop().unwrap();
-        assert_eq!(answer.header("x-request-id"), sent.header("x-request-id"));
+        assert_eq!(response.header("x-request-id"), sent.header("x-request-id"));
     }
 }
 
 #[test]
-fn a_request_has_one_id_everywhere() {
+fn a_request_has_one_id_in_the_request_the_response_and_the_log() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let ids: Vec<String> = HttpVersion::BOTH
         .iter()
         .map(|http| exchange(&proxy, *http, &TestRequest::alice("GET", "/v2/")))
-        .map(|answer| answer.header("x-request-id").to_owned())
+        .map(|response| response.header("x-request-id").to_owned())
         .collect();
     assert_ne!(ids[0], ids[1]);
     for (id, seen) in ids.iter().zip(registry.requests()) {
@@ -179,7 +179,7 @@ fn a_request_has_one_id_everywhere() {
 }
 
 #[test]
-fn an_operator_sets_and_removes_fields() {
+fn configured_fields_are_set_and_removed() {
     let registry = Registry::responding(
         "HTTP/1.1 200 OK\r\nServer: x\r\nX-Old: 1\r\nX-Both: up\r\nContent-Length: 0\r\n\r\n",
     );
@@ -192,10 +192,10 @@ response_headers = { "Strict-Transport-Security" = "max-age=1", "x-old" = "", "S
         let request = TestRequest::alice("GET", "/v2/")
             .header("user-agent", "x")
             .header("x-both", "client");
-        let answer = exchange(&proxy, http, &request);
-        assert_eq!(answer.header("strict-transport-security"), "max-age=1");
-        assert_eq!(answer.header("x-both"), "gate");
-        assert!(!answer.has_header("x-old") && !answer.has_header("server"));
+        let response = exchange(&proxy, http, &request);
+        assert_eq!(response.header("strict-transport-security"), "max-age=1");
+        assert_eq!(response.header("x-both"), "gate");
+        assert!(!response.has_header("x-old") && !response.has_header("server"));
         let seen = registry.requests().pop().unwrap();
         assert_eq!(
             (seen.header("x-team"), seen.header("x-both")),
@@ -206,7 +206,7 @@ response_headers = { "Strict-Transport-Security" = "max-age=1", "x-old" = "", "S
 }
 
 #[test]
-fn the_host_is_passed_byte_for_byte() {
+fn the_host_is_forwarded_byte_for_byte() {
     let registry = Registry::responding(OK);
     let proxy = Proxy::with_defaults(&registry);
     for host in ["localhost", "LOCALhost:1", "localhost.", "localhost.:8443"] {

@@ -1,9 +1,10 @@
-//! The registry's grammar at the gate: what is refused never leaves it, what leaves it is in its one canonical form.
+//! The grammar of the registry API: the proxy rejects a request that is no operation, and forwards every operation in one
+//! canonical form.
 
 use crate::support::{Client, DIGEST, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
-fn what_is_no_operation_is_refused() {
+fn a_request_that_is_no_operation_is_rejected() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let long = format!("/v2/{}/tags/list", "a".repeat(256));
@@ -48,20 +49,20 @@ fn what_is_no_operation_is_refused() {
     ];
     for http in HttpVersion::BOTH {
         for (method, target, status, code) in cases {
-            let answer = exchange(&proxy, http, &TestRequest::alice(method, target));
+            let response = exchange(&proxy, http, &TestRequest::alice(method, target));
             println!("{http:?} {method} {target}");
-            answer.assert_rejection(status, code);
-            assert_eq!(answer.has_header("allow"), status == 405);
-            // What is wrong is told only to those who may ask.
-            let nobody = exchange(&proxy, http, &TestRequest::new(method, target));
-            nobody.assert_rejection(401, "UNAUTHORIZED");
+            response.assert_rejection(status, code);
+            assert_eq!(response.has_header("allow"), status == 405);
+            // Only an authenticated client learns what is wrong.
+            let anonymous = exchange(&proxy, http, &TestRequest::new(method, target));
+            anonymous.assert_rejection(401, "UNAUTHORIZED");
         }
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn what_no_parser_may_clean_is_refused_at_once() {
+fn a_target_with_dot_segments_bad_escapes_or_backslashes_gets_400() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let cases = [
@@ -79,15 +80,15 @@ fn what_no_parser_may_clean_is_refused_at_once() {
     ];
     for http in HttpVersion::BOTH {
         for target in cases {
-            let answer = exchange(&proxy, http, &TestRequest::alice("GET", target));
-            answer.assert_rejection(400, "UNSUPPORTED");
+            let response = exchange(&proxy, http, &TestRequest::alice("GET", target));
+            response.assert_rejection(400, "UNSUPPORTED");
         }
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn a_refused_head_has_the_length_and_no_body() {
+fn a_rejected_head_request_has_the_content_length_of_get_and_no_body() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
@@ -99,15 +100,14 @@ fn a_refused_head_has_the_length_and_no_body() {
     ] {
         let head = client.exchange(&TestRequest::alice("HEAD", target));
         head.assert_rejection_head(status);
-        let two = exchange(
+        let over_h2 = exchange(
             &proxy,
             HttpVersion::Http2,
             &TestRequest::alice("HEAD", target),
         );
-        two.assert_rejection_head(status);
-        assert!(two.body.is_empty());
+        over_h2.assert_rejection_head(status);
+        assert!(over_h2.body.is_empty());
         if status != 405 {
-            // Of the same length as the body that a GET has.
             let get = client.exchange(&TestRequest::alice("GET", target));
             get.assert_rejection(
                 status,
@@ -124,7 +124,7 @@ fn a_refused_head_has_the_length_and_no_body() {
 }
 
 #[test]
-fn what_is_forwarded_is_canonical() {
+fn a_forwarded_target_is_in_canonical_form() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let (blob, escaped) = (format!("/v2/a/blobs/{DIGEST}"), DIGEST.replace(':', "%3A"));
@@ -154,7 +154,7 @@ fn what_is_forwarded_is_canonical() {
             "/v2/secret/repo/tags/list",
         ),
         ("GET", "/v2/a/manifests/lat%65st", "/v2/a/manifests/latest"),
-        // Portainer's spelling.
+        // Portainer escapes the slash in a repository name.
         (
             "GET",
             "/v2/team%2Fapp/tags/list?n=5",
@@ -199,8 +199,13 @@ fn what_is_forwarded_is_canonical() {
     for http in HttpVersion::BOTH {
         for (method, target, expected) in cases {
             let before = registry.requests().len();
-            let answer = exchange(&proxy, http, &TestRequest::alice(method, target));
-            assert_eq!(answer.status, 200, "{method} {target}: {}", answer.text());
+            let response = exchange(&proxy, http, &TestRequest::alice(method, target));
+            assert_eq!(
+                response.status,
+                200,
+                "{method} {target}: {}",
+                response.text()
+            );
             let seen = registry.requests();
             assert_eq!(seen.len(), before + 1);
             let last = seen.last().unwrap();
@@ -213,7 +218,7 @@ fn what_is_forwarded_is_canonical() {
 }
 
 #[test]
-fn a_slash_too_many_is_redirected_after_the_login() {
+fn a_target_with_surplus_slashes_is_redirected_after_authentication() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
@@ -232,11 +237,11 @@ fn a_slash_too_many_is_redirected_after_the_login() {
             exchange(&proxy, http, &TestRequest::new("GET", target))
                 .assert_rejection(401, "UNAUTHORIZED");
             for method in ["GET", "HEAD"] {
-                let answer = exchange(&proxy, http, &TestRequest::alice(method, target));
-                let location_seen = answer.header("location");
-                assert_eq!((answer.status, location_seen), (301, location), "{target}");
+                let response = exchange(&proxy, http, &TestRequest::alice(method, target));
+                let actual = (response.status, response.header("location"));
+                assert_eq!(actual, (301, location), "{target}");
                 assert_eq!(
-                    answer.header("docker-distribution-api-version"),
+                    response.header("docker-distribution-api-version"),
                     "registry/2.0"
                 );
             }
@@ -246,7 +251,7 @@ fn a_slash_too_many_is_redirected_after_the_login() {
 }
 
 #[test]
-fn only_paths_are_targets() {
+fn the_target_must_be_a_path_or_an_absolute_url_of_the_site() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let login = "Authorization: Basic YWxpY2U6cHc=\r\n";
@@ -278,10 +283,10 @@ fn only_paths_are_targets() {
     assert_eq!(registry.only_request().target, "/v2/");
 }
 
-/// An absolute target and an empty port, as both versions of HTTP can say them: what the registry gets as Host, and what the
-/// client gets as its own origin.
+/// The authority of the request comes from an absolute target (HTTP/1), from `Host`, or from `:authority` (HTTP/2), and may
+/// have an empty port. The test checks which `Host` the registry gets, and which origin is in the `Location` for the client.
 #[test]
-fn the_authority_of_the_request_is_the_one_that_counts() {
+fn host_and_location_follow_the_authority_of_the_request() {
     let registry = Registry::responding(
         "HTTP/1.1 202 Accepted\r\nLocation: http://localhost:/v2/a/blobs/uploads/u\r\nContent-Length: 0\r\n\r\n",
     );
@@ -292,7 +297,7 @@ fn the_authority_of_the_request_is_the_one_that_counts() {
         ("/v2", "localhost", "localhost", "localhost"),
         ("/v2", "LocalHost:", "LocalHost:", "LocalHost"),
         ("/v2", "localhost:5000", "localhost:5000", "localhost:5000"),
-        // The same place: the client's own spelling.
+        // Target and `Host` name the same origin: the proxy keeps the spelling of `Host`.
         (
             "https://localhost/v2",
             "LOCALHOST:443",
@@ -305,7 +310,7 @@ fn the_authority_of_the_request_is_the_one_that_counts() {
             "localhost",
             "localhost",
         ),
-        // Another port or name of the site: the target's (RFC 9112 section 3.2.2).
+        // Target and `Host` differ in the port or in the name: the target wins (RFC 9112 section 3.2.2).
         (
             "https://localhost:1/v2",
             "localhost:2",
@@ -329,25 +334,25 @@ fn the_authority_of_the_request_is_the_one_that_counts() {
         client.send(format!(
             "POST {target}/a/blobs/uploads/ HTTP/1.1\r\nHost: {host}\r\n{login}\r\n"
         ));
-        let answer = client.read_response("POST");
-        assert_eq!(answer.status, 202, "{target} {host}: {}", answer.text());
+        let response = client.read_response("POST");
+        assert_eq!(response.status, 202, "{target} {host}: {}", response.text());
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.all("host"), [sent], "{target} {host}");
         assert_eq!(seen.target, "/v2/a/blobs/uploads/");
         let location = format!("https://{outer}/v2/a/blobs/uploads/u");
-        assert_eq!(answer.header("location"), location, "{target} {host}");
+        assert_eq!(response.header("location"), location, "{target} {host}");
     }
-    // HTTP/2 says it in :authority.
+    // HTTP/2 has the authority in `:authority`.
     for (host, outer) in [
         ("localhost:", "localhost"),
         ("alias.example:8", "alias.example:8"),
     ] {
         let request = TestRequest::alice("POST", "/v2/a/blobs/uploads/").host(host);
-        let answer = exchange(&proxy, HttpVersion::Http2, &request);
-        assert_eq!(answer.status, 202, "{host}: {}", answer.text());
+        let response = exchange(&proxy, HttpVersion::Http2, &request);
+        assert_eq!(response.status, 202, "{host}: {}", response.text());
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.all("host"), [host]);
         let location = format!("https://{outer}/v2/a/blobs/uploads/u");
-        assert_eq!(answer.header("location"), location, "{host}");
+        assert_eq!(response.header("location"), location, "{host}");
     }
 }

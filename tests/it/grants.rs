@@ -1,4 +1,5 @@
-//! Grants end to end: who may do what where, mounts, and the list of repositories.
+//! `[[site.route.grant]]` through the whole proxy: which user may perform which action on which repository, cross-repository
+//! mounts, and the filtered list of repositories (`/v2/_catalog`).
 
 use crate::support::proxy::{ALICE, directory};
 use crate::support::{
@@ -29,7 +30,7 @@ repositories = ["**"]
 actions = ["pull", "catalog"]
 "#;
 
-/// alice, bot, root and eve, each with the password `pw`.
+/// Starts a proxy with [`GRANTS`] and the users alice, bot, root and eve, each with the password `pw`.
 fn start(registry: &Registry) -> Proxy {
     let dir = directory();
     let users = ["bot", "root", "eve"];
@@ -39,7 +40,7 @@ fn start(registry: &Registry) -> Proxy {
     Proxy::start_in(dir, &registry.url(), config(GROUPS, GRANTS))
 }
 
-fn by(user: &str, method: &str, target: &str) -> TestRequest {
+fn request_by(user: &str, method: &str, target: &str) -> TestRequest {
     let request = TestRequest::new(method, target);
     match user {
         "" => request,
@@ -48,7 +49,7 @@ fn by(user: &str, method: &str, target: &str) -> TestRequest {
 }
 
 #[test]
-fn each_right_opens_what_it_names() {
+fn each_grant_allows_its_actions_on_its_repositories_only() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     let blob = format!("blobs/{DIGEST}");
@@ -98,8 +99,12 @@ fn each_right_opens_what_it_names() {
     let mut forwarded = 0;
     for http in HttpVersion::BOTH {
         for (user, method, target, status) in cases {
-            let answer = exchange(&proxy, http, &by(user, method, &format!("/v2/{target}")));
-            assert_eq!(answer.status, status, "{http:?} {user} {method} {target}");
+            let response = exchange(
+                &proxy,
+                http,
+                &request_by(user, method, &format!("/v2/{target}")),
+            );
+            assert_eq!(response.status, status, "{http:?} {user} {method} {target}");
             forwarded += usize::from(status == 200);
             assert_eq!(
                 registry.requests().len(),
@@ -111,7 +116,7 @@ fn each_right_opens_what_it_names() {
 }
 
 #[test]
-fn a_denial_says_nothing_of_what_exists() {
+fn a_denial_does_not_reveal_whether_a_repository_exists() {
     let registry = Registry::start(|exchange: &mut Exchange<'_>| {
         let exists = exchange.head.target.contains("team/there");
         let status = if exists { "200 OK" } else { "404 Not Found" };
@@ -119,38 +124,39 @@ fn a_denial_says_nothing_of_what_exists() {
     });
     let proxy = start(&registry);
     for http in HttpVersion::BOTH {
-        let answers = ["there", "missing"].map(|name| {
+        let responses = ["there", "missing"].map(|name| {
             let path = format!("/v2/team/{name}/manifests/x");
-            let get = exchange(&proxy, http, &by("eve", "GET", &path));
+            let get = exchange(&proxy, http, &request_by("eve", "GET", &path));
             get.assert_rejection(403, "DENIED");
-            let head = exchange(&proxy, http, &by("eve", "HEAD", &path));
+            let head = exchange(&proxy, http, &request_by("eve", "HEAD", &path));
             head.assert_rejection_head(403);
             assert_eq!(head.header("content-length"), get.header("content-length"));
-            let slash = exchange(&proxy, http, &by("eve", "GET", &format!("{path}/")));
+            let slash = exchange(&proxy, http, &request_by("eve", "GET", &format!("{path}/")));
             slash.assert_rejection(403, "DENIED");
-            let stranger = exchange(&proxy, http, &by("", "GET", &path));
-            stranger.assert_rejection(401, "UNAUTHORIZED");
-            [get, head, slash, stranger].map(|answer| answer.without_request_id())
+            let anonymous = exchange(&proxy, http, &request_by("", "GET", &path));
+            anonymous.assert_rejection(401, "UNAUTHORIZED");
+            [get, head, slash, anonymous].map(|response| response.without_request_id())
         });
-        assert_eq!(answers[0], answers[1]);
+        assert_eq!(responses[0], responses[1]);
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn who_may_nothing_still_hears_what_is_wrong_with_his_request() {
+fn a_user_without_grants_gets_400_for_a_malformed_request() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     for http in HttpVersion::BOTH {
         let wrong = "/v2/Team/a/tags/list";
-        exchange(&proxy, http, &by("eve", "GET", wrong)).assert_rejection(400, "NAME_INVALID");
-        exchange(&proxy, http, &by("", "GET", wrong)).assert_rejection(401, "UNAUTHORIZED");
+        exchange(&proxy, http, &request_by("eve", "GET", wrong))
+            .assert_rejection(400, "NAME_INVALID");
+        exchange(&proxy, http, &request_by("", "GET", wrong)).assert_rejection(401, "UNAUTHORIZED");
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn a_mount_needs_the_right_to_pull_at_its_source() {
+fn a_mount_requires_the_right_to_pull_from_its_source() {
     let registry = Registry::responding("HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n");
     let proxy = start(&registry);
     let uploads = "/v2/home/alice/a/blobs/uploads/";
@@ -168,7 +174,7 @@ fn a_mount_needs_the_right_to_pull_at_its_source() {
         ("POST", uploads, from("home/eve/b"), uploads.to_owned()),
         ("POST", uploads, from("secret/repo"), uploads.to_owned()),
         ("POST", uploads, from("s%65cret%2Frepo"), uploads.to_owned()),
-        // The registry would choose among all it has.
+        // Without `from` the registry would choose the source among all repositories, so the proxy removes the mount.
         (
             "POST",
             uploads,
@@ -190,28 +196,29 @@ fn a_mount_needs_the_right_to_pull_at_its_source() {
     ];
     for http in HttpVersion::BOTH {
         for (method, path, query, expected) in &cases {
-            let answer = exchange(
+            let response = exchange(
                 &proxy,
                 http,
-                &by("alice", method, &format!("{path}{query}")),
+                &request_by("alice", method, &format!("{path}{query}")),
             );
-            assert_eq!((answer.status, answer.text().as_str()), (202, ""));
+            assert_eq!((response.status, response.text().as_str()), (202, ""));
             let seen = registry.requests().pop().unwrap();
             assert_eq!(&seen.target, expected, "{method} {path}{query}");
         }
-        // Push at the target is asked first.
+        // The proxy checks the right to push to the target before the source.
         let count = registry.requests().len();
         let elsewhere = format!("/v2/team/a/blobs/uploads/{}", from("home/alice/b"));
-        exchange(&proxy, http, &by("alice", "POST", &elsewhere)).assert_rejection(403, "DENIED");
+        exchange(&proxy, http, &request_by("alice", "POST", &elsewhere))
+            .assert_rejection(403, "DENIED");
         assert_eq!(registry.requests().len(), count);
     }
 }
 
 #[test]
-fn a_reload_changes_what_is_granted() {
+fn a_reload_changes_the_grants() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
-    let request = by("alice", "GET", "/v2/team/a/tags/list");
+    let request = request_by("alice", "GET", "/v2/team/a/tags/list");
     assert_eq!(exchange(&proxy, HttpVersion::Http1, &request).status, 200);
     let less = GRANTS.replace("\"team/**\", \"pub/*\"", "\"pub/*\"");
     proxy.configure(&registry, config(GROUPS, &less));
@@ -220,19 +227,19 @@ fn a_reload_changes_what_is_granted() {
 }
 
 #[test]
-fn outside_of_the_registry_api_nothing_is_granted() {
+fn outside_of_the_registry_api_a_route_with_grants_denies_everything() {
     let registry = Registry::accepting_all();
     let whole = config(GROUPS, GRANTS).lines("path", "path = \"/\"");
     let users = format!("{ALICE}bot:x\n");
     let dir = directory();
     std::fs::write(dir.path().join("htpasswd"), users).unwrap();
     let proxy = Proxy::start_in(dir, &registry.url(), &whole);
-    let answer = exchange(
+    let response = exchange(
         &proxy,
         HttpVersion::Http1,
         &TestRequest::alice("GET", "/metrics"),
     );
-    assert_eq!(answer.status, 403);
+    assert_eq!(response.status, 403);
     assert_eq!(
         exchange(
             &proxy,
@@ -245,7 +252,7 @@ fn outside_of_the_registry_api_nothing_is_granted() {
     assert!(registry.requests().is_empty());
 }
 
-const ALL: [&str; 9] = [
+const ALL_REPOSITORIES: [&str; 9] = [
     "a/hidden",
     "home/alice/x",
     "home/eve/x",
@@ -257,8 +264,8 @@ const ALL: [&str; 9] = [
     "zz/hidden",
 ];
 
-/// A registry with [`ALL`], which gives at most `most` of them at once and refuses to be asked for more than `limit`.
-fn catalogue(most: usize, limit: usize) -> Registry {
+/// A registry that has [`ALL_REPOSITORIES`]. One page of its list has at most `most` names. A page size above `limit` gets 400.
+fn registry_with_catalog(most: usize, limit: usize) -> Registry {
     Registry::start(move |exchange: &mut Exchange<'_>| {
         let target = exchange.head.target.clone();
         let query = target.split_once('?').map_or("", |(_, query)| query);
@@ -278,7 +285,9 @@ fn catalogue(most: usize, limit: usize) -> Registry {
             return;
         }
         let last = value("last").unwrap_or_default();
-        let mut rest = ALL.into_iter().filter(|name| *name > last.as_str());
+        let mut rest = ALL_REPOSITORIES
+            .into_iter()
+            .filter(|name| *name > last.as_str());
         let page: Vec<_> = rest.by_ref().take(size.min(most)).collect();
         let link = match (rest.next(), page.last()) {
             (Some(_), Some(last)) => {
@@ -294,20 +303,20 @@ fn catalogue(most: usize, limit: usize) -> Registry {
     })
 }
 
-/// The names, and where the list goes on.
-fn listed(
+/// Requests a page of the list, and returns the names and the target of the next page in `Link`.
+fn fetch_catalog(
     proxy: &Proxy,
     http: HttpVersion,
     user: &str,
     target: &str,
 ) -> (Vec<String>, Option<String>) {
-    let answer = exchange(proxy, http, &by(user, "GET", target));
-    assert_eq!(answer.status, 200, "{}", answer.text());
-    assert_eq!(answer.header("content-type"), "application/json");
-    let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+    let response = exchange(proxy, http, &request_by(user, "GET", target));
+    assert_eq!(response.status, 200, "{}", response.text());
+    assert_eq!(response.header("content-type"), "application/json");
+    let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
     let names = body["repositories"].as_array().unwrap();
     let names = names.iter().map(|name| name.as_str().unwrap().to_owned());
-    let next = answer.header_values("link").first().map(|link| {
+    let next = response.header_values("link").first().map(|link| {
         let target = link
             .strip_prefix('<')
             .unwrap()
@@ -318,21 +327,21 @@ fn listed(
 }
 
 #[test]
-fn the_list_holds_what_may_be_pulled() {
+fn the_list_contains_the_repositories_that_the_user_may_pull() {
     const VISIBLE: [&str; 4] = ["home/alice/x", "pub/a", "pub/b", "team/a"];
     for (most, limit) in [(1000, 1000), (3, 1000), (1, 1000), (2, 100)] {
-        let registry = catalogue(most, limit);
+        let registry = registry_with_catalog(most, limit);
         let proxy = start(&registry);
         for http in HttpVersion::BOTH {
             assert_eq!(
-                listed(&proxy, http, "alice", "/v2/_catalog"),
+                fetch_catalog(&proxy, http, "alice", "/v2/_catalog"),
                 (VISIBLE.map(str::to_owned).to_vec(), None)
             );
             for size in 1..=5 {
                 let mut target = format!("/v2/_catalog?n={size}");
                 let mut all = Vec::new();
                 loop {
-                    let (names, next) = listed(&proxy, http, "alice", &target);
+                    let (names, next) = fetch_catalog(&proxy, http, "alice", &target);
                     assert!(names.len() <= size && (next.is_none() || names.len() == size));
                     let last = names.last().unwrap().replace('/', "%2F");
                     all.extend(names);
@@ -342,9 +351,10 @@ fn the_list_holds_what_may_be_pulled() {
                 }
                 assert_eq!(all, VISIBLE, "{size} of {most}");
             }
-            // A place between names, and one that is hidden.
-            let after =
-                |last: &str| listed(&proxy, http, "alice", &format!("/v2/_catalog?last={last}"));
+            // `last` may be a name that does not exist, or the name of a repository that the user cannot see.
+            let after = |last: &str| {
+                fetch_catalog(&proxy, http, "alice", &format!("/v2/_catalog?last={last}"))
+            };
             assert_eq!(after("pub/aa").0, ["pub/b", "team/a"]);
             assert_eq!(after("secret/repo"), (vec!["team/a".to_owned()], None));
             assert_eq!(after("team/a"), (vec![], None));
@@ -353,16 +363,16 @@ fn the_list_holds_what_may_be_pulled() {
 }
 
 #[test]
-fn who_may_pull_everything_gets_the_list_as_it_is() {
-    let registry = catalogue(1000, 1000);
+fn a_user_with_pull_on_everything_gets_the_unfiltered_list() {
+    let registry = registry_with_catalog(1000, 1000);
     let proxy = start(&registry);
     let (names, next) = {
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             HttpVersion::Http1,
-            &by("root", "GET", "/v2/_catalog?n=2"),
+            &request_by("root", "GET", "/v2/_catalog?n=2"),
         );
-        (answer.text(), answer.header("link").to_owned())
+        (response.text(), response.header("link").to_owned())
     };
     assert_eq!(names, "{\"repositories\":[\"a/hidden\",\"home/alice/x\"]}");
     assert!(next.contains("last=home/alice/x"), "{next}");
@@ -370,34 +380,34 @@ fn who_may_pull_everything_gets_the_list_as_it_is() {
 }
 
 #[test]
-fn page_sizes_of_a_filtered_list() {
-    let registry = catalogue(1000, 1000);
+fn a_page_size_beyond_1000_or_not_a_number_gets_400() {
+    let registry = registry_with_catalog(1000, 1000);
     let proxy = start(&registry);
     assert_eq!(
-        listed(&proxy, HttpVersion::Http1, "alice", "/v2/_catalog?n=0"),
+        fetch_catalog(&proxy, HttpVersion::Http1, "alice", "/v2/_catalog?n=0"),
         (vec![], None)
     );
     for size in ["1001", "abc", "-1"] {
-        let request = by("alice", "GET", &format!("/v2/_catalog?n={size}"));
+        let request = request_by("alice", "GET", &format!("/v2/_catalog?n={size}"));
         exchange(&proxy, HttpVersion::Http1, &request)
             .assert_rejection(400, "PAGINATION_NUMBER_INVALID");
     }
     for method in ["HEAD", "OPTIONS"] {
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             HttpVersion::Http1,
-            &by("alice", method, "/v2/_catalog"),
+            &request_by("alice", method, "/v2/_catalog"),
         );
-        assert_eq!(answer.status, 405, "{method}");
+        assert_eq!(response.status, 405, "{method}");
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn conditions_and_codings_of_the_client_do_not_reach_a_filtered_list() {
-    let registry = catalogue(1000, 1000);
+fn conditional_fields_and_accept_encoding_are_not_forwarded_for_a_filtered_list() {
+    let registry = registry_with_catalog(1000, 1000);
     let proxy = start(&registry);
-    let request = by("alice", "GET", "/v2/_catalog")
+    let request = request_by("alice", "GET", "/v2/_catalog")
         .header("if-none-match", "\"x\"")
         .header("accept-encoding", "gzip")
         .header("user-agent", "crane");
@@ -412,7 +422,7 @@ fn conditions_and_codings_of_the_client_do_not_reach_a_filtered_list() {
 }
 
 #[test]
-fn a_list_that_cannot_be_read_is_an_error_and_names_nothing() {
+fn an_unusable_list_of_the_registry_is_an_error_without_repository_names() {
     let list = |head: &str, body: &str| {
         format!(
             "HTTP/1.1 {head}\r\nContent-Length: {}\r\n\r\n{body}",
@@ -451,23 +461,23 @@ fn a_list_that_cannot_be_read_is_an_error_and_names_nothing() {
             exchange.close();
         });
         let proxy = start(&registry);
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             HttpVersion::Http1,
-            &by("alice", "GET", "/v2/_catalog"),
+            &request_by("alice", "GET", "/v2/_catalog"),
         );
-        answer.assert_rejection(status, code);
-        assert!(!answer.text().contains("secret"), "{}", answer.text());
+        response.assert_rejection(status, code);
+        assert!(!response.text().contains("secret"), "{}", response.text());
     }
-    // One that says for ever that it goes on, and does not.
+    // The registry responds to every request with the same page and the same link to a next page.
     let registry = Registry::responding(list(more, names));
     let proxy = start(&registry);
-    let (names, next) = listed(&proxy, HttpVersion::Http1, "alice", "/v2/_catalog");
+    let (names, next) = fetch_catalog(&proxy, HttpVersion::Http1, "alice", "/v2/_catalog");
     assert_eq!((names, next), (vec!["pub/a".to_owned()], None));
 }
 
 #[test]
-fn an_endless_list_ends() {
+fn the_proxy_stops_reading_an_endless_list() {
     let registry = Registry::start(|exchange: &mut Exchange<'_>| {
         let target = &exchange.head.target;
         let number = target
@@ -482,20 +492,21 @@ fn an_endless_list_ends() {
         ));
     });
     let proxy = start(&registry);
-    let (names, next) = listed(&proxy, HttpVersion::Http1, "alice", "/v2/_catalog?n=5");
+    let (names, next) = fetch_catalog(&proxy, HttpVersion::Http1, "alice", "/v2/_catalog?n=5");
     assert_eq!(names, ["pub/a"]);
     assert_eq!(next.as_deref(), Some("/v2/_catalog?last=pub%2Fa&n=5"));
     let count = registry.requests().len();
     assert!(count <= 100, "{count} pages");
-    // Nothing to show, so no place to go on from: said, and not passed off as the end.
-    let request = by("alice", "GET", "/v2/_catalog?last=secret/h1");
-    let answer = exchange(&proxy, HttpVersion::Http1, &request);
-    answer.assert_rejection(503, "UNAVAILABLE");
-    assert!(!answer.text().contains("secret") && answer.has_header("retry-after"));
+    // No visible name is found within the bound, so there is no name for `last` in a link. The proxy responds with an error,
+    // because an empty page would look like the end of the list.
+    let request = request_by("alice", "GET", "/v2/_catalog?last=secret/h1");
+    let response = exchange(&proxy, HttpVersion::Http1, &request);
+    response.assert_rejection(503, "UNAVAILABLE");
+    assert!(!response.text().contains("secret") && response.has_header("retry-after"));
 }
 
 #[test]
-fn rights_are_judged_on_the_decoded_name() {
+fn grants_apply_to_the_decoded_repository_name() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     for http in HttpVersion::BOTH {
@@ -504,7 +515,7 @@ fn rights_are_judged_on_the_decoded_name() {
             ("alice", "/v2/team%2fapp%2Fx/tags/list", 200),
             ("alice", "/v2/t%65am%2Fapp/manifests/v%31", 200),
             ("alice", "/v2/pub%2Fa/tags/list", 200),
-            // One component is granted, not two.
+            // `pub/*` matches one component, not two.
             ("alice", "/v2/pub%2Fa%2Fb/tags/list", 403),
             ("alice", "/v2/home%2Fbot%2Fx/tags/list", 403),
             ("alice", "/v2/secret%2Frepo/tags/list", 403),
@@ -514,7 +525,7 @@ fn rights_are_judged_on_the_decoded_name() {
             ("eve", "/v2/team%2Fapp/tags/list", 403),
             ("", "/v2/team%2Fapp/tags/list", 401),
             ("", "//v2/", 401),
-            // What cannot be there is told to who may read there.
+            // A reference that no manifest can have: a user with the right to pull gets 404, any other user the usual denial.
             ("alice", "/v2/team/app/manifests/.INVALID", 404),
             ("alice", "/v2/team%2Fapp/manifests/sha256:x", 404),
             ("eve", "/v2/team/app/manifests/.INVALID", 403),
@@ -522,12 +533,17 @@ fn rights_are_judged_on_the_decoded_name() {
             ("", "/v2/team/app/manifests/.INVALID", 401),
         ] {
             let before = registry.requests().len();
-            let answer = exchange(&proxy, http, &by(user, "GET", target));
-            assert_eq!(answer.status, status, "{user} {target}: {}", answer.text());
-            let arrived = registry.requests().len() - before;
-            assert_eq!(arrived, usize::from(status == 200), "{user} {target}");
+            let response = exchange(&proxy, http, &request_by(user, "GET", target));
+            assert_eq!(
+                response.status,
+                status,
+                "{user} {target}: {}",
+                response.text()
+            );
+            let forwarded = registry.requests().len() - before;
+            assert_eq!(forwarded, usize::from(status == 200), "{user} {target}");
             if status == 404 {
-                answer.assert_rejection(404, "MANIFEST_UNKNOWN");
+                response.assert_rejection(404, "MANIFEST_UNKNOWN");
             }
             if status == 200 {
                 let sent = registry.requests().pop().unwrap().target;
@@ -536,11 +552,11 @@ fn rights_are_judged_on_the_decoded_name() {
                 assert_eq!(sent, plain);
             }
         }
-        // A push that sets tags takes the right to push.
+        // A push by digest that also sets tags requires the right to push.
         let tagged = format!("/v2/team/app/manifests/{DIGEST}?tag=v1&tag=latest");
         for (user, status) in [("bot", 200), ("alice", 403), ("eve", 403), ("", 401)] {
-            let answer = exchange(&proxy, http, &by(user, "PUT", &tagged).body("{}"));
-            assert_eq!(answer.status, status, "{user}");
+            let response = exchange(&proxy, http, &request_by(user, "PUT", &tagged).body("{}"));
+            assert_eq!(response.status, status, "{user}");
         }
         assert_eq!(registry.requests().pop().unwrap().target, tagged);
     }

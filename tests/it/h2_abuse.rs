@@ -1,7 +1,8 @@
-//! HTTP/2 clients that make the gate work for nothing: cut, or the cost is bounded; others are served meanwhile.
+//! HTTP/2 clients that cause work without a useful request. The proxy closes the connection or bounds the cost, and serves
+//! other clients meanwhile.
 //!
-//! Each abuse meets an executable of its own, so that its memory can be measured. The classes are those of
-//! CVE-2023-44487, CVE-2025-8671, VU#421644, CVE-2019-9511 to 9518 and of the "HTTP/2 bombs".
+//! Most tests start the executable as a process of its own, so that the memory of the process can be measured. The classes of
+//! abuse are those of CVE-2023-44487, CVE-2025-8671, VU#421644, CVE-2019-9511 to 9518 and of the "HTTP/2 bombs".
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -14,12 +15,13 @@ use crate::support::frames::{
 };
 use crate::support::{Proxy, Registry, TestRequest, config, pause};
 
-/// Abusive messages of one connection.
-const MANY: usize = 10_000;
-/// What they may cost in KiB, with the few connections and the buffers that go with them.
-const MEMORY: u64 = 8 * 1024;
+/// The number of abusive messages on one connection.
+const MESSAGES: usize = 10_000;
+/// The memory in KiB that an abuse may cost the proxy, including the buffers of the few connections of the test.
+const MEMORY_LIMIT: u64 = 8 * 1024;
 
-const USUAL: [(&[u8], &[u8]); 5] = [
+/// The header section of an ordinary request.
+const HEAD: [(&[u8], &[u8]); 5] = [
     (b":method", b"GET"),
     (b":scheme", b"https"),
     (b":authority", b"localhost"),
@@ -27,10 +29,12 @@ const USUAL: [(&[u8], &[u8]); 5] = [
     (b"authorization", b"Basic YWxpY2U6cHc="),
 ];
 
-/// What becomes of an abusive connection.
+/// What the proxy does with an abusive connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum End {
-    Cut,
+    /// The proxy closes the connection.
+    Closed,
+    /// The proxy serves the connection to the last message.
     Served,
 }
 
@@ -39,7 +43,7 @@ fn get(stream: u32) -> Vec<u8> {
         HEADERS,
         END_HEADERS | END_STREAM,
         stream,
-        &header_block(&USUAL),
+        &header_block(&HEAD),
     )
 }
 
@@ -47,28 +51,32 @@ fn reset(stream: u32) -> Vec<u8> {
     frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes())
 }
 
-/// Sends what `message` makes of each stream, and reads what comes now and then, until the gate has had enough.
-/// Then: how many were sent, and whether the connection was cut.
+/// Sends the result of `message` for up to [`MESSAGES`] streams, and exchanges a PING after every `step` messages, until the
+/// proxy closes the connection. Returns the number of messages sent, and whether the proxy closed the connection.
 fn abuse(frames: &mut RawH2, step: usize, mut message: impl FnMut(u32) -> Vec<u8>) -> (usize, End) {
-    for sent in (0..MANY).step_by(step) {
+    for sent in (0..MESSAGES).step_by(step) {
         let bytes: Vec<u8> = (0..step)
             .flat_map(|_| message(frames.next_stream_id()))
             .collect();
         if frames.try_send(bytes).is_err() || !frames.ping_round_trip() {
-            return (sent + step, End::Cut);
+            return (sent + step, End::Closed);
         }
     }
-    (MANY, End::Served)
+    (MESSAGES, End::Served)
 }
 
-/// Runs an abuse against a gate of its own, and checks that it costs little and that others do not notice.
+/// Runs an abuse against a new process, and asserts that the abuse costs little memory and does not delay another client.
 #[track_caller]
-fn assert_others_unaffected(name: &str, run: impl FnOnce(SocketAddr) -> End + Send, expected: End) {
+fn assert_abuse_is_contained(
+    name: &str,
+    run: impl FnOnce(SocketAddr) -> End + Send,
+    expected: End,
+) {
     let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
-    let gate = Gate::start(&file);
-    let mut other = gate.client();
-    let mut ask = |what: &str| {
+    let proxy = Gate::start(&file);
+    let mut other = proxy.client();
+    let mut request_once = |what: &str| {
         let began = Instant::now();
         assert_eq!(
             other.exchange(&TestRequest::alice("GET", "/v2/")).status,
@@ -77,50 +85,50 @@ fn assert_others_unaffected(name: &str, run: impl FnOnce(SocketAddr) -> End + Se
         );
         began.elapsed()
     };
-    // Every worker has served, and has its buffers.
-    ask("before");
+    // Before the measurement, every worker serves a connection and allocates its buffers.
+    request_once("before");
     for _ in 0..4 {
-        let mut frames = RawH2::connect(gate.address);
+        let mut frames = RawH2::connect(proxy.address);
         frames.send(get(1));
         assert!(frames.ping_round_trip());
     }
-    let before = gate.memory();
+    let before = proxy.memory();
     let (end, slowest) = std::thread::scope(|scope| {
-        let abusing = scope.spawn(|| run(gate.address));
+        let attacker = scope.spawn(|| run(proxy.address));
         let mut slowest = Duration::ZERO;
-        while !abusing.is_finished() {
-            slowest = slowest.max(ask("meanwhile"));
+        while !attacker.is_finished() {
+            slowest = slowest.max(request_once("meanwhile"));
         }
-        (abusing.join().unwrap(), slowest)
+        (attacker.join().unwrap(), slowest)
     });
-    let more = gate.memory().saturating_sub(before);
-    println!("{name}: {end:?}, {more} KiB, others waited {slowest:?} at most");
-    ask("after");
+    let more = proxy.memory().saturating_sub(before);
+    println!("{name}: {end:?}, {more} KiB, another client waited {slowest:?} at most");
+    request_once("after");
     assert_eq!(end, expected, "{name}");
-    assert!(more < MEMORY, "{name}: {more} KiB");
+    assert!(more < MEMORY_LIMIT, "{name}: {more} KiB");
     assert!(slowest < Duration::from_secs(2), "{name}: {slowest:?}");
 }
 
 #[test]
-fn rapid_reset() {
-    // As fast as it goes, and slow enough for each stream to be looked at.
+fn a_client_that_opens_and_resets_streams_is_disconnected() {
+    // With the step 1, a PING after each stream gives the proxy time to process the stream before the reset.
     for step in [1000, 1] {
-        let run = |gate| {
-            let mut frames = RawH2::connect(gate);
+        let run = |address| {
+            let mut frames = RawH2::connect(address);
             let (sent, end) = abuse(&mut frames, step, |stream| {
                 [get(stream), reset(stream)].concat()
             });
             assert!(sent <= 1000, "only after {sent}");
             end
         };
-        assert_others_unaffected(&format!("rapid reset by {step}"), run, End::Cut);
+        assert_abuse_is_contained(&format!("rapid reset, step {step}"), run, End::Closed);
     }
 }
 
 #[test]
-fn resets_on_the_gates_side() {
-    type Trick = fn(u32) -> Vec<u8>;
-    let tricks: [(&str, Trick); 6] = [
+fn a_client_that_provokes_resets_by_the_proxy_is_disconnected() {
+    type StreamError = fn(u32) -> Vec<u8>;
+    let stream_errors: [(&str, StreamError); 6] = [
         ("window by 0", |stream| {
             frame(WINDOW_UPDATE, 0, stream, &[0; 4])
         }),
@@ -141,52 +149,52 @@ fn resets_on_the_gates_side() {
         ("second head", |stream| get(stream)),
         ("data behind the end", |stream| frame(DATA, 0, stream, b"x")),
     ];
-    for (name, trick) in tricks {
-        let run = |gate| {
-            let mut frames = RawH2::connect(gate);
+    for (name, stream_error) in stream_errors {
+        let run = |address| {
+            let mut frames = RawH2::connect(address);
             let (sent, end) = abuse(&mut frames, 10, |stream| {
-                [get(stream), trick(stream)].concat()
+                [get(stream), stream_error(stream)].concat()
             });
             assert!(sent <= 1500, "{name}: only after {sent}");
             end
         };
-        assert_others_unaffected(name, run, End::Cut);
+        assert_abuse_is_contained(name, run, End::Closed);
     }
 }
 
 #[test]
-fn continuation_without_end() {
+fn a_head_of_endless_continuation_frames_closes_the_connection() {
     for size in [0, 1, 4000] {
-        let run = |gate| {
-            let mut frames = RawH2::connect(gate);
-            frames.send(frame(HEADERS, END_STREAM, 1, &header_block(&USUAL)));
+        let run = |address| {
+            let mut frames = RawH2::connect(address);
+            frames.send(frame(HEADERS, END_STREAM, 1, &header_block(&HEAD)));
             let piece = frame(
                 CONTINUATION,
                 0,
                 1,
                 &header_block(&[(b"x", &vec![b'x'; size])]),
             );
-            for _ in 0..MANY {
+            for _ in 0..MESSAGES {
                 if frames.try_send(&piece).is_err() {
-                    return End::Cut;
+                    return End::Closed;
                 }
             }
             if frames.ping_round_trip() {
                 End::Served
             } else {
-                End::Cut
+                End::Closed
             }
         };
-        assert_others_unaffected(&format!("continuation of {size}"), run, End::Cut);
+        assert_abuse_is_contained(&format!("CONTINUATION of {size} bytes"), run, End::Closed);
     }
 }
 
 #[test]
-fn fields_that_unpack_to_much_are_refused() {
-    let run = |gate| {
-        let mut frames = RawH2::connect_with(gate, &[(INITIAL_WINDOW, 0)]);
-        // One field in the table of the connection, and references to it: a byte each.
-        let (mut packed, name) = (header_block(&USUAL), b"\x40\x01a\x64");
+fn an_hpack_bomb_closes_the_connection() {
+    let run = |address| {
+        let mut frames = RawH2::connect_with(address, &[(INITIAL_WINDOW, 0)]);
+        // The block adds one field to the dynamic table of HPACK and refers to that field 12,000 times, with one byte each.
+        let (mut packed, name) = (header_block(&HEAD), b"\x40\x01a\x64");
         packed.extend(name);
         packed.extend([b'v'; 100]);
         packed.extend(vec![0xbe; 12_000]);
@@ -196,22 +204,22 @@ fn fields_that_unpack_to_much_are_refused() {
                 .try_send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &packed))
                 .is_err()
             {
-                return End::Cut;
+                return End::Closed;
             }
         }
         if frames.ping_round_trip() {
             End::Served
         } else {
-            End::Cut
+            End::Closed
         }
     };
-    assert_others_unaffected("bomb", run, End::Cut);
+    assert_abuse_is_contained("HPACK bomb", run, End::Closed);
 }
 
 #[test]
-fn frames_that_ask_for_nothing() {
-    type Idle = fn(u32) -> Vec<u8>;
-    let idle: [(&str, Idle); 12] = [
+fn frames_without_effect_in_great_number_close_the_connection() {
+    type Message = fn(u32) -> Vec<u8>;
+    let messages: [(&str, Message); 12] = [
         ("PING with ACK", |_| frame(PING, ACK, 0, b"12345678")),
         ("SETTINGS with ACK", |_| frame(SETTINGS, ACK, 0, &[])),
         ("SETTINGS", |_| frame(SETTINGS, 0, 0, &setting(&(3, 100)))),
@@ -233,25 +241,26 @@ fn frames_that_ask_for_nothing() {
             frame(SETTINGS, 0, 0, &setting(&(INITIAL_WINDOW, stream * 1000)))
         }),
     ];
-    for (name, message) in idle {
-        let run = |gate| {
-            let mut frames = RawH2::connect(gate);
-            // A stream that stays open meanwhile.
+    for (name, message) in messages {
+        let run = |address| {
+            let mut frames = RawH2::connect(address);
+            // An upload keeps one stream open meanwhile.
             let upload = [
                 &[(b":method".as_slice(), b"PATCH".as_slice())],
-                &USUAL[1..3],
-                &[(b":path", b"/v2/a/blobs/uploads/u"), USUAL[4]],
+                &HEAD[1..3],
+                &[(b":path", b"/v2/a/blobs/uploads/u"), HEAD[4]],
             ]
             .concat();
             let stream = frames.next_stream_id();
             frames.send(frame(HEADERS, END_HEADERS, stream, &header_block(&upload)));
             abuse(&mut frames, 100, message).1
         };
-        assert_others_unaffected(name, run, End::Cut);
+        assert_abuse_is_contained(name, run, End::Closed);
     }
 }
 
-/// One byte at a time, on the stream and on the connection: two WINDOW_UPDATE frames for every byte of the response.
+/// The client opens the windows of the stream and of the connection by one byte at a time, which takes two WINDOW_UPDATE
+/// frames for every byte of the response.
 #[test]
 fn a_client_that_reads_byte_by_byte_is_served() {
     const LENGTH: usize = 3000;
@@ -265,7 +274,7 @@ fn a_client_that_reads_byte_by_byte_is_served() {
     frames.send(get(stream));
     let mut received = 0;
     while received < LENGTH {
-        let frame = frames.read_frame().expect("an open connection");
+        let frame = frames.read_frame().expect("the connection is open");
         assert!(!matches!(frame.kind, RST_STREAM | GOAWAY), "{frame:?}");
         if frame.kind == DATA {
             received += frame.payload.len();
@@ -279,9 +288,9 @@ fn a_client_that_reads_byte_by_byte_is_served() {
     assert!(frames.ping_round_trip());
 }
 
-/// The client chooses the error code of a reset.
+/// The bound on resets holds for every error code, because the client chooses the code.
 #[test]
-fn rapid_reset_with_any_code() {
+fn rapid_resets_are_bounded_for_every_error_code() {
     for code in [0_u32, 1, 5, 7, 0xffff_ffff] {
         let proxy = Proxy::with_defaults(&Registry::accepting_all());
         let mut frames = RawH2::connect(proxy.https());
@@ -292,29 +301,29 @@ fn rapid_reset_with_any_code() {
             ]
             .concat()
         });
-        assert_eq!(end, End::Cut, "code {code}");
+        assert_eq!(end, End::Closed, "code {code}");
         assert!(sent <= 1000, "code {code}: only after {sent}");
     }
 }
 
 #[test]
-fn answers_to_frames_do_not_pile_up() {
-    let run = |gate| {
-        let mut frames = RawH2::connect(gate);
-        let many = frame(PING, 0, 0, b"12345678").repeat(MANY);
-        // Nothing is ever read.
+fn a_client_that_sends_pings_and_reads_nothing_is_disconnected() {
+    let run = |address| {
+        let mut frames = RawH2::connect(address);
+        let many = frame(PING, 0, 0, b"12345678").repeat(MESSAGES);
+        // The client does not read the ACK frames.
         let _ = frames.try_send(many);
         if frames.ping_round_trip() {
             End::Served
         } else {
-            End::Cut
+            End::Closed
         }
     };
-    assert_others_unaffected("PING without reading", run, End::Cut);
+    assert_abuse_is_contained("PING without reading", run, End::Closed);
 }
 
 #[test]
-fn windows_that_stay_shut_hold_little() {
+fn streams_whose_window_stays_closed_hold_little_memory() {
     let registry = Registry::start(|exchange| {
         exchange.body();
         let body = vec![b'x'; 1 << 20];
@@ -326,13 +335,13 @@ fn windows_that_stay_shut_hold_little() {
     });
     let (_dir, file) =
         configured(config("[limits]\nwrite_idle = \"2s\"\n", "").upstream(&registry.url()));
-    let gate = Gate::start(&file);
-    let mut warm = RawH2::connect(gate.address);
+    let proxy = Gate::start(&file);
+    let mut warm = RawH2::connect(proxy.address);
     warm.send(get(1));
     assert!(warm.ping_round_trip());
-    let before = gate.memory();
-    let mut frames = RawH2::connect_with(gate.address, &[(INITIAL_WINDOW, 1)]);
-    let mut blob = USUAL;
+    let before = proxy.memory();
+    let mut frames = RawH2::connect_with(proxy.address, &[(INITIAL_WINDOW, 1)]);
+    let mut blob = HEAD;
     blob[3] = (b":path", b"/v2/a/manifests/x");
     let streams: Vec<u32> = (0..20).map(|_| frames.next_stream_id()).collect();
     for stream in &streams {
@@ -345,35 +354,35 @@ fn windows_that_stay_shut_hold_little() {
     }
     registry.wait_for_requests(|seen| seen.len() > streams.len());
     assert!(frames.ping_round_trip());
-    // Every stream ends by the gate, which has told the registry by then.
+    // The proxy resets every stream after `limits.write_idle`.
     let mut open: Vec<u32> = streams.clone();
     let mut most = 0;
     while !open.is_empty() {
         let Some(frame) = frames.read_frame() else {
             break;
         };
-        most = most.max(gate.memory().saturating_sub(before));
+        most = most.max(proxy.memory().saturating_sub(before));
         if frame.kind == RST_STREAM {
             open.retain(|stream| *stream != frame.stream);
         }
     }
-    println!("shut windows: {most} KiB for {} streams", streams.len());
+    println!("closed windows: {most} KiB for {} streams", streams.len());
     assert!(open.is_empty(), "{open:?}");
-    assert!(most < MEMORY, "{most} KiB");
+    assert!(most < MEMORY_LIMIT, "{most} KiB");
 }
 
 #[test]
-fn a_head_that_does_not_end_is_held_to_its_time() {
+fn an_incomplete_head_or_preface_ends_the_connection_after_limits_head() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[limits]\nhead = \"300ms\"\n", ""));
-    let open = frame(HEADERS, END_STREAM, 1, &header_block(&USUAL));
+    let open = frame(HEADERS, END_STREAM, 1, &header_block(&HEAD));
     let heads = [&open[..], &open[..20], &get(1)[..20]];
-    let begun = heads.map(|bytes| (RawH2::connect(proxy.https()), bytes));
+    let clients = heads.map(|bytes| (RawH2::connect(proxy.https()), bytes));
     let hellos = [&[][..], &PREFACE[..10]];
-    let begun = begun
+    let clients = clients
         .into_iter()
         .chain(hellos.map(|bytes| (RawH2::connect_without_settings(proxy.https()), bytes)));
-    for (mut frames, bytes) in begun {
+    for (mut frames, bytes) in clients {
         let began = Instant::now();
         let _ = frames.try_send(bytes);
         frames.read_to_goaway();
@@ -384,7 +393,7 @@ fn a_head_that_does_not_end_is_held_to_its_time() {
         );
     }
     assert!(registry.requests().is_empty());
-    // Between two requests there is no head.
+    // Between two requests `limits.head` does not apply.
     let mut frames = RawH2::connect(proxy.https());
     frames.send(frame(PING, 0, 0, b"12345678"));
     pause(Duration::from_millis(700));
@@ -392,14 +401,14 @@ fn a_head_that_does_not_end_is_held_to_its_time() {
 }
 
 #[test]
-fn h2_resets() {
+fn after_limits_h2_resets_the_proxy_sends_goaway_and_finishes_open_streams() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("[limits]\nh2_resets = 5\n", ""));
     let mut frames = RawH2::connect(proxy.https());
     let upload = [
         &[(b":method".as_slice(), b"PATCH".as_slice())],
-        &USUAL[1..3],
-        &[(b":path", b"/v2/a/blobs/uploads/u"), USUAL[4]],
+        &HEAD[1..3],
+        &[(b":path", b"/v2/a/blobs/uploads/u"), HEAD[4]],
     ]
     .concat();
     let kept = frames.next_stream_id();
@@ -411,9 +420,9 @@ fn h2_resets() {
         assert!(frames.ping_round_trip(), "after {number}");
         frames.send(reset(stream));
     }
-    // A goodbye that cuts nothing: what runs may end.
-    let told = |it: &Frame| it.kind == GOAWAY && it.payload[4..8] == [0; 4];
-    assert!(std::iter::from_fn(|| frames.read_frame()).any(|it| told(&it)));
+    // The GOAWAY frame has the code NO_ERROR, and the open upload may finish (RFC 9113 section 6.8).
+    let is_graceful_goaway = |it: &Frame| it.kind == GOAWAY && it.payload[4..8] == [0; 4];
+    assert!(std::iter::from_fn(|| frames.read_frame()).any(|it| is_graceful_goaway(&it)));
     frames.send(frame(PING, ACK, 0, &[0; 8]));
     frames.send(frame(DATA, END_STREAM, kept, b"whole"));
     let outcome = frames.read_outcome(kept);

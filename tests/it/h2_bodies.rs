@@ -1,5 +1,5 @@
-//! Request bodies on HTTP/2 that are not what was announced: the request is malformed (RFC 9113 section 8.1.1), and what
-//! was forwarded of it never looks complete to the registry.
+//! HTTP/2 request bodies whose length differs from `Content-Length`. Such a request is malformed (RFC 9113 section 8.1.1), and
+//! the part that the proxy has forwarded never looks like a complete request to the registry.
 
 use crate::support::frames::{
     DATA, END_HEADERS, END_STREAM, Frame, HEADERS, Outcome, PADDED, RST_STREAM, RawH2, frame,
@@ -12,8 +12,8 @@ const NO_ERROR: u32 = 0;
 const PROTOCOL_ERROR: u32 = 1;
 const CANCEL: u32 = 8;
 
-/// An upload of alice's, or of a client without credentials.
-fn head(length: Option<&str>, is_login: bool) -> Vec<u8> {
+/// The header block of an upload, with the credentials of alice if `has_credentials`.
+fn head(length: Option<&str>, has_credentials: bool) -> Vec<u8> {
     let mut fields: Vec<(&[u8], &[u8])> = vec![
         (b":method", b"PATCH"),
         (b":scheme", b"https"),
@@ -23,19 +23,19 @@ fn head(length: Option<&str>, is_login: bool) -> Vec<u8> {
     if let Some(length) = length {
         fields.push((b"content-length", length.as_bytes()));
     }
-    if is_login {
+    if has_credentials {
         fields.push((b"authorization", b"Basic YWxpY2U6cHc="));
     }
     header_block(&fields)
 }
 
-fn upload(frames: &mut RawH2, length: Option<&str>) -> u32 {
+fn start_upload(frames: &mut RawH2, length: Option<&str>) -> u32 {
     let stream = frames.next_stream_id();
     frames.send(frame(HEADERS, END_HEADERS, stream, &head(length, true)));
     stream
 }
 
-/// A DATA frame of this many bytes, with as much padding.
+/// A DATA frame with a body of `bytes` bytes and with `padding` bytes of padding.
 fn data(stream: u32, flags: u8, bytes: usize, padding: Option<u8>) -> Vec<u8> {
     let body = vec![b'x'; bytes];
     match padding {
@@ -47,7 +47,7 @@ fn data(stream: u32, flags: u8, bytes: usize, padding: Option<u8>) -> Vec<u8> {
     }
 }
 
-/// Bytes and flags of the DATA frames of a body, and the announced length.
+/// The value of `Content-Length`, and the length and the flags of each DATA frame.
 type Case = (&'static str, &'static [(usize, u8)]);
 
 const MALFORMED: [Case; 10] = [
@@ -68,7 +68,7 @@ fn is_whole(request: &RecordedRequest) -> bool {
 }
 
 #[test]
-fn data_that_is_not_as_long_as_announced_completes_no_request() {
+fn a_body_that_differs_from_content_length_never_completes_the_forwarded_request() {
     let registry = Registry::start(|exchange| {
         exchange.body();
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -78,7 +78,7 @@ fn data_that_is_not_as_long_as_announced_completes_no_request() {
         for padding in [None, Some(0), Some(100)] {
             for is_paced in [false, true] {
                 let mut frames = RawH2::connect(proxy.https());
-                let stream = upload(&mut frames, Some(length));
+                let stream = start_upload(&mut frames, Some(length));
                 for (bytes, flags) in pieces {
                     frames.send(data(stream, *flags, *bytes, padding));
                     if is_paced && *flags == 0 && pieces.last() != Some(&(*bytes, *flags)) {
@@ -90,8 +90,8 @@ fn data_that_is_not_as_long_as_announced_completes_no_request() {
                     Outcome::Reset(PROTOCOL_ERROR),
                     "{length}: {pieces:?} with padding {padding:?}"
                 );
-                // Others on the connection go on.
-                let next = upload(&mut frames, Some("5"));
+                // The other streams of the connection continue.
+                let next = start_upload(&mut frames, Some("5"));
                 frames.send(data(next, END_STREAM, 5, padding));
                 assert_eq!(frames.read_outcome(next), Outcome::Status(200));
             }
@@ -107,12 +107,12 @@ fn data_that_is_not_as_long_as_announced_completes_no_request() {
 }
 
 #[test]
-fn the_end_may_come_in_a_frame_of_its_own() {
+fn end_stream_may_come_in_an_empty_data_frame() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for (length, bytes) in [(Some("5"), 5), (Some("0"), 0), (None, 5), (None, 0)] {
         let mut frames = RawH2::connect(proxy.https());
-        let stream = upload(&mut frames, length);
+        let stream = start_upload(&mut frames, length);
         if bytes > 0 {
             frames.send(data(stream, 0, bytes, Some(3)));
         }
@@ -128,9 +128,9 @@ fn the_end_may_come_in_a_frame_of_its_own() {
     }
 }
 
-/// The same when the proxy has responded already and the request is only discarded.
+/// The proxy has responded before the body is complete, and discards the rest of the body.
 #[test]
-fn data_beyond_the_announced_length_after_the_response_is_malformed_too() {
+fn data_beyond_content_length_after_the_response_resets_the_stream() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for (flags, padding) in [(0, None), (END_STREAM, None), (0, Some(50))] {
@@ -147,9 +147,9 @@ fn data_beyond_the_announced_length_after_the_response_is_malformed_too() {
     assert!(registry.requests().is_empty());
 }
 
-/// hyper takes NO_ERROR for the end of the body.
+/// hyper treats RST_STREAM with NO_ERROR as the end of the body; the proxy must not.
 #[test]
-fn a_reset_with_any_code_completes_no_request() {
+fn a_reset_with_any_code_never_completes_the_forwarded_request() {
     let registry = Registry::start(|exchange| {
         exchange.body();
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n");
@@ -165,12 +165,12 @@ fn a_reset_with_any_code_completes_no_request() {
             (Some("0"), 0),
         ] {
             let mut frames = RawH2::connect(proxy.https());
-            let stream = upload(&mut frames, length);
+            let stream = start_upload(&mut frames, length);
             if bytes > 0 {
                 frames.send(data(stream, 0, bytes, None));
             }
             assert!(frames.ping_round_trip());
-            // A request all of whose announced bytes have come is held back until its end.
+            // The proxy does not forward the last bytes of a body with `Content-Length` before END_STREAM.
             if matches!(length, None | Some("6")) {
                 expected += 1;
                 registry.wait_for_requests(|seen| seen.len() >= expected);

@@ -1,4 +1,4 @@
-//! TLS handshakes that fail: what the log and the metrics say about them.
+//! TLS handshakes that fail: how the proxy logs and counts them.
 
 use std::io::{Read as _, Write as _};
 use std::sync::Arc;
@@ -13,95 +13,95 @@ use crate::support::client::connect_tcp;
 use crate::support::eventually;
 use crate::support::{Client, Proxy, Registry, certs, config};
 
-/// No access log, so that every line is the process's own.
+/// Turns the access log off, so that every line on standard output comes from the process log.
 const LOG: &str = "[log]\naccess = false\n";
 
-/// A client that knows another authority than the site's.
-fn stranger() -> Arc<ClientConfig> {
+/// The TLS configuration of a client that does not trust the authority of the site's certificate.
+fn distrusting_client() -> Arc<ClientConfig> {
     let other = certs::Authority::another().pem();
     let root = CertificateDer::from_pem_slice(other.as_bytes()).unwrap();
     certs::client_config(root, rustls::ALL_VERSIONS, &["http/1.1"])
 }
 
-/// What comes back over plain TCP for these bytes.
-fn answer_to(address: std::net::SocketAddr, bytes: &[u8]) -> Vec<u8> {
+/// Sends these bytes over plain TCP, and returns everything that the proxy sends until it closes the connection.
+fn send_raw(address: std::net::SocketAddr, bytes: &[u8]) -> Vec<u8> {
     let mut socket = connect_tcp(address);
     socket.write_all(bytes).unwrap();
-    let mut answer = Vec::new();
-    socket.read_to_end(&mut answer).unwrap();
-    answer
+    let mut received = Vec::new();
+    socket.read_to_end(&mut received).unwrap();
+    received
 }
 
-fn gate(registry: &Registry) -> (tempfile::TempDir, Gate) {
+fn start(registry: &Registry) -> (tempfile::TempDir, Gate) {
     let text = config(LOG, "").upstream(&registry.url());
     let (dir, file) = configured(&text);
-    let gate = Gate::start(&file);
-    (dir, gate)
+    let proxy = Gate::start(&file);
+    (dir, proxy)
 }
 
 #[test]
-fn a_failed_handshake_is_logged_with_its_alert_in_words() {
+fn a_failed_handshake_is_logged_with_its_alert_and_an_explanation() {
     let registry = Registry::accepting_all();
-    let (_dir, gate) = gate(&registry);
-    assert!(Client::try_tls(gate.address, "localhost", stranger()).is_err());
-    let line = gate.line("TLS handshake failed");
-    for words in [
+    let (_dir, proxy) = start(&registry);
+    assert!(Client::try_tls(proxy.address, "localhost", distrusting_client()).is_err());
+    let line = proxy.line("TLS handshake failed");
+    for part in [
         " INFO TLS handshake failed: the client does not trust the certificate client=127.0.0.1",
         "server_name=localhost",
         "alert=unknown_ca",
         "sent_by=client",
     ] {
-        assert!(line.contains(words), "{words} in {line}");
+        assert!(line.contains(part), "{part} in {line}");
     }
-    // Bytes that are no ClientHello.
-    let answer = answer_to(gate.address, b"\x17\x03\x03\x00\x05hello");
-    assert_eq!(answer, [21, 3, 3, 0, 2, 2, 10]);
-    let line = gate.line("TLS handshake failed");
+    // The record type says application data, not handshake.
+    let received = send_raw(proxy.address, b"\x17\x03\x03\x00\x05hello");
+    assert_eq!(received, [21, 3, 3, 0, 2, 2, 10]);
+    let line = proxy.line("TLS handshake failed");
     assert!(
         line.contains("alert=unexpected_message sent_by=proxy"),
         "{line}"
     );
-    // A server name with a port, as hey sends it.
-    let answer = answer_to(gate.address, &hello_with_a_port());
-    assert_eq!(answer, [21, 3, 3, 0, 2, 2, 47]);
-    let line = gate.line("TLS handshake failed");
+    // The server name has a port, as the client `hey` sends it.
+    let received = send_raw(proxy.address, &hello_with_a_port());
+    assert_eq!(received, [21, 3, 3, 0, 2, 2, 47]);
+    let line = proxy.line("TLS handshake failed");
     assert!(
         line.contains("is no host name") && line.contains("server_name=localhost:8443"),
         "{line}"
     );
-    let answer = answer_to(gate.address, b"GET / HTTP/1.0\r\n\r\n");
-    assert!(answer.starts_with(b"HTTP/1.1 400 "));
-    gate.line(" INFO plain HTTP on a TLS port client=127.0.0.1");
+    let received = send_raw(proxy.address, b"GET / HTTP/1.0\r\n\r\n");
+    assert!(received.starts_with(b"HTTP/1.1 400 "));
+    proxy.line(" INFO plain HTTP on a TLS port client=127.0.0.1");
 }
 
-/// A hello of rustls' client whose name was changed on the way.
+/// A ClientHello whose server name contains a port. rustls does not produce such a name, so the test changes the bytes.
 fn hello_with_a_port() -> Vec<u8> {
     let config = certs::default_client_config("http/1.1");
-    let stand_in = "localhostx8443";
-    let name = stand_in.try_into().unwrap();
+    let placeholder = "localhostx8443";
+    let name = placeholder.try_into().unwrap();
     let mut client = ClientConnection::new(config, name).unwrap();
     let mut hello = Vec::new();
     client.write_tls(&mut hello).unwrap();
-    let mut windows = hello.windows(stand_in.len());
+    let mut windows = hello.windows(placeholder.len());
     let at = windows
-        .position(|bytes| bytes == stand_in.as_bytes())
+        .position(|bytes| bytes == placeholder.as_bytes())
         .unwrap();
     hello[at + "localhost".len()] = b':';
     hello
 }
 
 #[test]
-fn a_flood_of_failed_handshakes_does_not_fill_the_log() {
+fn a_flood_of_failed_handshakes_is_logged_at_a_limited_rate() {
     let registry = Registry::accepting_all();
-    let (_dir, gate) = gate(&registry);
+    let (_dir, proxy) = start(&registry);
     for _ in 0..50 {
-        answer_to(gate.address, b"\x17\x03\x03\x00\x05hello");
+        send_raw(proxy.address, b"\x17\x03\x03\x00\x05hello");
     }
-    // Another kind of failure has lines of its own.
-    assert!(Client::try_tls(gate.address, "localhost", stranger()).is_err());
+    // The rate limit is separate for each kind of failure, so this failure is logged.
+    assert!(Client::try_tls(proxy.address, "localhost", distrusting_client()).is_err());
     let mut lines = 0;
     loop {
-        let line = gate.next_line();
+        let line = proxy.next_line();
         if line.contains("alert=unknown_ca") {
             break;
         }
@@ -122,11 +122,13 @@ fn failed_handshakes_are_counted_by_alert_and_sender() {
     };
     assert_eq!(count("unknown_ca", "client"), 0.0);
     for _ in 0..3 {
-        assert!(Client::try_tls(proxy.https(), "localhost", stranger()).is_err());
-        answer_to(proxy.https(), b"\x17\x03\x03\x00\x05hello");
+        assert!(Client::try_tls(proxy.https(), "localhost", distrusting_client()).is_err());
+        send_raw(proxy.https(), b"\x17\x03\x03\x00\x05hello");
     }
-    eventually("they are counted", || count("unknown_ca", "client") == 3.0);
-    eventually("they are counted", || {
+    eventually("the alerts of the client are counted", || {
+        count("unknown_ca", "client") == 3.0
+    });
+    eventually("the alerts of the proxy are counted", || {
         count("unexpected_message", "proxy") == 3.0
     });
     assert_eq!(count("unknown_ca", "proxy"), 0.0);

@@ -1,4 +1,4 @@
-//! Harbor behind the gate of `examples/harbor.toml`, with nothing edited in it.
+//! Harbor behind a proxy that runs `examples/harbor.toml`. The tests change only addresses, file names and the host name.
 
 use std::fs;
 use std::path::Path;
@@ -10,12 +10,13 @@ use crate::support::{DIGEST, HttpVersion, Proxy, TestRequest, exchange};
 
 const HOST: &str = "localhost:8443";
 
-/// The example, at a port of the system's choice.
-fn gate(harbor: &Registry) -> Proxy {
-    gate_with(harbor, "")
+/// Starts a proxy with the example configuration on a port that the system chooses.
+fn start(harbor: &Registry) -> Proxy {
+    start_with(harbor, "")
 }
 
-fn gate_with(harbor: &Registry, top: &str) -> Proxy {
+/// Starts a proxy with the example configuration and with the tables `top` before it.
+fn start_with(harbor: &Registry, top: &str) -> Proxy {
     let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/harbor.toml");
     let mut config = fs::read_to_string(file).unwrap();
     for (written, here) in [
@@ -50,37 +51,40 @@ fn robot(method: &str, target: &str) -> TestRequest {
 }
 
 #[test]
-fn a_login_finds_the_token_service_at_https_whatever_harbor_believes() {
+fn the_bearer_realm_has_the_external_origin_whatever_origin_harbor_writes() {
     for release in Release::ALL {
         let harbor = harbor::start(release);
-        let proxy = gate(&harbor);
+        let proxy = start(&harbor);
         for http in HttpVersion::BOTH {
-            let asked = exchange(&proxy, http, &get("/v2/"));
-            assert_eq!(asked.status, 401);
+            let challenge = exchange(&proxy, http, &get("/v2/"));
+            assert_eq!(challenge.status, 401);
             assert_eq!(
-                asked.header("www-authenticate"),
+                challenge.header("www-authenticate"),
                 "Bearer realm=\"https://localhost:8443/service/token\",service=\"harbor-registry\"",
                 "{release:?}"
             );
             assert_eq!(
-                asked.header("docker-distribution-api-version"),
+                challenge.header("docker-distribution-api-version"),
                 "registry/2.0"
             );
-            assert_eq!(asked.text(), "{\"errors\":[{\"code\":\"UNAUTHORIZED\"}]}");
+            assert_eq!(
+                challenge.text(),
+                "{\"errors\":[{\"code\":\"UNAUTHORIZED\"}]}"
+            );
             let token = get(
                 "/service/token?account=robot%24ci&scope=repository%3Aa%2Fb%3Apull&service=harbor-registry",
             );
-            let given = exchange(&proxy, http, &token.clone().basic_auth(ROBOT));
-            assert_eq!(given.status, 200, "{given:?}");
-            assert!(TOKEN.ends_with(given.text().split('"').nth(3).unwrap()));
+            let token_response = exchange(&proxy, http, &token.clone().basic_auth(ROBOT));
+            assert_eq!(token_response.status, 200, "{token_response:?}");
+            assert!(TOKEN.ends_with(token_response.text().split('"').nth(3).unwrap()));
             let seen = harbor.requests().pop().unwrap();
             assert_eq!(
                 (seen.target.as_str(), seen.header("host")),
                 (token.target.as_str(), HOST)
             );
-            let refused = exchange(&proxy, http, &token.basic_auth(b"robot$ci:wrong"));
+            let rejected = exchange(&proxy, http, &token.basic_auth(b"robot$ci:wrong"));
             assert_eq!(
-                (refused.status, refused.has_header("www-authenticate")),
+                (rejected.status, rejected.has_header("www-authenticate")),
                 (401, false)
             );
             let pull = robot("GET", "/v2/a/b/manifests/latest");
@@ -90,10 +94,10 @@ fn a_login_finds_the_token_service_at_https_whatever_harbor_believes() {
 }
 
 #[test]
-fn a_push_stays_at_the_origin_it_began_at() {
+fn the_locations_of_a_push_have_the_origin_that_the_client_addressed() {
     for release in Release::ALL {
         let harbor = harbor::start(release);
-        let proxy = gate(&harbor);
+        let proxy = start(&harbor);
         for http in HttpVersion::BOTH {
             for host in [HOST, "localhost", "localhost:443", "LOCALhost:8443"] {
                 for (method, target, status) in [
@@ -105,9 +109,10 @@ fn a_push_stays_at_the_origin_it_began_at() {
                         201,
                     ),
                 ] {
-                    let answer = exchange(&proxy, http, &robot(method, target).host(host).body(""));
-                    assert_eq!(answer.status, status, "{answer:?}");
-                    let location = answer.header("location");
+                    let response =
+                        exchange(&proxy, http, &robot(method, target).host(host).body(""));
+                    assert_eq!(response.status, status, "{response:?}");
+                    let location = response.header("location");
                     let origin = format!("https://{host}/v2/a/b/blobs/");
                     assert!(location.starts_with(&origin), "{release:?} {location}");
                     assert_eq!(location.contains("?_state=x%2By%3D"), status == 202);
@@ -124,16 +129,19 @@ fn a_push_stays_at_the_origin_it_began_at() {
 }
 
 #[test]
-fn the_gate_asks_for_nothing_of_its_own() {
+fn the_proxy_sends_no_challenge_of_its_own() {
     let harbor = harbor::start(Release::Listening);
-    let proxy = gate(&harbor);
+    let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         let catalog = exchange(&proxy, http, &get("/v2/_catalog"));
         assert_eq!(catalog.header("www-authenticate"), "Basic realm=\"harbor\"");
         let wrong = get("/v2/").header("authorization", "Bearer no.such.token");
-        let answer = exchange(&proxy, http, &wrong);
-        assert_eq!(answer.header("www-authenticate"), "Basic realm=\"harbor\"");
-        // A script's request for the portal: a challenge would open the browser's own window.
+        let response = exchange(&proxy, http, &wrong);
+        assert_eq!(
+            response.header("www-authenticate"),
+            "Basic realm=\"harbor\""
+        );
+        // A script of the portal sends this request. A challenge would make the browser open its login dialog.
         let script = exchange(&proxy, http, &get("/api/v2.0/users/current"));
         assert_eq!(
             (script.status, script.has_header("www-authenticate")),
@@ -151,7 +159,7 @@ fn the_gate_asks_for_nothing_of_its_own() {
 #[test]
 fn a_browser_logs_in_to_the_portal() {
     let harbor = harbor::start(Release::Listening);
-    let proxy = gate(&harbor);
+    let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         let page = exchange(&proxy, http, &get("/c/login"));
         assert_eq!(
@@ -174,16 +182,16 @@ fn a_browser_logs_in_to_the_portal() {
             .header("x-harbor-csrf-token", "tok==")
             .header("content-type", "application/x-www-form-urlencoded")
             .body("principal=admin&password=Harbor12345");
-        // HTTP/2 may send a field for each cookie.
+        // An HTTP/2 client may send one field for each cookie (RFC 9113 section 8.2.3).
         let cookies = ["sid=abc", "_gorilla_csrf=MTIz", "lang=en-us"];
         login = match http {
             HttpVersion::Http1 => login.header("cookie", cookies.join("; ")),
             HttpVersion::Http2 => cookies
                 .iter()
-                .fold(login, |ask, one| ask.header("cookie", one)),
+                .fold(login, |login, cookie| login.header("cookie", cookie)),
         };
-        let answer = exchange(&proxy, http, &login);
-        assert_eq!(answer.status, 200, "{}", answer.text());
+        let response = exchange(&proxy, http, &login);
+        assert_eq!(response.status, 200, "{}", response.text());
         let seen = harbor.requests().pop().unwrap();
         assert_eq!(seen.header("cookie"), cookies.join("; "));
         assert_eq!(seen.body, b"principal=admin&password=Harbor12345");
@@ -193,7 +201,7 @@ fn a_browser_logs_in_to_the_portal() {
 #[test]
 fn portal_paths_and_pages_pass_byte_for_byte() {
     let harbor = harbor::start(Release::Listening);
-    let proxy = gate(&harbor);
+    let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         for target in [
             "/",
@@ -223,9 +231,9 @@ fn portal_paths_and_pages_pass_byte_for_byte() {
 }
 
 #[test]
-fn what_is_inside_stays_inside() {
+fn internal_paths_get_404_without_a_challenge() {
     let harbor = harbor::start(Release::Listening);
-    let proxy = gate(&harbor);
+    let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         for target in [
             "/api/internal",
@@ -237,12 +245,12 @@ fn what_is_inside_stays_inside() {
             "//api/internal",
         ] {
             for method in ["GET", "POST", "OPTIONS"] {
-                let ask_for = TestRequest::new(method, target)
+                let request = TestRequest::new(method, target)
                     .host(HOST)
                     .basic_auth(b"admin:x");
-                let answer = exchange(&proxy, http, &ask_for);
-                assert_eq!(answer.status, 404, "{method} {target}");
-                assert!(!answer.has_header("www-authenticate"));
+                let response = exchange(&proxy, http, &request);
+                assert_eq!(response.status, 404, "{method} {target}");
+                assert!(!response.has_header("www-authenticate"));
             }
         }
     }
@@ -250,9 +258,9 @@ fn what_is_inside_stays_inside() {
 }
 
 #[test]
-fn a_form_mounts_nothing_through_harbor_either() {
+fn an_upload_with_a_form_as_its_body_gets_415() {
     let harbor = harbor::start(Release::Listening);
-    let proxy = gate(&harbor);
+    let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         for kind in [
             "application/x-www-form-urlencoded",
@@ -266,7 +274,7 @@ fn a_form_mounts_nothing_through_harbor_either() {
         let mount = format!("/v2/a/b/blobs/uploads/?mount={DIGEST}&from=other/x");
         assert_eq!(exchange(&proxy, http, &robot("POST", &mount)).status, 202);
         let seen = harbor.requests().pop().unwrap();
-        // All repositories are Harbor's, and the paths that are closed are none of them.
+        // Harbor checks the rights to all its repositories, and no repository is below a closed path. The mount stays.
         assert!(seen.target.contains("from=other"), "{}", seen.target);
         let any = format!("/v2/a/b/blobs/uploads/?mount={DIGEST}");
         assert_eq!(exchange(&proxy, http, &robot("POST", &any)).status, 202);
@@ -275,19 +283,19 @@ fn a_form_mounts_nothing_through_harbor_either() {
 }
 
 #[test]
-fn silence_while_a_blob_is_committed_is_waited_for() {
+fn the_proxy_waits_while_harbor_commits_a_blob_in_silence() {
     let harbor = Registry::start(|exchange| {
         exchange.body();
         exchange.patience(Duration::from_millis(800));
         exchange.wait_closed();
         exchange.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
     });
-    // Each of the other waits is long over by then.
+    // Every other timeout is shorter than the silence, so only `read_timeout` may apply.
     let limits = "[limits]\nbody_idle = \"100ms\"\nwrite_idle = \"100ms\"\nidle = \"100ms\"\nhead = \"100ms\"\nupstream_wait = \"100ms\"";
-    let proxy = gate_with(&harbor, limits);
+    let proxy = start_with(&harbor, limits);
     for http in HttpVersion::BOTH {
         let target = format!("/v2/a/b/blobs/uploads/u?digest={DIGEST}");
-        let answer = exchange(&proxy, http, &robot("PUT", &target).body("layer"));
-        assert_eq!(answer.status, 201, "{answer:?}");
+        let response = exchange(&proxy, http, &robot("PUT", &target).body("layer"));
+        assert_eq!(response.status, 201, "{response:?}");
     }
 }

@@ -1,6 +1,7 @@
-//! Thousands of generated requests that try to get past the password: none may arrive at the upstream without it.
+//! Thousands of generated HTTP/1 requests that try to smuggle a request past authentication. No request without credentials
+//! may reach the upstream.
 //!
-//! The same seed makes the same requests, so that a failure comes again.
+//! The seed of each thread is fixed, so that every run sends the same requests and a failure can be reproduced.
 
 use std::sync::Arc;
 use std::thread;
@@ -10,59 +11,62 @@ use crate::support::proxy::directory;
 use crate::support::strict_upstream::StrictUpstream;
 use crate::support::{Client, HttpVersion, Proxy, TestRequest, certs, config, exchange};
 
-/// Requests a thread.
+/// The number of requests of each thread.
 pub(crate) const EACH: usize = 1300;
-/// Connections at once.
+/// The number of threads, each with one open connection.
 pub(crate) const THREADS: usize = 8;
 
-/// A target that only requests without credentials name.
+/// A target that occurs only in requests without credentials.
 pub(crate) const SECRET: &str = "/v2/smuggled/tags/list";
 const LOGIN: &str = "Authorization: Basic YWxpY2U6cHc=";
 
 #[test]
-fn nothing_arrives_without_credentials() {
-    let canary = StrictUpstream::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
+fn no_generated_request_reaches_the_upstream_without_credentials() {
+    let upstream = StrictUpstream::start();
+    let proxy = Proxy::start_in(directory(), &upstream.url(), config("", ""));
     thread::scope(|scope| {
         for number in 0..THREADS {
             let proxy = &proxy;
             scope.spawn(move || attack(proxy, Random(0x5eed + number as u64)));
         }
     });
-    // The gate is as it was.
+    // The proxy still serves ordinary requests.
     for http in HttpVersion::BOTH {
         assert_eq!(
             exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
             200
         );
     }
-    // Whatever is still on its way arrives before the gate is gone.
+    // The proxy finishes open requests before it ends, so the record of the upstream is complete after the drop.
     drop(proxy);
-    let arrived = canary.requests();
-    let through: Vec<_> = arrived
+    let forwarded = upstream.requests();
+    let smuggled: Vec<_> = forwarded
         .iter()
         .filter(|it| it.text().contains("smuggled"))
         .collect();
-    assert!(through.is_empty(), "{through:?}");
-    for request in canary.violations() {
+    assert!(smuggled.is_empty(), "{smuggled:?}");
+    for request in upstream.violations() {
         let line = request.lines().next().unwrap_or_default();
         assert!(!line.contains("smuggled"), "{request}");
     }
-    // Much of it is in order: a gate that refuses everything has not been tried.
+    // Many of the requests are valid. If the proxy rejected everything, the test would show nothing.
     assert!(
-        arrived.len() > THREADS * EACH / 20,
-        "only {} arrived",
-        arrived.len()
+        forwarded.len() > THREADS * EACH / 20,
+        "only {} requests reached the upstream",
+        forwarded.len()
     );
 }
 
-/// Each request on a connection of its own.
+/// Sends [`EACH`] payloads, each on a new connection.
 fn attack(proxy: &Proxy, mut random: Random) {
     let tls = certs::default_client_config("http/1.1");
     for _ in 0..EACH {
         let mut client = Client::tls(proxy.https(), "localhost", Arc::clone(&tls));
-        // Some payloads are only a part of what they announce.
-        client.socket.set_read_timeout(Some(SOON)).unwrap();
+        // A payload that is shorter than its framing says gets no response, so the test waits only briefly.
+        client
+            .socket
+            .set_read_timeout(Some(RESPONSE_TIMEOUT))
+            .unwrap();
         if client.try_send(payload(&mut random)).is_ok() {
             for _ in 0..1 + random.below(2) {
                 if client.try_read_response("GET").is_err() {
@@ -73,9 +77,10 @@ fn attack(proxy: &Proxy, mut random: Random) {
     }
 }
 
-const SOON: Duration = Duration::from_millis(30);
+/// How long a client waits for a response.
+const RESPONSE_TIMEOUT: Duration = Duration::from_millis(30);
 
-/// A request with credentials that is bent, often with one behind it that has none.
+/// A mutated request with credentials, followed by a request for [`SECRET`] without credentials.
 fn payload(random: &mut Random) -> Vec<u8> {
     let inner = format!("GET {SECRET} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     let (line, body) = match random.below(4) {
@@ -116,14 +121,14 @@ fn payload(random: &mut Random) -> Vec<u8> {
         bytes.extend(body.bytes());
     }
     for _ in 0..random.below(3) {
-        bend(&mut bytes, random);
+        mutate(&mut bytes, random);
     }
     bytes.extend(inner.bytes());
     bytes
 }
 
-/// One change somewhere, but never within what makes the credentials.
-fn bend(bytes: &mut Vec<u8>, random: &mut Random) {
+/// Makes one random change. The caller appends the request without credentials afterwards, so no change can give it credentials.
+fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     let at = random.below(bytes.len());
     match random.below(6) {
         0 => bytes[at] = random.of(&ODD),
@@ -199,7 +204,7 @@ const CHUNKS: [&str; 14] = [
     "\r\n0\r\n\r\n{inner}",
 ];
 
-/// xorshift64*: seeded, and good enough to vary.
+/// A random number generator with a seed (xorshift64*).
 pub(crate) struct Random(u64);
 
 impl Random {

@@ -1,5 +1,5 @@
-//! Thousands of generated HTTP/2 requests that try to get past the password, or to say in HTTP/1 what only HTTP/2 lets
-//! them say: none may arrive at the upstream without credentials.
+//! Thousands of generated HTTP/2 requests that try to get past authentication, or to inject bytes into the HTTP/1 request that
+//! the proxy forwards. No request without credentials may reach the upstream.
 
 use std::thread;
 use std::time::Duration;
@@ -15,9 +15,9 @@ use crate::support::{HttpVersion, Proxy, TestRequest, config, exchange};
 type Field = (Vec<u8>, Vec<u8>);
 
 #[test]
-fn nothing_arrives_without_credentials() {
-    let canary = StrictUpstream::start();
-    let proxy = Proxy::start_in(directory(), &canary.url(), config("", ""));
+fn no_generated_request_reaches_the_upstream_without_credentials() {
+    let upstream = StrictUpstream::start();
+    let proxy = Proxy::start_in(directory(), &upstream.url(), config("", ""));
     thread::scope(|scope| {
         for number in 0..THREADS {
             let proxy = &proxy;
@@ -31,40 +31,44 @@ fn nothing_arrives_without_credentials() {
         );
     }
     drop(proxy);
-    let arrived = canary.requests();
-    let through: Vec<_> = arrived
+    let forwarded = upstream.requests();
+    let smuggled: Vec<_> = forwarded
         .iter()
         .map(|it| it.request_line())
         .filter(|line| line.contains("smuggled"))
         .collect();
-    assert!(through.is_empty(), "{through:?}");
-    for request in canary.violations() {
+    assert!(smuggled.is_empty(), "{smuggled:?}");
+    for request in upstream.violations() {
         let line = request.lines().next().unwrap_or_default();
         assert!(!line.contains("smuggled"), "{request}");
     }
-    println!("{} of {} arrived", arrived.len(), THREADS * EACH);
+    println!(
+        "{} of {} requests reached the upstream",
+        forwarded.len(),
+        THREADS * EACH
+    );
     assert!(
-        arrived.len() > THREADS * EACH / 20,
-        "only {} arrived",
-        arrived.len()
+        forwarded.len() > THREADS * EACH / 20,
+        "only {} requests reached the upstream",
+        forwarded.len()
     );
 }
 
-/// As many streams on a connection as it survives.
+/// Sends [`EACH`] messages, each on a new stream, and opens a new connection when the proxy has closed the old one.
 fn attack(proxy: &Proxy, mut random: Random) {
     let mut frames = connect(proxy);
     for _ in 0..EACH {
         let stream = frames.next_stream_id();
         let message = message(&mut random, stream);
         let is_sent = frames.try_send(message).is_ok();
-        let goes_on = |outcome| matches!(outcome, Outcome::Status(_) | Outcome::Reset(_));
-        if !is_sent || !goes_on(frames.read_outcome(stream)) {
+        let is_open_after = |outcome| matches!(outcome, Outcome::Status(_) | Outcome::Reset(_));
+        if !is_sent || !is_open_after(frames.read_outcome(stream)) {
             frames = connect(proxy);
         }
     }
 }
 
-/// Some streams never end, and are not waited for.
+/// Opens a connection with a short timeout, because some of the streams get no response.
 fn connect(proxy: &Proxy) -> RawH2 {
     let frames = RawH2::connect(proxy.https());
     let soon = Duration::from_millis(30);
@@ -72,24 +76,24 @@ fn connect(proxy: &Proxy) -> RawH2 {
     frames
 }
 
-/// The frames of a request that is bent, of one that has no credentials, or of both at once.
+/// The frames of a mutated request, which has credentials unless its target is [`SECRET`].
 fn message(random: &mut Random, stream: u32) -> Vec<u8> {
-    let is_stranger = random.below(3) == 0;
-    let mut fields = if is_stranger {
-        usual("GET", SECRET)
+    let is_anonymous = random.below(3) == 0;
+    let mut fields = if is_anonymous {
+        ordinary_fields("GET", SECRET)
     } else {
-        // Any method on any path is mostly refused for that alone.
+        // Most combinations of a random method and a random path are invalid, so they make up only a quarter.
         let (method, path) = if random.below(4) == 0 {
             (random.of(&METHODS), random.of(&PATHS))
         } else {
-            random.of(&USUAL)
+            random.of(&ORDINARY_REQUESTS)
         };
-        let mut fields = usual(method, path);
+        let mut fields = ordinary_fields(method, path);
         fields.push(field(LOGIN));
         fields
     };
     for _ in 0..random.below(3) {
-        bend(&mut fields, random);
+        mutate(&mut fields, random);
     }
     let body = random.of(&BODIES);
     if random.below(4) == 0 {
@@ -114,7 +118,7 @@ fn message(random: &mut Random, stream: u32) -> Vec<u8> {
     bytes
 }
 
-fn usual(method: &str, path: &str) -> Vec<Field> {
+fn ordinary_fields(method: &str, path: &str) -> Vec<Field> {
     let pseudo = [
         (":method", method),
         (":scheme", "https"),
@@ -128,8 +132,8 @@ fn field((name, value): (&str, &str)) -> Field {
     (name.into(), value.into())
 }
 
-/// One change to a list of fields.
-fn bend(fields: &mut Vec<Field>, random: &mut Random) {
+/// Makes one random change to a list of fields.
+fn mutate(fields: &mut Vec<Field>, random: &mut Random) {
     let at = random.below(fields.len());
     match random.below(6) {
         0 if fields.len() > 1 => drop(fields.remove(at)),
@@ -147,7 +151,7 @@ fn bend(fields: &mut Vec<Field>, random: &mut Random) {
     }
 }
 
-/// In one frame, or in two.
+/// The fields as a HEADERS frame, or as a HEADERS frame and a CONTINUATION frame.
 fn head(fields: &[Field], is_end: bool, stream: u32, random: &mut Random) -> Vec<u8> {
     let fields: Vec<_> = fields
         .iter()
@@ -164,7 +168,7 @@ fn head(fields: &[Field], is_end: bool, stream: u32, random: &mut Random) -> Vec
 }
 
 const LOGIN: (&str, &str) = ("authorization", "Basic YWxpY2U6cHc=");
-const USUAL: [(&str, &str); 4] = [
+const ORDINARY_REQUESTS: [(&str, &str); 4] = [
     ("GET", "/v2/"),
     ("GET", "/v2/a/tags/list"),
     ("POST", "/v2/a/blobs/uploads/"),
@@ -211,7 +215,7 @@ const TRAILERS: [(&str, &str); 6] = [
     ("host", "evil.test"),
 ];
 const INJECTED: &str = "x\r\n\r\nGET /v2/smuggled/tags/list HTTP/1.1\r\nHost: localhost\r\n\r\n";
-/// None of them is a password, nor the path that needs one.
+/// Fields for mutations. None of them has credentials or the path of an existing repository.
 const FIELDS: [(&str, &str); 36] = [
     ("content-length", "0"),
     ("content-length", "5"),

@@ -1,4 +1,4 @@
-//! `tidegate htpasswd`: what it does to files, what it says, and its exit codes.
+//! `tidegate htpasswd`: its changes to files, its messages and its exit codes.
 
 use std::fs::{self, File};
 use std::io::{Read, Write};
@@ -16,7 +16,7 @@ use tidegate::secret::Password;
 use crate::support::{PATIENCE, pause};
 
 #[test]
-fn a_user_comes_changes_and_goes() {
+fn a_user_is_added_changed_and_removed() {
     let users = Users::new(None);
     let added = users.run(
         "add",
@@ -44,15 +44,18 @@ fn a_user_comes_changes_and_goes() {
     let wrong = users.run("verify", &["alice", "--stdin"], b"first");
     assert_eq!(wrong.code, 1);
     assert!(wrong.err.contains("bcrypt (cost 4), line 1"), "{wrong:?}");
-    let right = users.run("verify", &["alice", "--stdin"], b"second");
-    assert_eq!(right.code, 0);
-    assert!(right.out.contains("bcrypt (cost 4), line 1"), "{right:?}");
-
-    let slip = users.run("remove", &["alcie"], b"");
-    assert_eq!(slip.code, 1);
+    let correct = users.run("verify", &["alice", "--stdin"], b"second");
+    assert_eq!(correct.code, 0);
     assert!(
-        slip.err.contains("no user alcie; did you mean alice?"),
-        "{slip:?}"
+        correct.out.contains("bcrypt (cost 4), line 1"),
+        "{correct:?}"
+    );
+
+    let misspelt = users.run("remove", &["alcie"], b"");
+    assert_eq!(misspelt.code, 1);
+    assert!(
+        misspelt.err.contains("no user alcie; did you mean alice?"),
+        "{misspelt:?}"
     );
     let unknown = users.run("verify", &["bob", "--stdin"], b"x");
     assert_eq!(unknown.code, 1);
@@ -68,13 +71,13 @@ fn a_user_comes_changes_and_goes() {
 }
 
 #[test]
-fn a_generated_password_is_alone_on_standard_output() {
+fn a_generated_password_is_the_only_line_on_standard_output() {
     let users = Users::new(None);
-    let made = users.run("add", &["alice", "--generate"], b"");
-    assert_eq!(made.code, 0, "{made:?}");
-    assert_eq!(made.out.lines().count(), 1, "{made:?}");
-    assert_eq!(made.out.trim_end().len(), 26, "{made:?}");
-    assert!(made.err.contains("added alice"), "{made:?}");
+    let added = users.run("add", &["alice", "--generate"], b"");
+    assert_eq!(added.code, 0, "{added:?}");
+    assert_eq!(added.out.lines().count(), 1, "{added:?}");
+    assert_eq!(added.out.trim_end().len(), 26, "{added:?}");
+    assert!(added.err.contains("added alice"), "{added:?}");
     let entry = |users: &htpasswd::Users| users.find(b"alice").map(htpasswd::Entry::scheme);
     assert_eq!(
         entry(&htpasswd::parse(users.text().as_bytes()).users),
@@ -82,14 +85,14 @@ fn a_generated_password_is_alone_on_standard_output() {
     );
     assert_eq!(
         users
-            .run("verify", &["alice", "--stdin"], made.out.as_bytes())
+            .run("verify", &["alice", "--stdin"], added.out.as_bytes())
             .code,
         0
     );
 }
 
 #[test]
-fn the_rest_of_the_file_stays_as_it_is() {
+fn the_other_lines_the_owner_and_the_mode_of_the_file_stay() {
     let text = format!(
         "# staff\r\n\r\nalice:{HASH}:note\r\nnonsense\r\nbob:{HASH}\r\nalice:{HASH}\r\n# end"
     );
@@ -98,7 +101,7 @@ fn the_rest_of_the_file_stays_as_it_is() {
     fs::rename(&users.file, &real).unwrap();
     symlink("real", &users.file).unwrap();
     fs::set_permissions(&real, fs::Permissions::from_mode(0o604)).unwrap();
-    // Only root may give files away.
+    // Only root may change the owner of a file.
     let is_root = fs::metadata(&real).unwrap().uid() == 0;
     if is_root {
         chown(&real, Some(4242), Some(4343)).unwrap();
@@ -114,7 +117,11 @@ fn the_rest_of_the_file_stays_as_it_is() {
     let after = fs::metadata(&real).unwrap();
     let kept = |of: &fs::Metadata| (of.mode(), of.uid(), of.gid());
     assert_eq!(kept(&after), kept(&before));
-    assert_ne!(after.ino(), before.ino(), "it is replaced, not overwritten");
+    assert_ne!(
+        after.ino(),
+        before.ino(),
+        "the file is replaced, not overwritten"
+    );
     assert_eq!(fs::read_link(&users.file).unwrap(), Path::new("real"));
     let now = users.text();
     let hash = now
@@ -174,7 +181,7 @@ fn the_list_is_in_the_order_of_the_file() {
 }
 
 #[test]
-fn what_cannot_be_a_line_is_refused_and_nothing_changes() {
+fn a_password_or_name_that_cannot_be_a_line_is_an_error_and_changes_nothing() {
     let text = format!("bob:{HASH}\n");
     let users = Users::new(Some(&text));
     let long = [b'x'; 73];
@@ -196,10 +203,10 @@ fn what_cannot_be_a_line_is_refused_and_nothing_changes() {
         (&["alice"], b"", "--stdin"),
         (&["alice"], b"", "--generate"),
     ] {
-        let refused = users.run("add", arguments, input);
-        assert_eq!(refused.code, 1, "{refused:?}");
-        assert!(refused.err.contains(word), "{word} in {refused:?}");
-        assert!(refused.out.is_empty(), "{refused:?}");
+        let rejected = users.run("add", arguments, input);
+        assert_eq!(rejected.code, 1, "{rejected:?}");
+        assert!(rejected.err.contains(word), "{word} in {rejected:?}");
+        assert!(rejected.out.is_empty(), "{rejected:?}");
     }
     for arguments in [
         &["alice", "--stdin", "--generate"][..],
@@ -209,17 +216,17 @@ fn what_cannot_be_a_line_is_refused_and_nothing_changes() {
         &["alice", "--generate", "--scheme", "des"],
         &[],
     ] {
-        let refused = users.run("add", arguments, b"");
-        assert_eq!(refused.code, 2, "{refused:?}");
+        let rejected = users.run("add", arguments, b"");
+        assert_eq!(rejected.code, 2, "{rejected:?}");
         assert!(
-            refused.err.contains("--help") || refused.err.contains("Usage"),
-            "{refused:?}"
+            rejected.err.contains("--help") || rejected.err.contains("Usage"),
+            "{rejected:?}"
         );
     }
-    let asked = users.run("verify", &["bob"], b"");
+    let without_stdin = users.run("verify", &["bob"], b"");
     assert!(
-        asked.code == 1 && asked.err.contains("--stdin"),
-        "{asked:?}"
+        without_stdin.code == 1 && without_stdin.err.contains("--stdin"),
+        "{without_stdin:?}"
     );
     assert_eq!(
         (users.text(), users.names()),
@@ -228,7 +235,7 @@ fn what_cannot_be_a_line_is_refused_and_nothing_changes() {
 }
 
 #[test]
-fn what_is_no_file_is_said() {
+fn a_missing_file_or_a_directory_is_an_error() {
     let users = Users::new(None);
     for (verb, arguments) in [
         ("list", &[][..]),
@@ -248,25 +255,27 @@ fn what_is_no_file_is_said() {
         ("remove", &["a"]),
         ("add", &["a", "--generate"]),
     ] {
-        let refused = users.run(verb, arguments, b"");
-        assert_eq!(refused.code, 1);
-        assert!(refused.err.contains("is a directory"), "{refused:?}");
+        let rejected = users.run(verb, arguments, b"");
+        assert_eq!(rejected.code, 1);
+        assert!(rejected.err.contains("is a directory"), "{rejected:?}");
     }
 }
 
 #[test]
-fn who_may_not_is_told_what_is_needed() {
+fn missing_permissions_are_reported_with_what_is_needed() {
     let users = Users::new(Some(&format!("bob:{HASH}\n")));
     let me = fs::metadata(&users.file).unwrap().uid();
-    // Root may everything, so somebody else tries, with a copy of the program that he can reach.
+    // Permissions do not restrict root, so the test runs the command as another user, with a copy of the program that this
+    // user can execute.
     let program = users.dir.path().join("program");
-    // Made by another process: what one thread writes here, a program that another one starts just then holds open.
+    // Another process makes the copy. If the test wrote the file itself, a child that another thread forks at that moment
+    // would inherit the open file, and executing the file would fail with ETXTBSY.
     let copied = Command::new("cp")
         .arg(env!("CARGO_BIN_EXE_tidegate"))
         .arg(&program)
         .status();
     assert!(copied.unwrap().success());
-    let may =
+    let set_mode =
         |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     let run = |verb: &str, arguments: &[&str]| {
         let mut command = Command::new(&program);
@@ -277,12 +286,12 @@ fn who_may_not_is_told_what_is_needed() {
         if me == 0 {
             command.uid(65534).gid(65534);
         }
-        Said::of(command, b"x")
+        CommandOutput::of(command, b"x")
     };
-    may(users.dir.path(), 0o555);
-    may(&users.file, 0o444);
-    let refused = run("add", &["alice", "--generate"]);
-    assert_eq!(refused.code, 1, "{refused:?}");
+    set_mode(users.dir.path(), 0o555);
+    set_mode(&users.file, 0o444);
+    let rejected = run("add", &["alice", "--generate"]);
+    assert_eq!(rejected.code, 1, "{rejected:?}");
     let directory = users.dir.path().to_str().unwrap();
     for word in [
         "may not make a new file in the directory",
@@ -290,36 +299,36 @@ fn who_may_not_is_told_what_is_needed() {
         "0555",
         "sudo",
     ] {
-        assert!(refused.err.contains(word), "{word} in {refused:?}");
+        assert!(rejected.err.contains(word), "{word} in {rejected:?}");
     }
     if me == 0 {
-        // The directory would let him, but the file would be his afterwards.
-        may(users.dir.path(), 0o777);
-        let refused = run("add", &["alice", "--generate"]);
+        // The directory permits the replacement, but the new file would belong to another user.
+        set_mode(users.dir.path(), 0o777);
+        let rejected = run("add", &["alice", "--generate"]);
         assert!(
-            refused.code == 1 && refused.err.contains("nothing was changed"),
-            "{refused:?}"
+            rejected.code == 1 && rejected.err.contains("nothing was changed"),
+            "{rejected:?}"
         );
-        assert!(refused.out.is_empty(), "{refused:?}");
+        assert!(rejected.out.is_empty(), "{rejected:?}");
     }
-    may(&users.file, 0o000);
-    let refused = run("list", &[]);
+    set_mode(&users.file, 0o000);
+    let rejected = run("list", &[]);
     assert!(
-        refused.code == 1 && refused.err.contains("may not read"),
-        "{refused:?}"
+        rejected.code == 1 && rejected.err.contains("may not read"),
+        "{rejected:?}"
     );
-    may(users.dir.path(), 0o755);
+    set_mode(users.dir.path(), 0o755);
     assert_eq!(users.names(), ["program", "users"]);
 }
 
 #[test]
-fn a_lock_that_is_never_released_is_told() {
+fn a_lock_that_is_not_released_within_5_seconds_is_an_error() {
     let users = Users::new(Some("# nobody\n"));
     let held = File::open(&users.file).unwrap();
     held.lock().unwrap();
-    let refused = users.run("add", &["alice", "--generate", "--cost", "4"], b"");
-    assert_eq!(refused.code, 1, "{refused:?}");
-    assert!(refused.err.contains("locked for 5 s"), "{refused:?}");
+    let rejected = users.run("add", &["alice", "--generate", "--cost", "4"], b"");
+    assert_eq!(rejected.code, 1, "{rejected:?}");
+    assert!(rejected.err.contains("locked for 5 s"), "{rejected:?}");
     assert_eq!(
         (users.text().as_str(), users.names()),
         ("# nobody\n", vec!["users".to_owned()])
@@ -327,14 +336,14 @@ fn a_lock_that_is_never_released_is_told() {
 }
 
 #[test]
-fn two_at_once_lose_nothing() {
+fn concurrent_commands_lose_no_user() {
     let users = Users::new(None);
     thread::scope(|scope| {
-        for who in ["a", "b"] {
+        for prefix in ["a", "b"] {
             let users = &users;
             scope.spawn(move || {
                 for number in 0..20 {
-                    let user = format!("{who}{number}");
+                    let user = format!("{prefix}{number}");
                     let added = users.run("add", &[&user, "--generate", "--cost", "4"], b"");
                     assert_eq!(added.code, 0, "{added:?}");
                 }
@@ -347,12 +356,14 @@ fn two_at_once_lose_nothing() {
 }
 
 #[test]
-fn whoever_is_killed_leaves_the_old_text_or_the_new() {
+fn a_killed_command_leaves_the_old_or_the_new_file() {
     let text = format!("# {}\nbob:{HASH}\n", "x".repeat(1 << 20));
     let users = Users::new(Some(&text));
-    let whole = |users: &Users| {
+    let is_new = |users: &Users| {
         let now = users.text();
-        let added = now.strip_prefix(&text).expect("the old lines are there");
+        let added = now
+            .strip_prefix(&text)
+            .expect("the file begins with the old lines");
         assert!(
             added.is_empty()
                 || added.ends_with('\n') && added.starts_with("alice:$2y$04$") && added.len() == 67,
@@ -361,25 +372,25 @@ fn whoever_is_killed_leaves_the_old_text_or_the_new() {
         !added.is_empty()
     };
     let mut step = Duration::ZERO;
-    // Later and later, until it is done before it is killed.
+    // Each round kills the command a little later, until the command is done before the signal.
     loop {
         let mut child = users.spawn("add", &["alice", "--generate", "--cost", "4"]);
         pause(step);
         child.kill().unwrap();
         child.wait().unwrap();
-        if whole(&users) {
+        if is_new(&users) {
             break;
         }
         step += Duration::from_micros(500);
         assert!(step < PATIENCE);
     }
-    // What may be left is beside the file, and no obstacle.
+    // A temporary file that a killed command left beside the file does not disturb the next command.
     assert_eq!(users.run("remove", &["alice"], b"").code, 0);
     assert_eq!(users.text(), text);
 }
 
 #[test]
-fn other_programs_take_what_is_written() {
+fn apache_htpasswd_and_tidegate_read_each_others_lines() {
     for (scheme, mark) in [
         ("bcrypt", "$2y$10$"),
         ("apr1", "$apr1$"),
@@ -400,49 +411,50 @@ fn other_programs_take_what_is_written() {
             users.text()
         );
         for (tried, code) in [(password, 0), ("wrong", 3)] {
-            let mut real = Command::new("htpasswd");
-            real.arg("-vb").arg(&users.file).args(["alice", tried]);
-            let said = Said::of(real, b"");
-            assert_eq!(said.code, code, "{scheme}: {said:?}");
+            let mut apache = Command::new("htpasswd");
+            apache.arg("-vb").arg(&users.file).args(["alice", tried]);
+            let output = CommandOutput::of(apache, b"");
+            assert_eq!(output.code, code, "{scheme}: {output:?}");
         }
     }
-    // And what they write in the same file is ours to edit.
+    // Both programs may edit the same file.
     let users = Users::new(Some("# staff"));
-    let ours = |verb: &str, user: &str| users.run(verb, &[user, "--stdin", "--cost", "4"], b"pw");
-    assert_eq!(ours("add", "alice").code, 0);
-    let mut real = Command::new("htpasswd");
-    real.arg("-bB").arg(&users.file).args(["bob", "theirs"]);
-    assert_eq!(Said::of(real, b"").code, 0);
+    let tidegate =
+        |verb: &str, user: &str| users.run(verb, &[user, "--stdin", "--cost", "4"], b"pw");
+    assert_eq!(tidegate("add", "alice").code, 0);
+    let mut apache = Command::new("htpasswd");
+    apache.arg("-bB").arg(&users.file).args(["bob", "theirs"]);
+    assert_eq!(CommandOutput::of(apache, b"").code, 0);
     assert_eq!(users.run("verify", &["bob", "--stdin"], b"theirs").code, 0);
     assert_eq!(users.run("verify", &["alice", "--stdin"], b"pw").code, 0);
 }
 
 #[test]
-fn a_terminal_is_asked_twice_and_shows_nothing() {
+fn on_a_terminal_the_password_is_read_twice_without_echo() {
     let users = Users::new(None);
     let file = users.file.to_str().unwrap();
     let first = "New password for alice:";
     let second = "once more:";
-    let said = Terminal::run(&["add", file, "alice", "--cost", "4"])
+    let shown = Terminal::run(&["add", file, "alice", "--cost", "4"])
         .answer(first, "pw1")
         .answer(second, "pw2")
         .answer("differ", "")
         .answer(first, "pw3")
         .answer(second, "pw3")
         .end();
-    assert!(said.contains("added alice"), "{said}");
-    assert!(!said.contains("pw1") && !said.contains("pw3"), "{said}");
+    assert!(shown.contains("added alice"), "{shown}");
+    assert!(!shown.contains("pw1") && !shown.contains("pw3"), "{shown}");
     let loaded = htpasswd::parse(users.text().as_bytes());
     let entry = loaded.users.find(b"alice").unwrap();
     assert!(entry.verify(&Password::new(b"pw3".to_vec())));
-    let said = Terminal::run(&["verify", file, "alice"])
+    let shown = Terminal::run(&["verify", file, "alice"])
         .answer("Password of alice:", "pw3")
         .end();
-    assert!(said.contains("right"), "{said}");
-    let said = Terminal::run(&["add", file, "alice"])
+    assert!(shown.contains("right"), "{shown}");
+    let shown = Terminal::run(&["add", file, "alice"])
         .answer(first, "")
         .end();
-    assert!(said.contains("empty"), "{said}");
+    assert!(shown.contains("empty"), "{shown}");
 }
 
 #[test]
@@ -467,7 +479,7 @@ fn the_help_shows_examples() {
     ] {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
         command.args(arguments);
-        let help = Said::of(command, b"");
+        let help = CommandOutput::of(command, b"");
         assert_eq!(help.code, 0);
         for word in words {
             assert!(help.out.contains(word), "{word} in {}", help.out);
@@ -475,7 +487,7 @@ fn the_help_shows_examples() {
     }
 }
 
-/// A directory with a password file in it, or room for one.
+/// A temporary directory and the path of a password file in it, which need not exist.
 struct Users {
     dir: TempDir,
     file: PathBuf,
@@ -500,8 +512,8 @@ impl Users {
         command
     }
 
-    fn run(&self, verb: &str, arguments: &[&str], input: &[u8]) -> Said {
-        Said::of(self.command(verb, arguments), input)
+    fn run(&self, verb: &str, arguments: &[&str], input: &[u8]) -> CommandOutput {
+        CommandOutput::of(self.command(verb, arguments), input)
     }
 
     fn spawn(&self, verb: &str, arguments: &[&str]) -> Child {
@@ -527,22 +539,22 @@ impl Users {
     }
 }
 
-/// What a program printed, and how it ended.
+/// The exit code of a program and its output.
 #[derive(Debug)]
-struct Said {
+struct CommandOutput {
     code: i32,
     out: String,
     err: String,
 }
 
-impl Said {
+impl CommandOutput {
     fn of(mut command: Command, input: &[u8]) -> Self {
         let command = command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        // It may not read it.
+        // The program may end without reading its input.
         let _ = child.stdin.take().unwrap().write_all(input);
         let output = child.wait_with_output().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
@@ -554,11 +566,11 @@ impl Said {
     }
 }
 
-/// The program on a terminal of its own, which `script` makes.
+/// The program `tidegate` on a pseudoterminal, which the program `script` provides.
 pub(crate) struct Terminal {
     child: Child,
     shown: String,
-    /// How much of it has been answered.
+    /// The length of the part of `shown` before the next expected text.
     answered: usize,
 }
 
@@ -595,7 +607,7 @@ impl Terminal {
         }
     }
 
-    /// Types a line, once these words are there.
+    /// Waits until the terminal shows `words`, and then types `line` if `words` is a prompt, which ends in a colon.
     pub(crate) fn answer(mut self, words: &str, line: &str) -> Self {
         let until = Instant::now() + PATIENCE;
         while !self.shown[self.answered..].contains(words) {
@@ -628,7 +640,7 @@ impl Terminal {
         self
     }
 
-    /// All that was shown, until the program's end.
+    /// Waits for the end of the program, and returns everything that the terminal showed.
     pub(crate) fn end(mut self) -> String {
         let mut rest = String::new();
         self.child
@@ -642,5 +654,5 @@ impl Terminal {
     }
 }
 
-/// Of the password "pw".
+/// A hash of the password "pw".
 const HASH: &str = "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u";

@@ -1,5 +1,5 @@
-//! Password files as the real tools write them: Apache's `htpasswd`, `openssl passwd`, and the C library's crypt(3)
-//! by way of perl. A missing tool is a failure.
+//! Password files that other tools have written: Apache's `htpasswd`, `openssl passwd`, and the crypt(3) of the C library,
+//! which the test calls through perl. A missing tool is a failure.
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -11,41 +11,41 @@ use tidegate::htpasswd::{self, Scheme};
 use tidegate::secret::Password;
 
 #[test]
-fn htpasswd_bcrypt() {
-    written_by_htpasswd(&["-nbB", "-C", "4"], Scheme::Bcrypt { cost: 4 });
+fn bcrypt_hashes_of_htpasswd_are_verified() {
+    assert_reads_hashes_of_htpasswd(&["-nbB", "-C", "4"], Scheme::Bcrypt { cost: 4 });
 }
 
 #[test]
-fn htpasswd_apr1() {
-    written_by_htpasswd(&["-nbm"], Scheme::Apr1);
+fn apr1_hashes_of_htpasswd_are_verified() {
+    assert_reads_hashes_of_htpasswd(&["-nbm"], Scheme::Apr1);
 }
 
 #[test]
-fn htpasswd_des() {
-    written_by_htpasswd(&["-nbd"], Scheme::Des);
+fn des_hashes_of_htpasswd_are_verified() {
+    assert_reads_hashes_of_htpasswd(&["-nbd"], Scheme::Des);
 }
 
 #[test]
-fn htpasswd_sha() {
-    written_by_htpasswd(&["-nbs"], Scheme::Sha);
+fn sha_hashes_of_htpasswd_are_verified() {
+    assert_reads_hashes_of_htpasswd(&["-nbs"], Scheme::Sha);
 }
 
 #[test]
-fn htpasswd_sha_crypt() {
+fn sha_crypt_hashes_of_htpasswd_are_verified() {
     let rounds = 5000;
-    written_by_htpasswd(&["-nb2"], Scheme::Sha256Crypt { rounds });
-    written_by_htpasswd(&["-nb5"], Scheme::Sha512Crypt { rounds });
+    assert_reads_hashes_of_htpasswd(&["-nb2"], Scheme::Sha256Crypt { rounds });
+    assert_reads_hashes_of_htpasswd(&["-nb5"], Scheme::Sha512Crypt { rounds });
 }
 
 #[test]
-fn openssl_sha_crypt() {
+fn sha_crypt_hashes_of_openssl_are_verified() {
     let rounds = 5000;
-    written_by_openssl("-5", Scheme::Sha256Crypt { rounds });
-    written_by_openssl("-6", Scheme::Sha512Crypt { rounds });
+    assert_reads_hashes_of_openssl("-5", Scheme::Sha256Crypt { rounds });
+    assert_reads_hashes_of_openssl("-6", Scheme::Sha512Crypt { rounds });
 }
 
 #[test]
-fn crypt_sha() {
+fn sha_crypt_hashes_of_crypt_are_verified() {
     let salt = |magic: &'static [u8]| {
         move |numbers: &mut Numbers| {
             let length = numbers.below(17);
@@ -54,38 +54,38 @@ fn crypt_sha() {
         }
     };
     let rounds = 1234;
-    written_by_crypt(60, Scheme::Sha256Crypt { rounds }, salt(b"$5$"));
-    written_by_crypt(60, Scheme::Sha512Crypt { rounds }, salt(b"$6$"));
+    assert_reads_hashes_of_crypt(60, Scheme::Sha256Crypt { rounds }, salt(b"$5$"));
+    assert_reads_hashes_of_crypt(60, Scheme::Sha512Crypt { rounds }, salt(b"$6$"));
 }
 
 #[test]
-fn openssl_apr1() {
-    written_by_openssl("-apr1", Scheme::Apr1);
+fn apr1_hashes_of_openssl_are_verified() {
+    assert_reads_hashes_of_openssl("-apr1", Scheme::Apr1);
 }
 
 #[test]
-fn openssl_md5() {
-    written_by_openssl("-1", Scheme::Md5);
+fn md5_hashes_of_openssl_are_verified() {
+    assert_reads_hashes_of_openssl("-1", Scheme::Md5);
 }
 
 #[test]
-fn crypt_des() {
-    // Every salt character in both places, and passwords of all bytes.
+fn des_hashes_of_crypt_are_verified() {
+    // A thousand pairs cover every salt character in both positions, and passwords of all bytes.
     let salt = |numbers: &mut Numbers| numbers.digits(2);
-    written_by_crypt(1000, Scheme::Des, salt);
+    assert_reads_hashes_of_crypt(1000, Scheme::Des, salt);
 }
 
 #[test]
-fn crypt_md5() {
+fn md5_hashes_of_crypt_are_verified() {
     let salt = |numbers: &mut Numbers| {
         let length = numbers.below(9);
         [b"$1$".to_vec(), numbers.digits(length), b"$".to_vec()].concat()
     };
-    written_by_crypt(60, Scheme::Md5, salt);
+    assert_reads_hashes_of_crypt(60, Scheme::Md5, salt);
 }
 
 #[test]
-fn crypt_bcrypt() {
+fn bcrypt_hashes_of_crypt_are_verified() {
     let salt = |numbers: &mut Numbers| {
         let letter = [b'b', b'y'][numbers.below(2)];
         let last = b".Oeu"[numbers.below(4)];
@@ -98,10 +98,10 @@ fn crypt_bcrypt() {
         ]
         .concat()
     };
-    written_by_crypt(60, Scheme::Bcrypt { cost: 4 }, salt);
+    assert_reads_hashes_of_crypt(60, Scheme::Bcrypt { cost: 4 }, salt);
 }
 
-fn written_by_htpasswd(options: &[&str], scheme: Scheme) {
+fn assert_reads_hashes_of_htpasswd(options: &[&str], scheme: Scheme) {
     let mut numbers = Numbers(0x5eed);
     for _ in 0..20 {
         let password = numbers.password();
@@ -112,7 +112,7 @@ fn written_by_htpasswd(options: &[&str], scheme: Scheme) {
     }
 }
 
-fn written_by_openssl(option: &str, scheme: Scheme) {
+fn assert_reads_hashes_of_openssl(option: &str, scheme: Scheme) {
     let mut numbers = Numbers(0x0551);
     for _ in 0..20 {
         let password = numbers.password();
@@ -135,8 +135,13 @@ fn written_by_openssl(option: &str, scheme: Scheme) {
     }
 }
 
-/// One perl for all: it reads lines of salt and password in hexadecimal digits.
-fn written_by_crypt(count: usize, scheme: Scheme, salt: impl Fn(&mut Numbers) -> Vec<u8>) {
+/// Tests `count` hashes of crypt(3). One perl process computes all of them; it reads lines of salt and password in hexadecimal
+/// digits.
+fn assert_reads_hashes_of_crypt(
+    count: usize,
+    scheme: Scheme,
+    salt: impl Fn(&mut Numbers) -> Vec<u8>,
+) {
     let mut numbers = Numbers(0xc0de);
     let pairs: Vec<_> = (0..count)
         .map(|_| (salt(&mut numbers), numbers.password()))
@@ -157,7 +162,7 @@ fn written_by_crypt(count: usize, scheme: Scheme, salt: impl Fn(&mut Numbers) ->
     }
 }
 
-/// The line lets its user in with this password, and with no other.
+/// Asserts that the line admits its user with this password, and not with another password.
 fn assert_admits(line: &[u8], password: &[u8], scheme: Scheme) {
     let text = String::from_utf8_lossy(line);
     let loaded = htpasswd::parse(line);
@@ -190,13 +195,13 @@ fn run(tool: &str, package: &str, arguments: &[impl AsRef<OsStr>], input: &[u8])
         });
     let stdin = child.stdin.take();
     let output = thread::scope(|scope| {
-        // Beside the reading, or two full pipes wait for each other. A tool that reads nothing may have gone already,
-        // so an error here says nothing; the output does.
+        // A second thread writes the input, because a deadlock would follow if the pipes of both directions were full. A write
+        // error is ignored, because the tool may end before it has read everything; the output shows whether it succeeded.
         scope.spawn(|| stdin.map(|mut stdin| stdin.write_all(input)));
         child.wait_with_output().unwrap()
     });
-    let said = String::from_utf8_lossy(&output.stderr);
-    assert!(output.status.success(), "{tool} failed: {said}");
+    let error_output = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{tool} failed: {error_output}");
     output.stdout
 }
 
@@ -204,7 +209,7 @@ fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// The same numbers in every run (xorshift64).
+/// A random number generator that produces the same numbers in every run (xorshift64).
 struct Numbers(u64);
 
 impl Numbers {
@@ -220,7 +225,7 @@ impl Numbers {
         (0..length).map(|_| all[self.below(64)]).collect()
     }
 
-    /// Any bytes but NUL and line ends, up to 40.
+    /// A password of at most 40 bytes without NUL and without line ends.
     fn password(&mut self) -> Vec<u8> {
         let length = self.below(41);
         let bytes = (0..length).map(|_| 1 + self.below(255));

@@ -1,4 +1,4 @@
-//! Variables of the environment and included files: what they add to a configuration, and what is wrong with them.
+//! Environment variables (`${NAME}`) and `include` in a configuration: their effect, and the errors.
 
 use std::fs;
 use std::path::Path;
@@ -23,12 +23,12 @@ fn variables_of_the_environment_are_replaced() {
     let mut serve = command(&["serve", "-c", &file]);
     serve.env("SITE_NAME", "local");
     serve.env("UPSTREAM", upstream.trim_start_matches("http://"));
-    let gate = Gate::spawn(&mut serve);
-    let answer = gate
+    let proxy = Gate::spawn(&mut serve);
+    let response = proxy
         .client()
         .exchange(&TestRequest::alice("GET", "/v2/a/tags/list"));
     assert_eq!(
-        (answer.status, answer.header("x-literal")),
+        (response.status, response.header("x-literal")),
         (200, "${SITE_NAME}")
     );
 }
@@ -50,7 +50,7 @@ fn a_variable_that_is_not_set_is_one_error_at_its_value() {
     }
 }
 
-/// A site of an included file, with paths relative to the folder of that file.
+/// A site for an included file in `conf.d`, with paths relative to that folder. The upstream is an environment variable.
 fn site(host: &str) -> String {
     format!(
         "[[site]]\nhosts = [\"{host}\"]\ntls = {{ cert = \"../cert.pem\", key = \"../key.pem\" }}\n\
@@ -59,7 +59,7 @@ fn site(host: &str) -> String {
     )
 }
 
-/// The same with this upstream.
+/// A site as from [`site`], with this upstream.
 fn site_with(host: &str, upstream: &str) -> String {
     site(host).replace("${UPSTREAM_URL_OF_TEST}", upstream)
 }
@@ -142,7 +142,7 @@ fn the_first_site_is_that_of_the_main_file_and_files_are_read_in_byte_order() {
     assert_eq!(hosts, ["localhost", "1.test", "2.test", "3.test"]);
 }
 
-/// Writes a good configuration with these lines at the top.
+/// Writes a valid configuration that begins with the lines `top`, and returns its path.
 fn write(dir: &Path, top: &str) -> std::path::PathBuf {
     let state = dir.join("state");
     let config = test_config("[groups]\nci = [\"alice\"]\n", "").upstream("http://127.0.0.1:1");
@@ -159,7 +159,7 @@ fn each_mistake_of_an_included_file_is_reported_with_its_file_and_line() {
     let unset = site("one.test");
     let wrong = format!("{good}registri = false\n");
     let group = "[groups]\nother = [\"bob\"]\n";
-    // The content, its problem, and the content after the remedy of the problem.
+    // The content of the included file, the expected problem, and a content without the problem.
     for (content, expected, solved) in [
         (
             "[groups]\nci = [\"bob\"]\n",

@@ -1,6 +1,7 @@
-//! What is installed beside the executable: the units, the hook for certbot, the manual page, the files for containers.
+//! The files that are installed beside the executable: the systemd units, the deploy hook for certbot, the manual page, and the
+//! files for containers.
 //!
-//! Whether the gate runs with them is shown in `tests/real/package.rs`.
+//! `tests/real/package.rs` tests that the proxy runs with them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -24,7 +25,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(example(name)).unwrap()
 }
 
-/// A program of the machine's; where there is no systemd, its own tests of units are for another machine.
+/// Runs `systemd-analyze`. Returns `None` on a machine without systemd, where the tests of units are skipped.
 fn analyze(arguments: &[&str]) -> Option<Output> {
     match Command::new("systemd-analyze").args(arguments).output() {
         Ok(output) => Some(output),
@@ -54,10 +55,10 @@ fn systemd_accepts_the_units() {
 }
 
 #[test]
-fn the_unit_leaves_little_open() {
+fn the_unit_has_a_low_exposure_level() {
     let unit = example("tidegate.service");
     let unit = unit.to_str().unwrap();
-    // Tenths: 1.5.
+    // The threshold is in tenths: an exposure of 1.5.
     let arguments = ["security", "--offline=true", "--threshold=15", unit];
     if let Some(output) = analyze(&arguments) {
         assert!(output.status.success(), "{}", text(&output.stdout));
@@ -65,7 +66,7 @@ fn the_unit_leaves_little_open() {
 }
 
 #[test]
-fn the_unit_waits_longer_than_the_gate_drains_and_leaves_no_core_dump() {
+fn the_unit_waits_longer_than_the_drain_and_leaves_no_core_dump() {
     let unit = read("tidegate.service");
     let value = |key: &str| {
         let line = unit.lines().find_map(|line| line.strip_prefix(key));
@@ -83,9 +84,9 @@ fn the_unit_waits_longer_than_the_gate_drains_and_leaves_no_core_dump() {
     assert_eq!(value("NotifyAccess="), "main");
 }
 
-/// Runs the hook for a lineage of certbot's that holds these two texts.
+/// Runs the deploy hook for a certbot lineage that has this certificate and this key.
 fn deploy(dir: &Path, cert: &str, key: Option<&str>) -> Output {
-    // As certbot has them: links to files with a number.
+    // In the layout of certbot, `live` has links to the files in `archive`.
     let (live, archive) = (dir.join("live/a.example"), dir.join("archive"));
     let _ = fs::remove_dir_all(&live);
     fs::create_dir_all(&live).unwrap();
@@ -124,7 +125,7 @@ fn the_hook_swaps_certificate_and_key_at_once() {
             assert_eq!(facts.mode() & 0o7777, 0o640);
         }
         assert_eq!(fs::metadata(&served).unwrap().mode() & 0o7777, 0o750);
-        // The former pair is still there for who reads it, and it is a pair.
+        // The previous pair still exists for a process that is reading it.
         let link = fs::read_link(&served).unwrap();
         if let Some((former, key)) = before.replace((link, key)) {
             let former: PathBuf = former;
@@ -132,7 +133,7 @@ fn the_hook_swaps_certificate_and_key_at_once() {
             assert_eq!(old, key);
         }
     }
-    // The link, what it leads to, and the one before.
+    // The folder has the link, its target, and the previous pair.
     assert_eq!(fs::read_dir(&certs).unwrap().count(), 3);
 
     let output = deploy(dir.path(), "cert 9", None);
@@ -143,7 +144,7 @@ fn the_hook_swaps_certificate_and_key_at_once() {
 }
 
 #[test]
-fn the_hook_says_what_it_wants() {
+fn the_hook_without_its_variable_fails_with_an_explanation() {
     let output = Command::new("sh")
         .arg(example("certbot-deploy-hook"))
         .env_remove("RENEWED_LINEAGE")
@@ -154,7 +155,7 @@ fn the_hook_says_what_it_wants() {
 }
 
 #[test]
-fn the_manual_page_knows_every_command_and_signal() {
+fn the_manual_page_documents_every_command_signal_and_exit_code() {
     let page = read("man/tidegate.1");
     let help = text(&run(&["--help"]).stdout);
     let commands = help.split("Commands:\n").nth(1).unwrap();
@@ -230,18 +231,18 @@ fn no_option_is_missing_in_a_manual_page() {
 }
 
 #[test]
-fn the_composed_registry_has_no_port_of_its_own() {
+fn the_registry_of_compose_yaml_publishes_no_port() {
     let compose = read("compose.yaml");
     let services = compose.split("\nnetworks:\n").next().unwrap();
-    let (gate, registry) = services.split_once("\n  registry:\n").unwrap();
-    assert!(gate.contains("ports: [\"443:8443\"]"));
+    let (tidegate_service, registry) = services.split_once("\n  registry:\n").unwrap();
+    assert!(tidegate_service.contains("ports: [\"443:8443\"]"));
     assert!(!registry.contains("\n    ports:") && registry.contains("networks: [inside]"));
-    // Without IPv6 on its network, docker's proxy would be the client of every IPv6 connection.
+    // Without IPv6 on the network, docker's own proxy would be the peer of every IPv6 connection.
     assert!(compose.contains("\n  outside:\n") && compose.contains("\n    enable_ipv6: true\n"));
     for word in ["network_mode: host", "rootless", "[throttle]"] {
         assert!(
-            gate.contains(word),
-            "{word}: how clients lose their addresses, and what to do"
+            tidegate_service.contains(word),
+            "compose.yaml does not explain {word}"
         );
     }
     let container = read("Containerfile");
@@ -274,7 +275,7 @@ fn the_maintainer_scripts_leave_services_to_deb_systemd_invoke() {
 }
 
 #[test]
-fn the_package_has_the_copyright_and_the_changelog_that_debian_wants() {
+fn the_package_has_the_copyright_and_changelog_that_debian_requires() {
     let copyright = read("debian/copyright");
     assert!(copyright.starts_with("Format: https://www.debian.org/"));
     assert!(copyright.contains("/usr/share/common-licenses/Apache-2.0"));

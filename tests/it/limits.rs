@@ -1,4 +1,5 @@
-//! The limits of `[limits]`, each with a small value: what is beyond it ends, what is within it does not notice.
+//! The keys of the table `[limits]`, each with a small value: the proxy rejects or ends what exceeds the limit, and serves what
+//! stays within it.
 
 use std::io::{Read, Write};
 use std::sync::Mutex;
@@ -16,14 +17,14 @@ use crate::support::{
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 
-fn with(registry: &Registry, limits: &str) -> Proxy {
+fn start_with_limits(registry: &Registry, limits: &str) -> Proxy {
     Proxy::start(registry, config(&format!("[limits]\n{limits}\n"), ""))
 }
 
 #[test]
-fn head_size() {
+fn a_head_beyond_head_size_gets_431() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "head_size = \"8KiB\"");
+    let proxy = start_with_limits(&registry, "head_size = \"8KiB\"");
     for http in HttpVersion::BOTH {
         let fits = TestRequest::alice("GET", "/v2/").header("x-large", "x".repeat(6000));
         assert_eq!(exchange(&proxy, http, &fits).status, 200);
@@ -34,9 +35,9 @@ fn head_size() {
 }
 
 #[test]
-fn head_fields() {
+fn more_fields_than_head_fields_get_431() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "head_fields = 10");
+    let proxy = start_with_limits(&registry, "head_fields = 10");
     for http in HttpVersion::BOTH {
         let mut request = TestRequest::alice("GET", "/v2/");
         for number in 0..8 {
@@ -52,9 +53,9 @@ fn head_fields() {
 }
 
 #[test]
-fn target_size() {
+fn a_target_beyond_target_size_gets_414() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "target_size = \"1KiB\"");
+    let proxy = start_with_limits(&registry, "target_size = \"1KiB\"");
     for http in HttpVersion::BOTH {
         let target = |size: usize| format!("/v2/?x={}", "x".repeat(size - "/v2/?x=".len()));
         assert_eq!(
@@ -68,9 +69,9 @@ fn target_size() {
 }
 
 #[test]
-fn basic_size() {
+fn credentials_beyond_basic_size_get_401() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "basic_size = \"16B\"");
+    let proxy = start_with_limits(&registry, "basic_size = \"16B\"");
     for http in HttpVersion::BOTH {
         assert_eq!(
             exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
@@ -82,9 +83,9 @@ fn basic_size() {
 }
 
 #[test]
-fn connections_per_client() {
+fn a_connection_beyond_connections_per_client_is_closed() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "connections_per_client = 2");
+    let proxy = start_with_limits(&registry, "connections_per_client = 2");
     let mut open = vec![Client::connect(&proxy), Client::connect(&proxy)];
     let connect = || {
         Client::try_tls(
@@ -110,9 +111,9 @@ fn connections_per_client() {
 #[test]
 fn connections_beyond_the_limit_wait() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "connections = 1");
+    let proxy = start_with_limits(&registry, "connections = 1");
     let mut first = Client::connect(&proxy);
-    let (tell, told) = channel();
+    let (sender, receiver) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let status = exchange(
@@ -121,22 +122,22 @@ fn connections_beyond_the_limit_wait() {
                 &TestRequest::alice("GET", "/v2/"),
             )
             .status;
-            tell.send(status).unwrap();
+            sender.send(status).unwrap();
         });
-        assert!(told.recv_timeout(Duration::from_millis(300)).is_err());
+        assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err());
         assert_eq!(
             first.exchange(&TestRequest::alice("GET", "/v2/")).status,
             200
         );
         drop(first);
-        assert_eq!(told.recv_timeout(PATIENCE).unwrap(), 200);
+        assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), 200);
     });
 }
 
 #[test]
-fn idle() {
+fn an_idle_connection_is_closed_after_limits_idle() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "idle = \"300ms\"");
+    let proxy = start_with_limits(&registry, "idle = \"300ms\"");
     let mut fresh = Client::connect(&proxy);
     assert_eq!(fresh.read_to_end(), (Vec::new(), StreamEnd::Clean));
     let mut used = Client::connect(&proxy);
@@ -155,8 +156,8 @@ fn idle() {
             200
         );
         for client in [fresh, used] {
-            // Ended by a GOAWAY without an error, though this side still holds its handle; the answer to
-            // the goodbye may find the socket closed.
+            // The proxy ends the connection with GOAWAY and NO_ERROR, although the client still has a handle to it. The client
+            // may get an I/O error if it writes after the proxy has closed the socket.
             let end = with_time_limit(client.connection).await.unwrap();
             assert!(end.as_ref().err().is_none_or(::h2::Error::is_io), "{end:?}");
         }
@@ -174,7 +175,7 @@ fn idle_does_not_count_while_a_request_runs() {
             .recv_timeout(Duration::from_millis(900));
         exchange.send(OK);
     });
-    let proxy = with(
+    let proxy = start_with_limits(
         &registry,
         "idle = \"200ms\"\nhead = \"200ms\"\nwrite_idle = \"200ms\"",
     );
@@ -188,13 +189,13 @@ fn idle_does_not_count_while_a_request_runs() {
 }
 
 #[test]
-fn head() {
+fn an_incomplete_head_gets_408_after_limits_head() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "head = \"300ms\"");
+    let proxy = start_with_limits(&registry, "head = \"300ms\"");
     let head = TestRequest::alice("GET", "/v2/").head();
     for bytes in [&head[..1], &head[..head.len() - 1]] {
         let mut client = Client::connect(&proxy);
-        // The second head of a connection is held to it as the first is.
+        // The limit applies to every head of a connection, so the incomplete head is the third one.
         for _ in 0..2 {
             assert_eq!(
                 client.exchange(&TestRequest::alice("GET", "/v2/")).status,
@@ -202,36 +203,39 @@ fn head() {
             );
         }
         client.send(bytes);
-        let answer = client.read_response("GET");
-        assert_eq!((answer.status, answer.header("connection")), (408, "close"));
+        let response = client.read_response("GET");
+        assert_eq!(
+            (response.status, response.header("connection")),
+            (408, "close")
+        );
         assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
     }
     assert_eq!(registry.requests().len(), 4);
 }
 
 #[test]
-fn head_that_came_with_the_request_before_it() {
+fn an_incomplete_pipelined_head_gets_408_after_the_response_before_it() {
     let (release, held) = channel::<()>();
     let held = Mutex::new(held);
     let registry = Registry::start(move |exchange| {
         let _ = held.lock().unwrap().recv_timeout(PATIENCE);
         exchange.send(OK);
     });
-    let proxy = with(&registry, "head = \"300ms\"");
+    let proxy = start_with_limits(&registry, "head = \"300ms\"");
     let mut client = Client::connect(&proxy);
     let head = TestRequest::alice("GET", "/v2/").head();
     client.send([&head, &head[..10]].concat());
     registry.wait_for_requests(|seen| seen.len() == 1);
-    // While the first one runs, the second may take its time.
-    assert!(held_back(&mut client));
+    // While the first request is open, `limits.head` does not apply to the second head.
+    assert!(no_response_arrives(&mut client));
     drop(release);
     assert_eq!(client.read_response("GET").status, 200);
     assert_eq!(client.read_response("GET").status, 408);
     assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
 }
 
-/// True when nothing comes for longer than the deadlines here.
-fn held_back(client: &mut Client) -> bool {
+/// Whether no response arrives for longer than the timeouts of these tests.
+fn no_response_arrives(client: &mut Client) -> bool {
     client
         .socket
         .set_read_timeout(Some(Duration::from_millis(900)))
@@ -244,9 +248,9 @@ fn held_back(client: &mut Client) -> bool {
 }
 
 #[test]
-fn head_that_came_with_the_handshake() {
+fn an_incomplete_head_sent_with_the_handshake_gets_408() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "head = \"300ms\"");
+    let proxy = start_with_limits(&registry, "head = \"300ms\"");
     let config = certs::default_client_config("http/1.1");
     let name = "localhost".try_into().unwrap();
     let mut tls = rustls::ClientConnection::new(config, name).unwrap();
@@ -258,7 +262,7 @@ fn head_that_came_with_the_handshake() {
         tls.read_tls(&mut socket).unwrap();
         tls.process_new_packets().unwrap();
     }
-    // The handshake's last message and a part of a head, in one piece.
+    // The client sends its last handshake message and a part of a head in one write.
     tls.writer().write_all(b"GET /v2/ HT").unwrap();
     let mut both = Vec::new();
     while tls.wants_write() {
@@ -271,9 +275,9 @@ fn head_that_came_with_the_handshake() {
 }
 
 #[test]
-fn body_idle() {
+fn a_stalled_body_gets_408_and_breaks_the_forwarded_request() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "body_idle = \"300ms\"");
+    let proxy = start_with_limits(&registry, "body_idle = \"300ms\"");
     let mut client = Client::connect(&proxy);
     client.send(TestRequest::alice("PATCH", UPLOAD).chunked().head());
     client.send(chunk(b"some"));
@@ -283,9 +287,9 @@ fn body_idle() {
     block_on(async {
         let mut client = H2Client::connect(&proxy).await;
         let request = TestRequest::alice("PATCH", UPLOAD).chunked();
-        let (response, _sender) = client.start_request(&request).await.unwrap();
-        let answer = crate::support::h2::collect(response.await.unwrap()).await;
-        answer.assert_rejection(408, "UNSUPPORTED");
+        let (pending_response, _sender) = client.start_request(&request).await.unwrap();
+        let response = crate::support::h2::collect(pending_response.await.unwrap()).await;
+        response.assert_rejection(408, "UNSUPPORTED");
     });
     let seen =
         registry.wait_for_requests(|seen| seen.iter().all(|seen| seen.end != RequestEnd::NotYet));
@@ -295,9 +299,9 @@ fn body_idle() {
     );
 }
 
-/// A registry that sends without end, and says when it could not any more.
-fn endless() -> (Registry, std::sync::mpsc::Receiver<()>) {
-    let (tell, told) = channel();
+/// A registry that sends a response without end. The receiver gets a message when the proxy has closed the connection.
+fn registry_with_endless_response() -> (Registry, std::sync::mpsc::Receiver<()>) {
+    let (sender, receiver) = channel();
     let registry = Registry::start(move |exchange| {
         exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
         let piece = pattern(1 << 20);
@@ -306,46 +310,51 @@ fn endless() -> (Registry, std::sync::mpsc::Receiver<()>) {
             exchange.send(&piece);
         }
         if began.elapsed() < PATIENCE {
-            let _ = tell.send(());
+            let _ = sender.send(());
         }
     });
-    (registry, told)
+    (registry, receiver)
 }
 
 #[test]
-fn write_idle() {
-    let (registry, told) = endless();
-    let proxy = with(&registry, "write_idle = \"300ms\"");
+fn a_client_that_reads_nothing_is_disconnected_after_write_idle() {
+    let (registry, receiver) = registry_with_endless_response();
+    let proxy = start_with_limits(&registry, "write_idle = \"300ms\"");
     let mut client = Client::connect(&proxy);
     client.send(TestRequest::alice("GET", "/v2/a/manifests/x").head());
-    told.recv_timeout(PATIENCE).expect("the registry let go");
+    receiver
+        .recv_timeout(PATIENCE)
+        .expect("the proxy closed the connection to the registry");
     assert_eq!(client.read_to_end().1, StreamEnd::Broken);
 }
 
 #[test]
-fn write_idle_of_a_stream() {
-    let (registry, told) = endless();
-    let proxy = with(&registry, "write_idle = \"300ms\"");
+fn a_stream_whose_window_stays_closed_ends_after_write_idle() {
+    let (registry, receiver) = registry_with_endless_response();
+    let proxy = start_with_limits(&registry, "write_idle = \"300ms\"");
     let released = block_on(async {
         let mut client = H2Client::connect(&proxy).await;
         let (response, _) = client
             .start_request(&TestRequest::alice("GET", "/v2/a/manifests/x"))
             .await
             .unwrap();
-        // Its window is never opened again, while the connection itself is alive.
+        // The client keeps the connection open but never enlarges the window of the stream.
         let _unread = response.await.unwrap();
         let until = Duration::from_secs(10);
-        tokio::task::spawn_blocking(move || told.recv_timeout(until).is_ok())
+        tokio::task::spawn_blocking(move || receiver.recv_timeout(until).is_ok())
             .await
             .unwrap()
     });
-    assert!(released, "a stream that takes nothing holds the registry");
+    assert!(
+        released,
+        "a stream with a closed window keeps the connection to the registry open"
+    );
 }
 
 #[test]
-fn h2_streams() {
+fn the_settings_frame_announces_h2_streams() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "h2_streams = 3");
+    let proxy = start_with_limits(&registry, "h2_streams = 3");
     block_on(async {
         let mut client = H2Client::connect(&proxy).await;
         assert_eq!(
@@ -360,7 +369,7 @@ fn h2_streams() {
 }
 
 #[test]
-fn upstream_connections() {
+fn a_request_that_finds_no_upstream_connection_in_time_gets_503() {
     let (release, held) = channel::<()>();
     let held = Mutex::new(held);
     let registry = Registry::start(move |exchange| {
@@ -368,7 +377,7 @@ fn upstream_connections() {
         exchange.send(OK);
     });
     let limits = "upstream_connections = 1\nupstream_queue = 1\nupstream_wait = \"200ms\"";
-    let proxy = with(&registry, limits);
+    let proxy = start_with_limits(&registry, limits);
     let mut first = Client::connect(&proxy);
     first.send(TestRequest::alice("GET", "/v2/").head());
     registry.wait_for_requests(|seen| seen.len() == 1);
@@ -376,7 +385,7 @@ fn upstream_connections() {
         let busy = exchange(&proxy, http, &TestRequest::alice("GET", "/v2/"));
         busy.assert_rejection(503, "UNAVAILABLE");
         assert!(busy.header("retry-after").parse::<u32>().is_ok());
-        // A ping without credentials is never busy.
+        // The proxy responds to a ping without credentials itself, so the ping never gets 503.
         exchange(&proxy, http, &TestRequest::new("GET", "/v2/"))
             .assert_rejection(401, "UNAUTHORIZED");
     }
@@ -394,15 +403,15 @@ fn upstream_connections() {
 }
 
 #[test]
-fn a_connection_that_says_nothing_is_closed() {
+fn a_connection_without_a_handshake_is_closed() {
     let registry = Registry::accepting_all();
-    let proxy = with(&registry, "handshake = \"200ms\"");
+    let proxy = start_with_limits(&registry, "handshake = \"200ms\"");
     let mut socket = connect_tcp(proxy.https());
     assert_eq!(socket.read(&mut [0]).unwrap(), 0);
 }
 
 #[test]
-fn one_connection_at_a_time_is_enough_for_two_listeners() {
+fn with_connections_1_two_listeners_serve_one_connection_at_a_time() {
     let registry = Registry::accepting_all();
     let text = config("[limits]\nconnections = 1\n", "").lines(
         "https",

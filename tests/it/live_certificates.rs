@@ -1,5 +1,5 @@
-//! Certificates are live: however a renewal writes its files, new connections get the new one within seconds, without a
-//! reload, and nobody ever gets a certificate with another's key.
+//! The proxy watches certificate files. However a renewal writes the files, new connections get the new certificate within
+//! seconds and without a reload, and no connection gets a certificate with the key of another one.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -17,7 +17,8 @@ use crate::support::client::connect_tcp;
 use crate::support::proxy::directory;
 use crate::support::{Client, PATIENCE, Proxy, Registry, TestRequest, certs, config, pause};
 
-/// A handshake, which fails unless the key is the certificate's, and the certificate it showed.
+/// Performs a TLS handshake, which fails if the key does not belong to the certificate. Returns the certificate of the server
+/// and the kind of the handshake.
 pub(crate) fn shake(
     address: std::net::SocketAddr,
     config: &Arc<ClientConfig>,
@@ -32,35 +33,38 @@ pub(crate) fn shake(
     (certificate, tls.handshake_kind().unwrap())
 }
 
-fn shown(proxy: &Proxy) -> Vec<u8> {
+fn served_certificate(proxy: &Proxy) -> Vec<u8> {
     shake(proxy.https(), &certs::default_client_config("http/1.1")).0
 }
 
-/// Shakes hands until another certificate is shown, which must be soon after `since`.
+/// Waits until the proxy serves another certificate than `before`, and asserts that this happens within [`SOON`] after `since`.
 fn wait_for_another_certificate(proxy: &Proxy, before: &[u8], since: Instant) {
-    while shown(proxy) == before {
-        assert!(since.elapsed() < PATIENCE, "never another");
+    while served_certificate(proxy) == before {
+        assert!(
+            since.elapsed() < PATIENCE,
+            "the proxy still serves the old certificate"
+        );
         pause(Duration::from_millis(5));
     }
     let took = since.elapsed();
     assert!(took < SOON, "after {took:?}");
 }
 
-/// What is promised; a second and a half is what it takes.
+/// The documented bound. The proxy usually takes 1.5 seconds.
 const SOON: Duration = Duration::from_secs(5);
 
 #[test]
-fn a_renewal_in_place_is_shown_to_new_connections_alone() {
+fn a_renewal_in_place_reaches_new_connections_and_keeps_open_ones() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut open = Client::connect(&proxy);
-    let before = shown(&proxy);
+    let before = served_certificate(&proxy);
     let (cert, key) = certs::AUTHORITY.issue(&["localhost"]);
     proxy.write("cert.pem", cert);
-    // The key comes when the certificate may have been seen alone.
-    let asked = Instant::now();
-    while asked.elapsed() < Duration::from_millis(700) {
-        assert_eq!(shown(&proxy), before);
+    // The proxy may read the new certificate before the key is there, and must not use it.
+    let since = Instant::now();
+    while since.elapsed() < Duration::from_millis(700) {
+        assert_eq!(served_certificate(&proxy), before);
     }
     proxy.write("key.pem", key);
     wait_for_another_certificate(&proxy, &before, Instant::now());
@@ -71,7 +75,7 @@ fn a_renewal_in_place_is_shown_to_new_connections_alone() {
 }
 
 #[test]
-fn links_are_set_anew_one_after_the_other_as_certbot_does_it() {
+fn a_renewal_that_replaces_one_link_after_the_other_is_used() {
     let registry = Registry::accepting_all();
     let dir = directory();
     let path = |name: &str| dir.path().join(name);
@@ -90,22 +94,22 @@ fn links_are_set_anew_one_after_the_other_as_certbot_does_it() {
     let text = config("", "");
     let root = dir.path().to_owned();
     let proxy = Proxy::start_in(dir, &registry.url(), &text);
-    let before = shown(&proxy);
+    let before = served_certificate(&proxy);
     let path = |name: &str| root.join(name);
     let (cert, key) = certs::AUTHORITY.issue(&["localhost"]);
     fs::write(path("fullchain2.pem"), cert).unwrap();
     fs::write(path("privkey2.pem"), key).unwrap();
     for (name, to) in [("key.pem", "privkey2.pem"), ("cert.pem", "fullchain2.pem")] {
         fs::remove_file(path(name)).unwrap();
-        assert_eq!(shown(&proxy), before);
+        assert_eq!(served_certificate(&proxy), before);
         symlink(to, path(name)).unwrap();
-        assert_eq!(shown(&proxy), before);
+        assert_eq!(served_certificate(&proxy), before);
     }
     wait_for_another_certificate(&proxy, &before, Instant::now());
 }
 
 #[test]
-fn a_folder_is_swapped_while_clients_come() {
+fn a_renewal_that_swaps_the_folder_is_used_under_load() {
     let registry = Registry::accepting_all();
     let dir = directory();
     let root = dir.path().to_owned();
@@ -122,11 +126,11 @@ fn a_folder_is_swapped_while_clients_come() {
     thread::scope(|scope| {
         let clients = scope.spawn(|| {
             while !is_over.load(Ordering::Relaxed) {
-                shown(&proxy);
+                served_certificate(&proxy);
             }
         });
         for target in ["b", "a", "b"] {
-            let before = shown(&proxy);
+            let before = served_certificate(&proxy);
             symlink(target, root.join("next")).unwrap();
             fs::rename(root.join("next"), root.join("now")).unwrap();
             wait_for_another_certificate(&proxy, &before, Instant::now());
@@ -137,13 +141,13 @@ fn a_folder_is_swapped_while_clients_come() {
 }
 
 #[test]
-fn sessions_go_on_after_a_renewal_and_after_a_reload() {
+fn tls_sessions_are_resumed_after_a_renewal_and_after_a_reload() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for version in [&TLS12, &TLS13] {
         let config = certs::client_config(certs::root_certificate(), &[version], &["http/1.1"]);
-        // Of TLS 1.3 the ticket comes after the handshake, with the first answer at the latest, and serves once.
-        let stock = || {
+        // In TLS 1.3 the ticket comes after the handshake, at the latest with the first response, and can be used once.
+        let fetch_ticket = || {
             let mut client = Client::tls(proxy.https(), "localhost", Arc::clone(&config));
             assert_eq!(
                 client.exchange(&TestRequest::alice("GET", "/v2/")).status,
@@ -152,35 +156,35 @@ fn sessions_go_on_after_a_renewal_and_after_a_reload() {
         };
         let kind = || shake(proxy.https(), &config).1;
         assert_eq!(kind(), HandshakeKind::Full);
-        stock();
+        fetch_ticket();
         assert_eq!(kind(), HandshakeKind::Resumed);
-        stock();
-        let before = shown(&proxy);
+        fetch_ticket();
+        let before = served_certificate(&proxy);
         let (cert, key) = certs::AUTHORITY.issue(&["localhost"]);
         proxy.write("cert.pem", cert);
         proxy.write("key.pem", key);
         wait_for_another_certificate(&proxy, &before, Instant::now());
         assert_eq!(kind(), HandshakeKind::Resumed);
-        stock();
+        fetch_ticket();
         proxy.reload().unwrap();
         assert_eq!(kind(), HandshakeKind::Resumed);
     }
 }
 
 #[test]
-fn a_reload_right_after_a_renewal_takes_it() {
+fn a_reload_right_after_a_renewal_uses_the_new_certificate() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
-    let before = shown(&proxy);
+    let before = served_certificate(&proxy);
     let (cert, key) = certs::AUTHORITY.issue(&["localhost"]);
     proxy.write("cert.pem", cert);
     proxy.write("key.pem", key);
     proxy.reload().unwrap();
-    assert_ne!(shown(&proxy), before);
+    assert_ne!(served_certificate(&proxy), before);
 }
 
 #[test]
-fn the_log_tells_once_what_became_of_a_certificate() {
+fn the_log_reports_each_change_of_a_certificate_once() {
     let registry = Registry::accepting_all();
     let text = config("[log]\naccess = false\n", "");
     let (dir, file) = configured(text.upstream(&registry.url()));
@@ -190,31 +194,32 @@ fn the_log_tells_once_what_became_of_a_certificate() {
         fs::rename(path("draft"), path(name)).unwrap();
     };
     let old = fs::read_to_string(path("cert.pem")).unwrap();
-    let gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let (cert, key) = certs::AUTHORITY.issue(&["other.test"]);
     replace("cert.pem", &cert);
-    let line = gate.line("does not belong to the certificate");
+    let line = proxy.line("does not belong to the certificate");
     assert!(
         line.contains("the certificate as last read stays"),
         "{line}"
     );
     replace("cert.pem", &old);
-    // Nothing lies between: it was told once.
+    // The next line shows that the problem was logged once.
     assert!(
-        gate.next_line()
+        proxy
+            .next_line()
             .contains("certificate and key can be used again")
     );
     replace("cert.pem", &cert);
-    gate.line("does not belong to the certificate");
+    proxy.line("does not belong to the certificate");
     let key_file = path("key.pem");
     replace("key.pem", &key);
     protect(&key_file);
-    let renewed = gate.line("certificate renewed");
+    let renewed = proxy.line("certificate renewed");
     assert!(
         renewed.contains(" hosts=other.test until=4000-01-01"),
         "{renewed}"
     );
-    let uncovered = gate.line("does not cover");
+    let uncovered = proxy.line("does not cover");
     assert!(uncovered.contains("\"localhost\""), "{uncovered}");
 }
 

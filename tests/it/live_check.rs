@@ -1,4 +1,4 @@
-//! `tidegate check --live`: its words and exit codes, by the executable itself.
+//! `tidegate check --live` and `check --push`: the messages and the exit codes. The tests run the executable.
 
 use std::io::Write as _;
 use std::process::{Output, Stdio};
@@ -10,67 +10,67 @@ use crate::support::registry::refusing_address;
 use crate::support::{Registry, config};
 
 #[test]
-fn all_is_well_or_it_is_said_what_is_not() {
+fn a_live_check_reports_success_or_an_unreachable_upstream() {
     let registry = Registry::accepting_all().recording_health_checks();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let said = text(&output.stdout);
-    for words in [
+    let printed = text(&output.stdout);
+    for part in [
         "localhost: the certificate fits its key and is valid until ",
         &format!("{} responds as a registry does", registry.url()),
         "the configuration is good",
     ] {
-        assert!(said.contains(words), "{words} in {said}");
+        assert!(printed.contains(part), "{part} in {printed}");
     }
-    let asked = registry.requests();
-    assert_eq!(asked.len(), 1, "{asked:?}");
-    assert!(asked[0].all("authorization").is_empty());
+    let requests = registry.requests();
+    assert_eq!(requests.len(), 1, "{requests:?}");
+    assert!(requests[0].all("authorization").is_empty());
 
-    let away = format!("http://{}", refusing_address());
-    let (_dir, file) = configured(config("", "").upstream(&away));
-    // Without a look around nobody is asked.
+    let unreachable = format!("http://{}", refusing_address());
+    let (_dir, file) = configured(config("", "").upstream(&unreachable));
+    // Without `--live` the check sends no request.
     assert_eq!(run(&["check", "-c", &file]).status.code(), Some(0));
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = text(&output.stderr);
-    for words in [
+    let printed = text(&output.stderr);
+    for part in [
         "proxy.toml:12:",
         "no response",
-        &away,
+        &unreachable,
         "nothing listens there",
         "the live check found problems",
     ] {
-        assert!(said.contains(words), "{words} in {said}");
+        assert!(printed.contains(part), "{part} in {printed}");
     }
 }
 
 #[test]
-fn a_registry_without_users_behind_a_gate_that_asks_nobody_is_an_error() {
+fn an_open_registry_behind_a_route_in_mode_upstream_is_an_error() {
     let registry = Registry::accepting_all();
-    let text_of = config("", "").upstream(&registry.url());
-    let open = text_of.set("auth", "{ mode = \"upstream\" }");
+    let proxy_config = config("", "").upstream(&registry.url());
+    let open = proxy_config.set("auth", "{ mode = \"upstream\" }");
     let (_dir, file) = configured(&open);
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = text(&output.stderr);
-    assert!(said.contains("anyone may push"), "{said}");
+    let printed = text(&output.stderr);
+    assert!(printed.contains("anyone may push"), "{printed}");
 }
 
 #[test]
-fn a_configuration_that_is_refused_is_not_looked_around() {
+fn a_rejected_configuration_is_not_checked_live() {
     let (_dir, file) = configured("nonsense");
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(78), "{output:?}");
-    // A push is a look around, and a question about rights is none.
+    // `--push` implies a live check, and a question about rights excludes one.
     let both = [
         "check", "--push", "a", "--who", "alice", "--may", "pull", "a",
     ];
     assert_eq!(run(&both).status.code(), Some(2));
 }
 
-/// Takes uploads of one blob, and gives back what it took; uploads go on at this place.
-fn storing(location: &'static str) -> Registry {
+/// A registry that stores one uploaded blob and returns it. The `Location` of an upload is `location`.
+fn storing_registry(location: &'static str) -> Registry {
     let stored = std::sync::Mutex::new(Vec::new());
     Registry::start(move |exchange| {
         let method = exchange.head.method.clone();
@@ -95,13 +95,13 @@ fn storing(location: &'static str) -> Registry {
     })
 }
 
-/// A push is a look around as well, so `--live` is not needed.
+/// Runs `check --push`, and writes the password to its standard input. `--push` implies `--live`.
 fn push(file: &str, user: &[&str], password: &str) -> Output {
-    let mut words = vec!["check", "--push", "team/app", "-c", file];
-    words.extend(user);
-    let mut command = command(&words);
+    let mut arguments = vec!["check", "--push", "team/app", "-c", file];
+    arguments.extend(user);
+    let mut command = command(&arguments);
     let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
-    // Who is not asked for a password reads none.
+    // Without `--stdin` the command may end before the password is written.
     let _ = writeln!(child.stdin.take().unwrap(), "{password}");
     child.wait_with_output().unwrap()
 }
@@ -109,123 +109,133 @@ fn push(file: &str, user: &[&str], password: &str) -> Output {
 const AS_ALICE: [&str; 3] = ["--user", "alice", "--stdin"];
 
 #[test]
-fn a_blob_goes_through_the_gate_and_back() {
-    let registry = storing("/v2/team/app/blobs/uploads/u?_state=x");
+fn a_blob_is_pushed_and_pulled_through_the_proxy() {
+    let registry = storing_registry("/v2/team/app/blobs/uploads/u?_state=x");
     let (port, _kept) = kept_port();
     let basic = config("", "").https(format_args!("127.0.0.1:{port}"));
     let token = config("[state]\ndir = \"{dir}\"\n", "")
         .https(format_args!("127.0.0.1:{port}"))
         .mode("token");
-    for text_of in [basic, token] {
-        let text_of = text_of.upstream(&registry.url());
-        let (dir, file) = configured(&text_of);
+    for proxy_config in [basic, token] {
+        let proxy_config = proxy_config.upstream(&registry.url());
+        let (dir, file) = configured(&proxy_config);
         let folder = dir.path().to_str().unwrap();
-        std::fs::write(&file, text_of.in_dir(folder)).unwrap();
-        let _gate = Gate::start(&file);
+        std::fs::write(&file, proxy_config.in_dir(folder)).unwrap();
+        let _proxy = Gate::start(&file);
         let output = push(&file, &AS_ALICE, "pw");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
-        let said = text(&output.stdout);
-        let there = format!("localhost:{port}/team/app at 127.0.0.1:{port}: a blob of 29 bytes");
-        for words in [&there, "was pushed and pulled", "left in team/app: sha256:"] {
-            assert!(said.contains(words), "{words} in {said}");
+        let printed = text(&output.stdout);
+        let destination =
+            format!("localhost:{port}/team/app at 127.0.0.1:{port}: a blob of 29 bytes");
+        for part in [
+            &destination,
+            "was pushed and pulled",
+            "left in team/app: sha256:",
+        ] {
+            assert!(printed.contains(part), "{part} in {printed}");
         }
-        assert!(said.contains("responds as a registry does"), "{said}");
-        // No password, and a wrong one.
+        assert!(printed.contains("responds as a registry does"), "{printed}");
+        // A missing and a wrong password.
         let verify = format!("tidegate htpasswd verify {folder}/htpasswd alice");
-        for (user, password, words) in [
+        for (user, password, parts) in [
             (&[][..], "", ["requires a password", "--user NAME"]),
             (&AS_ALICE[..], "a-wrong-one", ["wrong password", &verify]),
         ] {
             let output = push(&file, user, password);
             assert_eq!(output.status.code(), Some(1), "{output:?}");
-            let said = text(&output.stderr);
-            for words in words.iter().chain(&["401"]) {
-                assert!(said.contains(words), "{words} in {said}");
+            let printed = text(&output.stderr);
+            for part in parts.iter().chain(&["401"]) {
+                assert!(printed.contains(part), "{part} in {printed}");
             }
-            assert!(!said.contains("a-wrong-one"), "{said}");
-            assert!(!said.contains("of its own"), "{said}");
+            assert!(!printed.contains("a-wrong-one"), "{printed}");
+            assert!(!printed.contains("of its own"), "{printed}");
         }
     }
 }
 
 #[test]
-fn an_upload_that_goes_on_elsewhere_is_told() {
-    let registry = storing("http://registry.internal:5000/v2/team/app/blobs/uploads/u");
+fn an_upload_location_at_another_origin_is_reported() {
+    let registry = storing_registry("http://registry.internal:5000/v2/team/app/blobs/uploads/u");
     let (port, _kept) = kept_port();
-    let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
-    let (_dir, file) = configured(text_of.upstream(&registry.url()));
-    let gate = Gate::start(&file);
+    let proxy_config = config("", "").https(format_args!("127.0.0.1:{port}"));
+    let (_dir, file) = configured(proxy_config.upstream(&registry.url()));
+    let proxy = Gate::start(&file);
     let output = push(&file, &AS_ALICE, "pw");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = text(&output.stderr);
-    for words in ["http://registry.internal:5000", "internal_origins"] {
-        assert!(said.contains(words), "{words} in {said}");
+    let printed = text(&output.stderr);
+    for part in ["http://registry.internal:5000", "internal_origins"] {
+        assert!(printed.contains(part), "{part} in {printed}");
     }
-    drop(gate);
-    let nobody = push(&file, &AS_ALICE, "pw");
-    assert_eq!(nobody.status.code(), Some(1), "{nobody:?}");
-    assert!(text(&nobody.stderr).contains("is the proxy running?"));
+    drop(proxy);
+    let stopped = push(&file, &AS_ALICE, "pw");
+    assert_eq!(stopped.status.code(), Some(1), "{stopped:?}");
+    assert!(text(&stopped.stderr).contains("is the proxy running?"));
 }
 
 #[test]
-fn whoever_else_holds_the_port_gets_no_password() {
-    let registry = storing("/v2/team/app/blobs/uploads/u").recording_health_checks();
+fn a_server_with_another_certificate_gets_no_password() {
+    let registry = storing_registry("/v2/team/app/blobs/uploads/u").recording_health_checks();
     let (port, _kept) = kept_port();
-    let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
-    let text_of = text_of.upstream(&registry.url());
-    let (_other, others) = configured(&text_of);
-    let _gate = Gate::start(&others);
-    // The same, with a certificate of its own.
-    let (_dir, file) = configured(&text_of);
+    let proxy_config = config("", "").https(format_args!("127.0.0.1:{port}"));
+    let proxy_config = proxy_config.upstream(&registry.url());
+    let (_other_dir, other_file) = configured(&proxy_config);
+    let _proxy = Gate::start(&other_file);
+    // The same configuration with another certificate.
+    let (_dir, file) = configured(&proxy_config);
     let output = push(&file, &AS_ALICE, "pw");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = text(&output.stderr);
-    assert!(said.contains("another certificate"), "{said}");
-    let asked = registry.requests();
-    let kinds: Vec<_> = asked.iter().map(|asked| asked.method.as_str()).collect();
-    // By the command, and perhaps by the proxy that holds the port.
+    let printed = text(&output.stderr);
+    assert!(printed.contains("another certificate"), "{printed}");
+    let requests = registry.requests();
+    let methods: Vec<_> = requests.iter().map(|seen| seen.method.as_str()).collect();
+    // The command probes the upstream directly, and the running proxy may send a health check.
     assert!(
-        !kinds.is_empty() && kinds.iter().all(|kind| *kind == "GET"),
-        "{kinds:?}"
+        !methods.is_empty() && methods.iter().all(|method| *method == "GET"),
+        "{methods:?}"
     );
 }
 
-/// A configuration on a port that is kept for it.
-fn on_kept_port(top: &str, route: &str, registry: &Registry) -> (TestConfig, socket2::Socket) {
+/// A configuration for a port that stays reserved while the returned socket exists.
+fn config_on_kept_port(
+    top: &str,
+    route: &str,
+    registry: &Registry,
+) -> (TestConfig, socket2::Socket) {
     let (port, kept) = kept_port();
-    let text_of = config(top, route).https(format_args!("127.0.0.1:{port}"));
-    (text_of.upstream(&registry.url()), kept)
+    let proxy_config = config(top, route).https(format_args!("127.0.0.1:{port}"));
+    (proxy_config.upstream(&registry.url()), kept)
 }
 
 #[track_caller]
-fn assert_fails(output: &Output, words: &[&str]) {
+fn assert_fails(output: &Output, parts: &[&str]) {
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = text(&output.stderr);
-    for words in words {
-        assert!(said.contains(words), "{words} in {said}");
+    let printed = text(&output.stderr);
+    for part in parts {
+        assert!(printed.contains(part), "{part} in {printed}");
     }
 }
 
 #[test]
-fn a_missing_right_is_no_fault_of_the_registry() {
-    let registry = storing("/v2/team/app/blobs/uploads/u");
+fn a_missing_right_to_push_is_reported_as_such() {
+    let registry = storing_registry("/v2/team/app/blobs/uploads/u");
     let grant =
         "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"team/*\"]\nactions = [\"pull\"]";
     for mode in ["basic", "token"] {
-        let (text_of, _kept) = on_kept_port("[state]\ndir = \"{dir}\"\n", grant, &registry);
-        let text_of = text_of.mode(mode);
-        let (dir, file) = configured(&text_of);
+        let (proxy_config, _kept) =
+            config_on_kept_port("[state]\ndir = \"{dir}\"\n", grant, &registry);
+        let proxy_config = proxy_config.mode(mode);
+        let (dir, file) = configured(&proxy_config);
         let folder = dir.path().to_str().unwrap();
-        std::fs::write(&file, text_of.in_dir(folder)).unwrap();
-        let _gate = Gate::start(&file);
+        std::fs::write(&file, proxy_config.in_dir(folder)).unwrap();
+        let _proxy = Gate::start(&file);
         let output = push(&file, &AS_ALICE, "pw");
-        let asked = format!("tidegate check -c {file} --who alice --may push team/app");
+        let advice = format!("tidegate check -c {file} --who alice --may push team/app");
         assert_fails(
             &output,
             &[
                 "alice may not push to team/app",
                 "the password is correct",
-                &asked,
+                &advice,
             ],
         );
         assert!(
@@ -233,29 +243,32 @@ fn a_missing_right_is_no_fault_of_the_registry() {
             "{output:?}"
         );
     }
-    let asked = registry.requests();
-    assert!(asked.iter().all(|asked| asked.method == "GET"), "{asked:?}");
+    let requests = registry.requests();
+    assert!(
+        requests.iter().all(|seen| seen.method == "GET"),
+        "{requests:?}"
+    );
 }
 
 #[test]
-fn a_registry_with_passwords_of_its_own_is_told_as_such() {
+fn a_registry_that_requires_a_password_of_its_own_is_reported() {
     let registry = Registry::responding(
         "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"inner\"\r\nContent-Length: 0\r\n\r\n",
     );
-    let (text_of, _kept) = on_kept_port("", "", &registry);
-    let (_dir, file) = configured(&text_of);
-    let gate = Gate::start(&file);
-    // The password is right, and it is the registry that refuses.
+    let (proxy_config, _kept) = config_on_kept_port("", "", &registry);
+    let (_dir, file) = configured(&proxy_config);
+    let proxy = Gate::start(&file);
+    // The proxy accepts the password, and the registry rejects the request.
     let output = push(&file, &AS_ALICE, "pw");
     assert_fails(&output, &["password of its own", "mode = \"upstream\""]);
     assert!(
         !text(&output.stderr).contains("wrong password"),
         "{output:?}"
     );
-    drop(gate);
-    // Where the login is left to the registry, its refusal is the user's.
-    let (_dir, file) = configured(text_of.set("auth", "{ mode = \"upstream\" }"));
-    let _gate = Gate::start(&file);
+    drop(proxy);
+    // In mode `upstream` the registry checks the password, so its rejection means a wrong password.
+    let (_dir, file) = configured(proxy_config.set("auth", "{ mode = \"upstream\" }"));
+    let _proxy = Gate::start(&file);
     let output = push(&file, &AS_ALICE, "pw");
     assert_fails(
         &output,
@@ -264,23 +277,27 @@ fn a_registry_with_passwords_of_its_own_is_told_as_such() {
 }
 
 #[test]
-fn guesses_that_used_up_their_number_are_told_with_the_time_to_wait() {
-    let registry = storing("/v2/team/app/blobs/uploads/u");
-    let (text_of, _kept) = on_kept_port("[throttle]\nguesses = 1\n", "", &registry);
-    let (_dir, file) = configured(&text_of);
-    let _gate = Gate::start(&file);
+fn a_client_at_its_limit_of_wrong_passwords_gets_the_time_to_wait() {
+    let registry = storing_registry("/v2/team/app/blobs/uploads/u");
+    let (proxy_config, _kept) = config_on_kept_port("[throttle]\nguesses = 1\n", "", &registry);
+    let (_dir, file) = configured(&proxy_config);
+    let _proxy = Gate::start(&file);
     assert_fails(&push(&file, &AS_ALICE, "one"), &["wrong password"]);
     let output = push(&file, &AS_ALICE, "another");
     assert_fails(&output, &["429", "too many wrong passwords", "wait "]);
 }
 
 #[test]
-fn a_proxy_with_an_older_configuration_is_told_to_reload() {
-    let registry = storing("/v2/team/app/blobs/uploads/u");
-    let (text_of, _kept) = on_kept_port("", "", &registry);
-    let (_dir, file) = configured(&text_of);
-    let _gate = Gate::start(&file);
-    std::fs::write(&file, text_of.set("hosts", "[\"new.example\"]").to_string()).unwrap();
+fn a_running_proxy_with_an_older_configuration_is_reported() {
+    let registry = storing_registry("/v2/team/app/blobs/uploads/u");
+    let (proxy_config, _kept) = config_on_kept_port("", "", &registry);
+    let (_dir, file) = configured(&proxy_config);
+    let _proxy = Gate::start(&file);
+    std::fs::write(
+        &file,
+        proxy_config.set("hosts", "[\"new.example\"]").to_string(),
+    )
+    .unwrap();
     let reload = format!("tidegate reload -c {file}");
     assert_fails(
         &push(&file, &AS_ALICE, "pw"),
@@ -289,7 +306,7 @@ fn a_proxy_with_an_older_configuration_is_told_to_reload() {
 }
 
 #[test]
-fn another_program_on_the_port_is_told() {
+fn another_program_on_the_port_is_reported() {
     let registry = Registry::accepting_all();
     let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = other.local_addr().unwrap().port();
@@ -300,27 +317,27 @@ fn another_program_on_the_port_is_told() {
             let _ = std::io::Read::read(&mut stream, &mut [0; 4096]);
         }
     });
-    let text_of = config("", "").https(format_args!("127.0.0.1:{port}"));
-    let (_dir, file) = configured(text_of.upstream(&registry.url()));
+    let proxy_config = config("", "").https(format_args!("127.0.0.1:{port}"));
+    let (_dir, file) = configured(proxy_config.upstream(&registry.url()));
     let output = push(&file, &AS_ALICE, "pw");
     assert_fails(
         &output,
         &["does not speak TLS", "another program has the port"],
     );
-    // Without a push it is a warning: the configuration itself may be good.
+    // Without `--push` this is only a warning, because the configuration itself may be correct.
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let said = text(&output.stdout);
-    assert!(said.contains("does not speak TLS"), "{said}");
+    let printed = text(&output.stdout);
+    assert!(printed.contains("does not speak TLS"), "{printed}");
 }
 
 #[test]
-fn a_listener_that_wants_a_proxy_header_gets_one() {
-    let registry = storing("/v2/team/app/blobs/uploads/u");
-    let (text_of, _kept) = on_kept_port("", "", &registry);
-    let text_of = text_of.after("workers", "proxy_protocol = [\"127.0.0.0/8\"]");
-    let (_dir, file) = configured(&text_of);
-    let _gate = Gate::spawn(&mut command(&["serve", "-c", &file]));
+fn the_check_sends_the_proxy_header_that_a_listener_requires() {
+    let registry = storing_registry("/v2/team/app/blobs/uploads/u");
+    let (proxy_config, _kept) = config_on_kept_port("", "", &registry);
+    let proxy_config = proxy_config.after("workers", "proxy_protocol = [\"127.0.0.0/8\"]");
+    let (_dir, file) = configured(&proxy_config);
+    let _proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
     let output = push(&file, &AS_ALICE, "pw");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(text(&output.stdout).contains("serves localhost with its certificate"));

@@ -1,4 +1,4 @@
-//! Password files are live: whatever way a file changes, it counts within seconds and without a reload.
+//! The proxy watches password files. Whatever way a file changes, the change takes effect within seconds and without a reload.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -13,29 +13,29 @@ fn line(user: &str, password: &str) -> String {
     format!("{user}:{}\n", bcrypt::hash(password, 4).unwrap())
 }
 
-/// Asks over a connection of its own, for as long as it takes.
+/// Sends the same request with credentials again and again, on its own connection.
 struct Login {
     client: Client,
-    ask: TestRequest,
+    request: TestRequest,
 }
 
 impl Login {
     fn new(proxy: &Proxy, credentials: &str) -> Self {
         Self {
             client: Client::connect(proxy),
-            ask: TestRequest::new("GET", "/v2/").basic_auth(credentials.as_bytes()),
+            request: TestRequest::new("GET", "/v2/").basic_auth(credentials.as_bytes()),
         }
     }
 
     fn status(&mut self) -> u16 {
-        self.client.exchange(&self.ask).status
+        self.client.exchange(&self.request).status
     }
 
-    /// Asks until the answer is this one, which must be soon after `since`.
+    /// Waits until the response has this status, and asserts that this happens within [`SOON`] after `since`.
     fn wait_for_status(&mut self, status: u16, since: Instant) {
         while self.status() != status {
             let waited = since.elapsed();
-            assert!(waited < PATIENCE, "never {status}");
+            assert!(waited < PATIENCE, "no response has the status {status}");
             pause(Duration::from_millis(5));
         }
         let took = since.elapsed();
@@ -43,11 +43,11 @@ impl Login {
     }
 }
 
-/// Two seconds are promised, one is what it takes; the rest is for a machine that does much else.
+/// The documented bound is two seconds, and the proxy usually takes one. The rest is for a busy machine.
 const SOON: Duration = Duration::from_millis(2500);
 
 #[test]
-fn a_line_appended_in_place_lets_in() {
+fn a_user_appended_in_place_can_log_in() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut carol = Login::new(&proxy, "carol:new");
@@ -58,7 +58,7 @@ fn a_line_appended_in_place_lets_in() {
 }
 
 #[test]
-fn a_user_removed_by_renaming_is_out_though_remembered() {
+fn a_removed_user_gets_401_despite_the_login_cache() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut alice = Login::new(&proxy, "alice:pw");
@@ -71,7 +71,7 @@ fn a_user_removed_by_renaming_is_out_though_remembered() {
 }
 
 #[test]
-fn a_new_password_ends_the_old_one() {
+fn a_new_password_replaces_the_old_one() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let (mut old, mut new) = (
@@ -86,7 +86,7 @@ fn a_new_password_ends_the_old_one() {
 }
 
 #[test]
-fn a_folder_is_swapped_as_kubernetes_does_it() {
+fn a_folder_swapped_as_in_kubernetes_is_read() {
     let registry = Registry::accepting_all();
     let dir = directory();
     let path = |name: &str| dir.path().join(name);
@@ -110,41 +110,46 @@ fn a_folder_is_swapped_as_kubernetes_does_it() {
 }
 
 #[test]
-fn a_file_that_is_gone_changes_nothing_until_it_is_back() {
+fn a_missing_file_changes_nothing_until_it_exists_again() {
     let registry = Registry::accepting_all();
-    let text = two_files("other");
+    let text = with_second_route("other");
     let dir = directory();
     fs::write(dir.path().join("other"), ALICE).unwrap();
     let proxy = Proxy::start_in(dir, &registry.url(), &text);
     let at_other = |credentials: &str| {
         let mut login = Login::new(&proxy, credentials);
-        login.ask.target = "/other/".to_owned();
+        login.request.target = "/other/".to_owned();
         login
     };
     fs::remove_file(proxy.path("htpasswd")).unwrap();
-    // When a later change of the other file is in use, the first one's end has been seen as often as it takes.
+    // When the later change of the other file is in use, the watcher has noticed the removal of the first file.
     proxy.write("other", line("carol", "new"));
     at_other("carol:new").wait_for_status(200, Instant::now());
     assert_eq!(Login::new(&proxy, "alice:pw").status(), 200);
-    // A reload says so, and is done.
+    // A reload succeeds although the file is missing.
     proxy.configure(
         &registry,
         text.to_string().replace("Registry realm", "Another realm"),
     );
     proxy.reload().unwrap();
-    let answer = Client::connect(&proxy).exchange(&TestRequest::new("GET", "/v2/"));
-    assert!(answer.header("www-authenticate").contains("Another realm"));
+    let response = Client::connect(&proxy).exchange(&TestRequest::new("GET", "/v2/"));
+    assert!(
+        response
+            .header("www-authenticate")
+            .contains("Another realm")
+    );
     assert_eq!(Login::new(&proxy, "alice:pw").status(), 200);
 
     proxy.write("htpasswd", line("dave", "back"));
     Login::new(&proxy, "dave:back").wait_for_status(200, Instant::now());
     assert_eq!(Login::new(&proxy, "alice:pw").status(), 401);
-    // Each file lets in its own.
+    // Each file counts only for its own route.
     assert_eq!(at_other("dave:back").status(), 401);
     assert_eq!(at_other("carol:new").status(), 200);
 }
 
-fn two_files(other: &str) -> TestConfig {
+/// A configuration with a second route at `/other/`, whose password file is `other`.
+fn with_second_route(other: &str) -> TestConfig {
     config("", "").append(&format!(
         "[[site.route]]
 path = \"/other/\"
@@ -155,21 +160,21 @@ auth = {{ mode = \"basic\", htpasswd = \"{other}\", realm = \"Registry realm\" }
 }
 
 #[test]
-fn two_routes_share_a_file() {
+fn two_routes_share_a_password_file() {
     let registry = Registry::accepting_all();
-    let text = two_files("htpasswd");
+    let text = with_second_route("htpasswd");
     let proxy = Proxy::start(&registry, &text);
     proxy.write("htpasswd", line("carol", "new"));
     let since = Instant::now();
     Login::new(&proxy, "carol:new").wait_for_status(200, since);
-    // The first to change is the only one there is.
+    // Both routes use one copy of the users, so the change takes effect for both at the same moment.
     let mut other = Login::new(&proxy, "carol:new");
-    other.ask.target = "/other/".to_owned();
+    other.request.target = "/other/".to_owned();
     assert_eq!(other.status(), 200);
 }
 
 #[test]
-fn an_emptied_file_lets_nobody_in() {
+fn an_emptied_file_makes_every_login_fail() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut alice = Login::new(&proxy, "alice:pw");
@@ -179,7 +184,7 @@ fn an_emptied_file_lets_nobody_in() {
 }
 
 #[test]
-fn a_file_named_by_a_reload_is_live_too() {
+fn a_file_that_a_reload_added_is_watched() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     proxy.write("users", ALICE);
@@ -190,7 +195,7 @@ fn a_file_named_by_a_reload_is_live_too() {
 }
 
 #[test]
-fn a_running_upload_outlives_its_user() {
+fn a_running_upload_continues_after_its_user_is_removed() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut upload = Client::connect(&proxy);
@@ -209,7 +214,7 @@ fn a_running_upload_outlives_its_user() {
     upload.send("0\r\n\r\n");
     assert_eq!(upload.read_response("PATCH").status, 200);
     assert_eq!(registry.requests()[0].body, b"first last");
-    // The next request on the same connection is judged anew.
+    // The next request on the same connection is authenticated again.
     assert_eq!(
         upload.exchange(&TestRequest::alice("GET", "/v2/")).status,
         401

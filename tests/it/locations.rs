@@ -1,9 +1,10 @@
-//! What the registry says about its own address is made true for the client; all else stays as it is.
+//! The proxy rewrites the internal origins in `Location`, `Content-Location`, `Link` and the Bearer realm, and leaves every
+//! other value unchanged.
 
 use crate::support::{HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
-fn locations_name_the_origin_that_the_client_addressed() {
+fn an_internal_origin_becomes_the_origin_that_the_client_addressed() {
     let registry = Registry::start(|exchange| {
         let location = exchange.head.header("x-location").to_owned();
         exchange.send(format!(
@@ -34,18 +35,21 @@ fn locations_name_the_origin_that_the_client_addressed() {
             ] {
                 let request = TestRequest::alice("GET", "/v2/").host(host);
                 let request = request.header("x-location", format!("{internal}{path}"));
-                let answer = exchange(&proxy, http, &request);
+                let response = exchange(&proxy, http, &request);
                 let expected = format!("https://{host}{path}");
-                assert_eq!(answer.header("location"), expected, "{internal}");
-                assert_eq!(answer.header("content-location"), expected);
-                assert_eq!(answer.header("link"), format!("<{expected}>; rel=\"next\""));
+                assert_eq!(response.header("location"), expected, "{internal}");
+                assert_eq!(response.header("content-location"), expected);
+                assert_eq!(
+                    response.header("link"),
+                    format!("<{expected}>; rel=\"next\"")
+                );
             }
         }
     }
 }
 
 #[test]
-fn locations_elsewhere_stay_byte_for_byte() {
+fn a_location_with_a_foreign_origin_stays_byte_for_byte() {
     let registry = Registry::start(|exchange| {
         let location = exchange.head.header("x-location").to_owned();
         exchange.send(format!(
@@ -64,14 +68,17 @@ fn locations_elsewhere_stay_byte_for_byte() {
             "ftp://localhost/v2/",
         ] {
             let request = TestRequest::alice("GET", "/v2/").header("x-location", location);
-            let answer = exchange(&proxy, http, &request);
-            assert_eq!((answer.status, answer.header("location")), (307, location));
+            let response = exchange(&proxy, http, &request);
+            assert_eq!(
+                (response.status, response.header("location")),
+                (307, location)
+            );
         }
     }
 }
 
 #[test]
-fn an_external_url_wins_over_what_was_addressed() {
+fn an_external_url_wins_over_the_origin_that_the_client_addressed() {
     let registry = Registry::start(|exchange| {
         let host = exchange.head.header("host").to_owned();
         exchange.send(format!(
@@ -82,12 +89,12 @@ fn an_external_url_wins_over_what_was_addressed() {
     let config = config("", "").lines("hosts", external);
     let proxy = Proxy::start(&registry, &config);
     for http in HttpVersion::BOTH {
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             http,
             &TestRequest::alice("GET", "/v2/").host("localhost:8443"),
         );
-        assert_eq!(answer.header("location"), "https://pub.example:444/v2/x");
+        assert_eq!(response.header("location"), "https://pub.example:444/v2/x");
         assert_eq!(
             registry.requests().pop().unwrap().header("host"),
             "localhost:8443"
@@ -96,7 +103,7 @@ fn an_external_url_wins_over_what_was_addressed() {
 }
 
 #[test]
-fn of_challenges_the_realm_of_bearer_alone_is_repaired() {
+fn of_the_challenges_only_the_bearer_realm_is_rewritten() {
     let registry = Registry::start(|exchange| {
         let challenges: String = exchange
             .head
@@ -164,12 +171,12 @@ fn of_challenges_the_realm_of_bearer_alone_is_repaired() {
             ),
         ] {
             let request = TestRequest::new("GET", "/v2/").host("localhost:8443");
-            let request = sent
-                .iter()
-                .fold(request, |ask, value| ask.header("x-challenge", value));
-            let answer = exchange(&proxy, http, &request);
+            let request = sent.iter().fold(request, |request, value| {
+                request.header("x-challenge", value)
+            });
+            let response = exchange(&proxy, http, &request);
             assert_eq!(
-                answer.header_values("www-authenticate"),
+                response.header_values("www-authenticate"),
                 expected,
                 "{sent:?}"
             );

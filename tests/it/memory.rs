@@ -1,4 +1,5 @@
-//! Memory of HTTP/2 uploads that no upstream takes: the sum is capped, and nothing hangs for it.
+//! The memory of HTTP/2 uploads that the upstream does not read: `limits.h2_memory` bounds the sum, and the bound does not block
+//! other requests.
 
 use std::fs;
 use std::sync::Mutex;
@@ -12,22 +13,22 @@ use crate::support::{
 const UPLOADS: usize = 8;
 const SIZE: usize = 6 << 20;
 
-/// Bytes that wait in the kernel for the gate, for each connection that has any.
-fn unread(proxy: &Proxy) -> Vec<usize> {
+/// The number of bytes that the proxy has not yet read from the kernel, for each client connection with such bytes.
+fn unread_bytes(proxy: &Proxy) -> Vec<usize> {
     let port = format!(":{:04X}", proxy.https().port());
     let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let of_gate = table.lines().filter_map(|line| {
+    let of_proxy = table.lines().filter_map(|line| {
         let fields: Vec<_> = line.split_whitespace().collect();
         let is_open = fields.get(1)?.ends_with(&port) && *fields.get(3)? == "01";
         let queue = fields.get(4)?.split(':').nth(1)?;
         let count = usize::from_str_radix(queue, 16).ok()?;
         (is_open && count > 0).then_some(count)
     });
-    of_gate.collect()
+    of_proxy.collect()
 }
 
 #[test]
-fn stalled_uploads_wait_in_their_sockets_then_end_well() {
+fn stalled_uploads_wait_in_their_sockets_and_then_succeed() {
     let (release, held) = channel::<()>();
     let held = Mutex::new(held);
     let registry = Registry::start(move |exchange| {
@@ -36,8 +37,8 @@ fn stalled_uploads_wait_in_their_sockets_then_end_well() {
             exchange.body();
             exchange.send(OK);
         } else {
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
-            exchange.send(answer);
+            let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n");
+            exchange.send(head);
             exchange.send(pattern(SIZE));
         }
     });
@@ -53,16 +54,16 @@ fn stalled_uploads_wait_in_their_sockets_then_end_well() {
                 client.exchange(&request).await.status
             }));
         }
-        // All that came would have been read without the cap: the windows hold it.
-        wait_until(|| unread(&proxy).len() >= UPLOADS / 2).await;
-        let mut neighbour = H2Client::connect(&proxy).await;
+        // The windows have room for these bytes, so without the bound the proxy would have read them.
+        wait_until(|| unread_bytes(&proxy).len() >= UPLOADS / 2).await;
+        let mut other_client = H2Client::connect(&proxy).await;
         for _ in 0..3 {
             let get = TestRequest::alice("GET", "/v2/a/manifests/x");
-            let (response, _) = neighbour.start_request(&get).await.unwrap();
-            let answer = h2::collect(with_time_limit(response).await.unwrap()).await;
-            assert!(answer.is_whole && answer.body.len() == SIZE);
+            let (pending_response, _) = other_client.start_request(&get).await.unwrap();
+            let response = h2::collect(with_time_limit(pending_response).await.unwrap()).await;
+            assert!(response.is_whole && response.body.len() == SIZE);
         }
-        assert!(unread(&proxy).len() >= UPLOADS / 2);
+        assert!(unread_bytes(&proxy).len() >= UPLOADS / 2);
         drop(release);
         for upload in uploads {
             assert_eq!(with_time_limit(upload).await.unwrap(), 200);
@@ -75,7 +76,7 @@ fn stalled_uploads_wait_in_their_sockets_then_end_well() {
 }
 
 #[test]
-fn the_cap_changes_with_a_reload() {
+fn a_reload_changes_the_bound_for_open_uploads() {
     let (release, held) = channel::<()>();
     let held = Mutex::new(held);
     let registry = Registry::start(move |exchange| {
@@ -83,13 +84,13 @@ fn the_cap_changes_with_a_reload() {
         exchange.body();
         exchange.send(OK);
     });
-    let of = |size: &str| {
+    let with_memory = |size: &str| {
         let limits = format!(
             "[limits]\nh2_memory = \"{size}\"\nh2_window = \"16MiB\"\nh2_connection_window = \"16MiB\"\n"
         );
         config(&limits, "")
     };
-    let proxy = Proxy::start(&registry, of("1MiB"));
+    let proxy = Proxy::start(&registry, with_memory("1MiB"));
     block_on(async {
         let mut client = H2Client::connect(&proxy).await;
         let upload = tokio::spawn(async move {
@@ -97,11 +98,11 @@ fn the_cap_changes_with_a_reload() {
                 TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u").body(pattern(16 << 20));
             client.exchange(&request).await.status
         });
-        wait_until(|| !unread(&proxy).is_empty() && !registry.requests().is_empty()).await;
-        proxy.configure(&registry, of("1GiB"));
+        wait_until(|| !unread_bytes(&proxy).is_empty() && !registry.requests().is_empty()).await;
+        proxy.configure(&registry, with_memory("1GiB"));
         assert!(proxy.reload().is_ok());
-        // What is in the window is read now.
-        wait_until(|| unread(&proxy).is_empty()).await;
+        // With the larger bound the proxy reads everything that the windows allow.
+        wait_until(|| unread_bytes(&proxy).is_empty()).await;
         drop(release);
         assert_eq!(with_time_limit(upload).await.unwrap(), 200);
     });

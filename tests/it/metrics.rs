@@ -1,4 +1,5 @@
-//! The numbers: that they count what happens, that clients cannot multiply them, and that what is built on them has them.
+//! The metrics: they count what happens, a client cannot create new series, and the metrics of the example alerts and of the
+//! example dashboard exist.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -21,12 +22,12 @@ fn start(registry: &Registry, top: &str) -> Proxy {
 }
 
 fn metrics(proxy: &Proxy) -> String {
-    let answer = get(proxy.listener(Scheme::Admin), "/metrics");
-    assert_eq!(answer.status, 200);
-    answer.text()
+    let response = get(proxy.listener(Scheme::Admin), "/metrics");
+    assert_eq!(response.status, 200);
+    response.text()
 }
 
-/// The value of a sample, by its name and labels; 0 when it is not there.
+/// The value of the sample with this name and these labels, or 0 if there is no such sample.
 fn value(text: &str, sample: &str) -> f64 {
     let mut lines = text.lines();
     let value = lines.find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
@@ -42,12 +43,13 @@ fn assert_sample(text: &str, sample: &str, expected: f64) {
     );
 }
 
-/// A clients' connection ends after its answer is read; what it counts at its end comes a moment later.
-fn until(proxy: &Proxy, sample: &str, expected: f64) -> String {
-    let until = Instant::now() + crate::support::PATIENCE;
+/// Waits until a sample has the expected value, and returns the metrics of that moment. The proxy counts some events only when
+/// the connection ends, which is after the client has read the response.
+fn wait_for_sample(proxy: &Proxy, sample: &str, expected: f64) -> String {
+    let deadline = Instant::now() + crate::support::PATIENCE;
     loop {
         let text = metrics(proxy);
-        if (value(&text, sample) - expected).abs() < 1e-9 || Instant::now() > until {
+        if (value(&text, sample) - expected).abs() < 1e-9 || Instant::now() > deadline {
             assert_sample(&text, sample, expected);
             return text;
         }
@@ -56,7 +58,7 @@ fn until(proxy: &Proxy, sample: &str, expected: f64) -> String {
 }
 
 #[test]
-fn what_happens_is_counted() {
+fn requests_bytes_rejections_and_logins_are_counted() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     let put = TestRequest::alice("PATCH", "/v2/team/app/blobs/uploads/u").body("0123456789");
@@ -76,7 +78,7 @@ fn what_happens_is_counted() {
             "tidegate_requests_total{{site=\"localhost\",operation=\"{operation}\",status=\"{status}\"}}"
         )
     };
-    let text = until(&proxy, &requests("ping", 401), 4.0);
+    let text = wait_for_sample(&proxy, &requests("ping", 401), 4.0);
     assert_sample(&text, &requests("push", 200), 2.0);
     let elsewhere = "tidegate_requests_total{site=\"-\",operation=\"other\",status=\"421\"}";
     assert_sample(&text, elsewhere, 2.0);
@@ -121,12 +123,12 @@ fn what_happens_is_counted() {
     ] {
         assert_sample(&text, sample, expected);
     }
-    until(
+    wait_for_sample(
         &proxy,
         "tidegate_connections_closed_total{reason=\"done\"}",
         8.0,
     );
-    // A reload leaves it all.
+    // A reload does not reset the counters.
     proxy.reload().unwrap();
     assert_sample(&metrics(&proxy), &requests("push", 200), 2.0);
 }
@@ -149,10 +151,10 @@ fn connections_are_counted_while_they_are_open() {
     assert_sample(&text, "tidegate_connections{protocol=\"h1\"}", 2.0);
     assert_sample(&text, "tidegate_connections_rejected_total", 1.0);
     drop((one, two));
-    until(&proxy, "tidegate_connections{protocol=\"h1\"}", 0.0);
+    wait_for_sample(&proxy, "tidegate_connections{protocol=\"h1\"}", 0.0);
 }
 
-/// Every series, without its value.
+/// The names and labels of all samples.
 fn series(text: &str) -> BTreeSet<String> {
     let samples = text.lines().filter(|line| !line.starts_with('#'));
     let named = samples.filter_map(|line| line.rsplit_once(' '));
@@ -160,7 +162,7 @@ fn series(text: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn a_client_cannot_multiply_the_series() {
+fn a_client_cannot_create_series() {
     let registry = Registry::start(|exchange| {
         let words = exchange.head.target.split(['-', '/']);
         let number = words.filter_map(|word| word.parse().ok()).next();
@@ -188,8 +190,8 @@ fn a_client_cannot_multiply_the_series() {
         }
         let found = series(&metrics(&proxy));
         for series in &found {
-            for words in ["M1", "example", "repository-", "user", "/path"] {
-                assert!(!series.contains(words), "{series}");
+            for value in ["M1", "example", "repository-", "user", "/path"] {
+                assert!(!series.contains(value), "{series}");
             }
         }
         found
@@ -197,12 +199,12 @@ fn a_client_cannot_multiply_the_series() {
     let first = round(0..20);
     let then = round(20..120);
     let more: Vec<_> = then.difference(&first).collect();
-    // A hundred values of each kind came, and of statuses there are no more than are listed.
+    // The second round sent a hundred new values of each kind. New series may come only from the fixed list of statuses.
     assert!(more.len() < 44, "{more:?}");
 }
 
 #[test]
-fn scraping_delays_no_request() {
+fn scraping_does_not_delay_requests() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     let address: SocketAddr = proxy.listener(Scheme::Admin);
@@ -218,13 +220,13 @@ fn scraping_delays_no_request() {
         let mut slowest = Duration::ZERO;
         for _ in 0..100 {
             let began = Instant::now();
-            // A connection each: accepting shares its thread with the admin listener.
-            let answer = exchange(
+            // Each request opens a connection, because the accept loop and the admin listener share a thread.
+            let response = exchange(
                 &proxy,
                 HttpVersion::Http1,
                 &TestRequest::alice("GET", "/v2/"),
             );
-            assert_eq!(answer.status, 200);
+            assert_eq!(response.status, 200);
             slowest = slowest.max(began.elapsed());
         }
         is_over.store(true, Ordering::Relaxed);
@@ -232,22 +234,22 @@ fn scraping_delays_no_request() {
     });
 }
 
-/// The names of metrics in a text that has queries in it.
-fn names(text: &str) -> BTreeSet<String> {
+/// The names of the metrics that a text with PromQL queries mentions.
+fn metric_names(text: &str) -> BTreeSet<String> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || c == '_';
     let words = text.split(|c: char| !is_part(c));
     let ours = words.filter(|word| {
         let word = word.strip_prefix("tidegate_");
         word.is_some_and(|rest| !rest.is_empty())
     });
-    let processs = text
+    let of_process = text
         .split(|c: char| !is_part(c))
         .filter(|word| word.starts_with("process_"));
-    ours.chain(processs).map(str::to_owned).collect()
+    ours.chain(of_process).map(str::to_owned).collect()
 }
 
 #[test]
-fn every_number_of_the_alerts_and_the_dashboard_is_there() {
+fn every_metric_of_the_alerts_and_the_dashboard_exists() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
     assert_eq!(
@@ -259,16 +261,16 @@ fn every_number_of_the_alerts_and_the_dashboard_is_there() {
         .status,
         200
     );
-    let told: BTreeSet<_> = series(&metrics(&proxy))
+    let exported: BTreeSet<_> = series(&metrics(&proxy))
         .into_iter()
         .map(|series| series.split('{').next().unwrap().to_owned())
         .collect();
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/prometheus");
     for (file, least) in [("alerts.yml", 12), ("dashboard.json", 25)] {
         let text = std::fs::read_to_string(root.join(file)).unwrap();
-        let used = names(&text);
+        let used = metric_names(&text);
         assert!(used.len() >= least, "{file}: {used:?}");
-        let missing: Vec<_> = used.difference(&told).collect();
-        assert!(missing.is_empty(), "{file} asks for {missing:?}");
+        let missing: Vec<_> = used.difference(&exported).collect();
+        assert!(missing.is_empty(), "{file} uses {missing:?}");
     }
 }

@@ -1,7 +1,8 @@
-//! Rights held against a model: the rules once more, as plainly as they can be said, and random requests to both.
+//! Compares the decisions of `access` and of the whole proxy with a model: a second, simple implementation of the rules for
+//! grants. Both get the same random grants and the same random requests.
 //!
-//! The model knows rules as they are written, and expands every pattern into all that it can stand for. A failure
-//! prints the seed; `SEED=…` runs that one again.
+//! The model works on the grants as they are written in the configuration, and expands every pattern into all patterns without
+//! `**` of the required length. A failure prints the seed; `SEED=…` runs the same case again.
 
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
@@ -34,7 +35,7 @@ use crate::support::{
 
 // The model.
 
-/// A grant as it is written.
+/// A grant as it is written in the configuration.
 #[derive(Clone, Debug)]
 struct Rule {
     to: Vec<String>,
@@ -42,48 +43,51 @@ struct Rule {
     actions: Vec<&'static str>,
 }
 
-/// All grants of a route, and the groups.
+/// All grants of a route, and the groups of the configuration.
 #[derive(Clone, Debug, Default)]
 struct Rules {
     groups: BTreeMap<String, Vec<String>>,
-    all: Vec<Rule>,
+    grants: Vec<Rule>,
 }
 
-/// What a token is for: `catalog`, and actions by repository.
-type Scoped = BTreeMap<String, Vec<&'static str>>;
+/// The scope of a token: the actions by repository, and `catalog` under the empty name.
+type TokenScope = BTreeMap<String, Vec<&'static str>>;
 
-/// Who asks: a user, or nobody; by a token or not.
+/// The identity of a request: a user or anonymous, and the scope of the token if the request has one.
 #[derive(Clone, Debug)]
-struct Who {
+struct Requester {
     user: Option<String>,
-    scope: Option<Scoped>,
+    scope: Option<TokenScope>,
 }
 
+/// The operation of a request.
 #[derive(Clone, Debug)]
-enum Wanted {
+enum RequestKind {
     Ping,
     Catalog,
     /// An action on a repository.
-    On(&'static str, String),
-    /// A push whose blob is to come from a repository, or from anywhere.
+    Action(&'static str, String),
+    /// A push to the first repository that mounts a blob from the second one, or from any repository.
     Mount(String, Option<String>),
-    /// A read of what no repository can have.
+    /// A read of a manifest whose reference is invalid, so that no repository can have it.
     Absent(String),
-    /// No operation, or none of this method.
-    Wrong(u16),
+    /// A request that is no operation or has a wrong method, and the status of the response.
+    Invalid(u16),
 }
 
+/// The decision about a request.
 #[derive(Debug, PartialEq, Eq)]
-enum Verdict {
-    /// Sent on, with its mount or without.
-    Sent {
-        mounts: bool,
-    },
-    /// These of the names there are.
-    Listed(Vec<String>),
-    LogIn,
+enum Decision {
+    /// The request is forwarded, with or without its mount.
+    Forwarded { has_mount: bool },
+    /// The response is a filtered list with these names.
+    FilteredList(Vec<String>),
+    /// The response is 401.
+    Unauthorized,
+    /// The response is 403.
     Forbidden,
-    Wrong(u16),
+    /// The response has this status, because the request is invalid.
+    Invalid(u16),
 }
 
 impl Rules {
@@ -99,99 +103,121 @@ impl Rules {
         })
     }
 
-    fn of<'a>(&'a self, user: Option<&'a str>, action: &'a str) -> impl Iterator<Item = &'a Rule> {
-        self.all.iter().filter(move |rule| {
+    fn rules_for<'a>(
+        &'a self,
+        user: Option<&'a str>,
+        action: &'a str,
+    ) -> impl Iterator<Item = &'a Rule> {
+        self.grants.iter().filter(move |rule| {
             let implied = action == "pull" && rule.actions.contains(&"push");
             self.is_for(rule, user) && (implied || rule.actions.contains(&action))
         })
     }
 
     fn may(&self, user: Option<&str>, action: &str, name: &str) -> bool {
-        self.of(user, action).any(|rule| {
+        self.rules_for(user, action).any(|rule| {
             rule.repositories
                 .iter()
-                .any(|pattern| fits(pattern, user, name))
+                .any(|pattern| pattern_matches(pattern, user, name))
         })
     }
 
-    fn pulls_everything(&self, user: Option<&str>) -> bool {
-        self.of(user, "pull")
+    fn may_pull_everything(&self, user: Option<&str>) -> bool {
+        self.rules_for(user, "pull")
             .any(|rule| rule.repositories.iter().any(|pattern| pattern == "**"))
     }
 
-    /// Something is granted to anyone, and he has shown a token.
-    fn lets_in(&self, who: &Who) -> bool {
-        let anyone = self
-            .all
+    /// Whether the requester is a user, or has an anonymous token on a route with a grant to anonymous clients.
+    fn is_admitted(&self, requester: &Requester) -> bool {
+        let has_anonymous_grant = self
+            .grants
             .iter()
             .any(|rule| rule.to.iter().any(|to| to == "@anonymous"));
-        who.user.is_some() || (anyone && who.scope.is_some())
+        requester.user.is_some() || (has_anonymous_grant && requester.scope.is_some())
     }
 
-    /// `is_alone` where no other route of the site can hold repositories, `is_here` for those of this route.
-    fn judge(&self, who: &Who, wanted: &Wanted, place: &Place<'_>) -> Verdict {
-        let user = who.user.as_deref();
+    /// The decision that the rules require.
+    fn decide(
+        &self,
+        requester: &Requester,
+        kind: &RequestKind,
+        route: &RouteContext<'_>,
+    ) -> Decision {
+        let user = requester.user.as_deref();
         let denied = || {
             if user.is_some() {
-                Verdict::Forbidden
+                Decision::Forbidden
             } else {
-                Verdict::LogIn
+                Decision::Unauthorized
             }
         };
-        let has_right = match wanted {
-            Wanted::Ping => self.lets_in(who),
-            Wanted::Catalog => self.of(user, "catalog").next().is_some(),
-            Wanted::On(action, name) => self.may(user, action, name),
-            Wanted::Mount(name, _) => self.may(user, "push", name),
-            Wanted::Absent(name) => self.may(user, "pull", name),
-            Wanted::Wrong(status) if self.lets_in(who) => return Verdict::Wrong(*status),
-            Wanted::Wrong(_) => return Verdict::LogIn,
+        let has_right = match kind {
+            RequestKind::Ping => self.is_admitted(requester),
+            RequestKind::Catalog => self.rules_for(user, "catalog").next().is_some(),
+            RequestKind::Action(action, name) => self.may(user, action, name),
+            RequestKind::Mount(name, _) => self.may(user, "push", name),
+            RequestKind::Absent(name) => self.may(user, "pull", name),
+            RequestKind::Invalid(status) if self.is_admitted(requester) => {
+                return Decision::Invalid(*status);
+            }
+            RequestKind::Invalid(_) => return Decision::Unauthorized,
         };
         if !has_right {
             return denied();
         }
-        let in_scope = |action: &str, name: &str| match &who.scope {
+        let in_scope = |action: &str, name: &str| match &requester.scope {
             None => true,
             Some(scope) => scope.get(name).is_some_and(|actions| {
                 actions.contains(&action) || (action == "pull" && actions.contains(&"push"))
             }),
         };
-        match wanted {
-            Wanted::Ping | Wanted::Wrong(_) => Verdict::Sent { mounts: false },
-            Wanted::Catalog if !in_scope("catalog", "") => Verdict::LogIn,
-            Wanted::Catalog if place.is_alone && self.pulls_everything(user) => {
-                Verdict::Sent { mounts: false }
+        match kind {
+            RequestKind::Ping | RequestKind::Invalid(_) => Decision::Forwarded { has_mount: false },
+            RequestKind::Catalog if !in_scope("catalog", "") => Decision::Unauthorized,
+            RequestKind::Catalog if route.is_only_route && self.may_pull_everything(user) => {
+                Decision::Forwarded { has_mount: false }
             }
-            Wanted::Catalog => {
-                let names = place.names.iter().filter(|name| (place.is_here)(name));
+            RequestKind::Catalog => {
+                let names = route
+                    .names
+                    .iter()
+                    .filter(|name| (route.has_repository)(name));
                 let names = names.filter(|name| self.may(user, "pull", name));
-                Verdict::Listed(names.cloned().collect())
+                Decision::FilteredList(names.cloned().collect())
             }
-            Wanted::On(action, name) if in_scope(action, name) => Verdict::Sent { mounts: false },
-            // Another token would do, and the client may have it.
-            Wanted::Mount(_, Some(from))
-                if (place.is_here)(from)
+            RequestKind::Action(action, name) if in_scope(action, name) => {
+                Decision::Forwarded { has_mount: false }
+            }
+            // The user has the right but the token does not: a 401 makes the client request another token.
+            RequestKind::Mount(_, Some(from))
+                if (route.has_repository)(from)
                     && self.may(user, "pull", from)
                     && !in_scope("pull", from) =>
             {
-                Verdict::LogIn
+                Decision::Unauthorized
             }
-            Wanted::Mount(name, from) if in_scope("push", name) => Verdict::Sent {
-                mounts: match from {
-                    Some(from) => (place.is_here)(from) && self.may(user, "pull", from),
-                    None => place.is_alone && self.pulls_everything(user) && who.scope.is_none(),
+            RequestKind::Mount(name, from) if in_scope("push", name) => Decision::Forwarded {
+                has_mount: match from {
+                    Some(from) => (route.has_repository)(from) && self.may(user, "pull", from),
+                    None => {
+                        route.is_only_route
+                            && self.may_pull_everything(user)
+                            && requester.scope.is_none()
+                    }
                 },
             },
-            Wanted::Absent(name) if in_scope("pull", name) => Verdict::Wrong(404),
-            Wanted::On(..) | Wanted::Mount(..) | Wanted::Absent(_) => Verdict::LogIn,
+            RequestKind::Absent(name) if in_scope("pull", name) => Decision::Invalid(404),
+            RequestKind::Action(..) | RequestKind::Mount(..) | RequestKind::Absent(_) => {
+                Decision::Unauthorized
+            }
         }
     }
 
-    /// What of these a token is given for.
-    fn grant(&self, user: Option<&str>, asked: &Scoped) -> Scoped {
-        let kept = asked.iter().map(|(name, actions)| {
+    /// The part of the requested scope that a token for this user gets.
+    fn granted_scope(&self, user: Option<&str>, requested: &TokenScope) -> TokenScope {
+        let kept = requested.iter().map(|(name, actions)| {
             let may = |action: &&&str| match name.as_str() {
-                "" => self.of(user, "catalog").next().is_some(),
+                "" => self.rules_for(user, "catalog").next().is_some(),
                 name => self.may(user, action, name),
             };
             (name.clone(), actions.iter().filter(may).copied().collect())
@@ -199,14 +225,14 @@ impl Rules {
         kept.collect()
     }
 
-    /// As TOML; `all` are the tables of a route.
-    fn written(&self) -> (String, String) {
+    /// The groups and the grants as TOML.
+    fn to_toml(&self) -> (String, String) {
         let list = |words: &[String]| format!("{words:?}");
         let groups = self
             .groups
             .iter()
             .map(|(name, users)| format!("{name} = {}\n", list(users)));
-        let rules = self.all.iter().map(|rule| {
+        let rules = self.grants.iter().map(|rule| {
             format!(
                 "[[site.route.grant]]\nto = {}\nrepositories = {}\nactions = {:?}\n",
                 list(&rule.to),
@@ -221,18 +247,21 @@ impl Rules {
     }
 }
 
-/// Where a request is judged.
-struct Place<'a> {
-    is_alone: bool,
-    is_here: fn(&str) -> bool,
+/// The route for which a decision is made.
+struct RouteContext<'a> {
+    /// Whether no other route of the site can have repositories.
+    is_only_route: bool,
+    /// Whether a repository belongs to this route.
+    has_repository: fn(&str) -> bool,
+    /// All repositories of the registry.
     names: &'a [String],
 }
 
-/// By all that the pattern can stand for.
-fn fits(pattern: &str, user: Option<&str>, name: &str) -> bool {
+/// Whether an expansion of the pattern matches the name.
+fn pattern_matches(pattern: &str, user: Option<&str>, name: &str) -> bool {
     let parts: Vec<_> = pattern.split('/').collect();
     let name: Vec<_> = name.split('/').collect();
-    expanded(&parts, name.len()).iter().any(|parts| {
+    expand(&parts, name.len()).iter().any(|parts| {
         parts
             .iter()
             .zip(&name)
@@ -244,8 +273,8 @@ fn fits(pattern: &str, user: Option<&str>, name: &str) -> bool {
     })
 }
 
-/// All patterns of this length without `**`.
-fn expanded<'a>(parts: &[&'a str], length: usize) -> Vec<Vec<&'a str>> {
+/// All expansions of a pattern that have this number of components and no `**`.
+fn expand<'a>(parts: &[&'a str], length: usize) -> Vec<Vec<&'a str>> {
     let Some((first, rest)) = parts.split_first() else {
         return if length == 0 {
             vec![Vec::new()]
@@ -260,7 +289,7 @@ fn expanded<'a>(parts: &[&'a str], length: usize) -> Vec<Vec<&'a str>> {
     };
     let first = if *first == "**" { "*" } else { first };
     let with = |count: usize| {
-        let tails = expanded(rest, length - count);
+        let tails = expand(rest, length - count);
         tails
             .into_iter()
             .map(move |tail| [vec![first; count], tail].concat())
@@ -268,13 +297,13 @@ fn expanded<'a>(parts: &[&'a str], length: usize) -> Vec<Vec<&'a str>> {
     (1..=most).flat_map(with).collect()
 }
 
-// Chance.
+// Random grants and requests.
 
-/// The same numbers for the same seed (splitmix64).
-struct Dice(u64);
+/// A random number generator that produces the same numbers for the same seed (splitmix64).
+struct Random(u64);
 
-impl Dice {
-    /// A fresh seed, or the one that is to be run again.
+impl Random {
+    /// A new seed, or the seed in the environment variable `SEED`, and a generator with this seed.
     fn new() -> (u64, Self) {
         let fresh = || RandomState::new().hash_one("seed");
         let seed = std::env::var("SEED").map_or_else(|_| fresh(), |seed| seed.parse().unwrap());
@@ -289,82 +318,85 @@ impl Dice {
         usize::try_from((mixed ^ (mixed >> 31)) % end as u64).unwrap()
     }
 
-    fn one<T: Clone>(&mut self, of: &[T]) -> T {
-        of[self.below(of.len())].clone()
+    fn choose<T: Clone>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())].clone()
     }
 
-    fn some<T>(&mut self, most: usize, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
+    fn several<T>(&mut self, most: usize, mut one: impl FnMut(&mut Self) -> T) -> Vec<T> {
         (0..=self.below(most)).map(|_| one(self)).collect()
     }
 
-    fn happens(&mut self, one_of: usize) -> bool {
-        self.below(one_of) == 0
+    fn one_in(&mut self, count: usize) -> bool {
+        self.below(count) == 0
     }
 }
 
-/// One of them is no path component, and is at home nowhere.
+/// The names Ann and x@y are no path components, so `{user}` never matches for them.
 const USERS: [&str; 5] = ["alice", "bob", "a.b", "Ann", "x@y"];
-const WORDS: [&str; 7] = ["team", "home", "alice", "bob", "a.b", "other", "tags"];
+const COMPONENTS: [&str; 7] = ["team", "home", "alice", "bob", "a.b", "other", "tags"];
 const ACTIONS: [&str; 4] = ["pull", "push", "delete", "catalog"];
 
-fn a_name(dice: &mut Dice) -> String {
-    dice.some(3, |dice| dice.one(&WORDS)).join("/")
+fn random_name(random: &mut Random) -> String {
+    random
+        .several(3, |random| random.choose(&COMPONENTS))
+        .join("/")
 }
 
-fn a_pattern(dice: &mut Dice) -> String {
-    if dice.happens(7) {
+fn random_pattern(random: &mut Random) -> String {
+    if random.one_in(7) {
         return "**".to_owned();
     }
-    let parts = dice.some(3, |dice| match dice.below(7) {
+    let parts = random.several(3, |random| match random.below(7) {
         0 => "*",
         1 => "**",
         2 => "{user}",
-        _ => dice.one(&WORDS),
+        _ => random.choose(&COMPONENTS),
     });
     parts.join("/")
 }
 
-fn some_rules(dice: &mut Dice, with_anonymous: bool) -> Rules {
+fn random_rules(random: &mut Random, with_anonymous: bool) -> Rules {
     let groups = ["ci", "team"].map(|name| {
-        let users = dice.some(2, |dice| dice.one(&USERS).to_owned());
+        let users = random.several(2, |random| random.choose(&USERS).to_owned());
         (name.to_owned(), users)
     });
-    let to = |dice: &mut Dice| match dice.below(8) {
+    let to = |random: &mut Random| match random.below(8) {
         0 if with_anonymous => "@anonymous".to_owned(),
         0 | 1 => "@users".to_owned(),
         2 => "@ci".to_owned(),
         3 => "@team".to_owned(),
-        _ => dice.one(&USERS).to_owned(),
+        _ => random.choose(&USERS).to_owned(),
     };
-    let all = dice.some(4, |dice| Rule {
-        to: dice.some(2, to),
-        repositories: dice.some(2, a_pattern),
-        actions: dice.some(2, |dice| dice.one(&ACTIONS)),
+    let grants = random.several(4, |random| Rule {
+        to: random.several(2, to),
+        repositories: random.several(2, random_pattern),
+        actions: random.several(2, |random| random.choose(&ACTIONS)),
     });
     Rules {
         groups: groups.into(),
-        all,
+        grants,
     }
 }
 
-fn a_scope(dice: &mut Dice, about: &[String]) -> Scoped {
-    let mut scope = Scoped::new();
-    for _ in 0..dice.below(4) {
-        let name = if dice.happens(3) {
-            a_name(dice)
+fn random_scope(random: &mut Random, about: &[String]) -> TokenScope {
+    let mut scope = TokenScope::new();
+    for _ in 0..random.below(4) {
+        let name = if random.one_in(3) {
+            random_name(random)
         } else {
-            dice.one(about)
+            random.choose(about)
         };
-        let actions: Vec<_> = dice.some(2, |dice| dice.one(&ACTIONS[..3]));
+        let actions: Vec<_> = random.several(2, |random| random.choose(&ACTIONS[..3]));
         scope.entry(name).or_default().extend(actions);
     }
-    if dice.happens(3) {
+    if random.one_in(3) {
         scope.insert(String::new(), vec!["catalog"]);
     }
     scope
 }
 
-fn words(scope: &Scoped) -> Vec<String> {
+/// The scope in the syntax of the token endpoint.
+fn scope_parameters(scope: &TokenScope) -> Vec<String> {
     let entries = scope.iter().map(|(name, actions)| match name.as_str() {
         "" => "registry:catalog:*".to_owned(),
         name => format!("repository:{name}:{}", actions.join(",")),
@@ -372,71 +404,91 @@ fn words(scope: &Scoped) -> Vec<String> {
     entries.collect()
 }
 
-/// What is wanted, and how it is asked for.
-fn a_request(dice: &mut Dice, name: String) -> (Wanted, &'static str, String) {
-    let on = |action, method, rest: &str| {
+/// A random request about a repository: its kind, its method and its target.
+fn random_request(random: &mut Random, name: String) -> (RequestKind, &'static str, String) {
+    let action_on = |action, method, rest: &str| {
         (
-            Wanted::On(action, name.clone()),
+            RequestKind::Action(action, name.clone()),
             method,
             format!("/v2/{name}/{rest}"),
         )
     };
     let blob = format!("blobs/{DIGEST}");
-    match dice.below(20) {
-        0 => (Wanted::Ping, dice.one(&["GET", "HEAD"]), "/v2/".to_owned()),
-        1 | 2 => (Wanted::Catalog, "GET", "/v2/_catalog".to_owned()),
-        3 => on("pull", dice.one(&["GET", "HEAD", "OPTIONS"]), "manifests/x"),
-        4 => on("pull", "GET", "tags/list"),
-        5 => on("pull", "HEAD", &blob),
-        6 => on("pull", "GET", &format!("referrers/{DIGEST}")),
-        7 => on("push", "PUT", "manifests/x"),
-        8 => on(
+    match random.below(20) {
+        0 => (
+            RequestKind::Ping,
+            random.choose(&["GET", "HEAD"]),
+            "/v2/".to_owned(),
+        ),
+        1 | 2 => (RequestKind::Catalog, "GET", "/v2/_catalog".to_owned()),
+        3 => action_on(
+            "pull",
+            random.choose(&["GET", "HEAD", "OPTIONS"]),
+            "manifests/x",
+        ),
+        4 => action_on("pull", "GET", "tags/list"),
+        5 => action_on("pull", "HEAD", &blob),
+        6 => action_on("pull", "GET", &format!("referrers/{DIGEST}")),
+        7 => action_on("push", "PUT", "manifests/x"),
+        8 => action_on(
             "push",
-            dice.one(&["GET", "PATCH", "PUT", "DELETE"]),
+            random.choose(&["GET", "PATCH", "PUT", "DELETE"]),
             "blobs/uploads/u",
         ),
-        9 => on("push", "POST", "blobs/uploads/"),
-        10 => on("delete", "DELETE", dice.one(&["manifests/x", &blob])),
-        11 => on("delete", "DELETE", &format!("manifests/{DIGEST}")),
-        12 => (Wanted::Wrong(405), "HEAD", format!("/v2/{name}/tags/list")),
-        13 => (Wanted::Wrong(400), "GET", format!("/v2/{name}/X/tags/list")),
+        9 => action_on("push", "POST", "blobs/uploads/"),
+        10 => action_on("delete", "DELETE", random.choose(&["manifests/x", &blob])),
+        11 => action_on("delete", "DELETE", &format!("manifests/{DIGEST}")),
+        12 => (
+            RequestKind::Invalid(405),
+            "HEAD",
+            format!("/v2/{name}/tags/list"),
+        ),
+        13 => (
+            RequestKind::Invalid(400),
+            "GET",
+            format!("/v2/{name}/X/tags/list"),
+        ),
         14 => {
             let target = format!("/v2/{name}/blobs/uploads/?mount={DIGEST}");
-            (Wanted::Mount(name, None), "POST", target)
+            (RequestKind::Mount(name, None), "POST", target)
         }
         15 => {
             let target = format!("/v2/{name}/manifests/.INVALID");
-            (Wanted::Absent(name), dice.one(&["GET", "HEAD"]), target)
+            (
+                RequestKind::Absent(name),
+                random.choose(&["GET", "HEAD"]),
+                target,
+            )
         }
         _ => {
-            let from = a_name(dice);
+            let from = random_name(random);
             let target = format!("/v2/{name}/blobs/uploads/?mount={DIGEST}&from={from}");
-            (Wanted::Mount(name, Some(from)), "POST", target)
+            (RequestKind::Mount(name, Some(from)), "POST", target)
         }
     }
 }
 
-fn all_names(dice: &mut Dice) -> Vec<String> {
-    let mut names = dice.some(30, a_name);
+fn random_names(random: &mut Random) -> Vec<String> {
+    let mut names = random.several(30, random_name);
     names.sort();
     names.dedup();
     names
 }
 
-// The decision alone.
+// The decisions of `access` alone.
 
-/// The identities that `auth` makes of real credentials.
-struct Door {
+/// Creates identities from credentials, as only `auth` can.
+struct IdentitySource {
     authenticator: Authenticator,
     client: ClientAddr,
     _dir: tempfile::TempDir,
 }
 
-impl Door {
+impl IdentitySource {
     fn new() -> Self {
         let dir = directory();
         let file = dir.path().join("htpasswd");
-        std::fs::write(&file, passwords()).unwrap();
+        std::fs::write(&file, password_file()).unwrap();
         let hashing = HashingSettings {
             threads: 1,
             queue: 10,
@@ -464,17 +516,24 @@ impl Door {
         }
     }
 
-    async fn identity(&self, user: Option<&str>, token: Option<(&Access, &Scoped)>) -> Identity {
+    async fn identity(
+        &self,
+        user: Option<&str>,
+        token: Option<(&Access, &TokenScope)>,
+    ) -> Identity {
         let mut headers = HeaderMap::new();
         if let Some(user) = user {
             let login = Base64::encode_string(format!("{user}:pw").as_bytes());
             headers.insert(AUTHORIZATION, format!("Basic {login}").parse().unwrap());
         }
-        if let Some((access, asked)) = token {
+        if let Some((access, requested)) = token {
             let service = self.authenticator.token_service("/v2/_token").unwrap();
             let identity = service.authenticate(&headers, self.client).await.unwrap();
-            let words = words(asked);
-            let scope = access.grant(&identity, Scope::parse(words.iter().map(String::as_str)));
+            let parameters = scope_parameters(requested);
+            let scope = access.grant(
+                &identity,
+                Scope::parse(parameters.iter().map(String::as_str)),
+            );
             let issued = service.issue(&identity, &scope, SystemTime::now()).unwrap();
             headers.insert(
                 AUTHORIZATION,
@@ -488,14 +547,15 @@ impl Door {
     }
 }
 
-fn passwords() -> String {
+/// A password file in which every user of [`USERS`] has the password "pw".
+fn password_file() -> String {
     let lines = USERS.map(|user| format!("{user}:{}\n", bcrypt::hash("pw", 4).unwrap()));
     lines.concat()
 }
 
-/// As the configuration makes it.
-fn access(rules: &Rules) -> Access {
-    let (groups, grants) = rules.written();
+/// The `Access` that the proxy builds from a configuration with these grants.
+fn access_for(rules: &Rules) -> Access {
+    let (groups, grants) = rules.to_toml();
     let text = config(&groups, &grants).lines("auth", TOKEN);
     let text = text.upstream("http://127.0.0.1:1").to_string();
     let (config, problems) = parse(Path::new("x"), text.as_bytes());
@@ -504,67 +564,67 @@ fn access(rules: &Rules) -> Access {
     Access::Granted(LiveGrants::new(granted.unwrap().grants))
 }
 
-fn decided(
+fn decide(
     access: &Access,
     identity: &Identity,
-    asked: RequestedAccess,
+    requested: RequestedAccess,
     names: &[String],
-) -> Verdict {
-    match access.permit(identity, asked) {
-        Ok(Authorization::Full(permit)) => Verdict::Sent {
-            mounts: permit.target().contains("mount="),
+) -> Decision {
+    match access.permit(identity, requested) {
+        Ok(Authorization::Full(permit)) => Decision::Forwarded {
+            has_mount: permit.target().contains("mount="),
         },
         Ok(Authorization::FilteredCatalog(listing)) => {
             let shown = names.iter().filter(|name| listing.is_visible(name));
-            Verdict::Listed(shown.cloned().collect())
+            Decision::FilteredList(shown.cloned().collect())
         }
-        Err(Denied::Anonymous | Denied::Scope) => Verdict::LogIn,
-        Err(Denied::Forbidden) => Verdict::Forbidden,
+        Err(Denied::Anonymous | Denied::Scope) => Decision::Unauthorized,
+        Err(Denied::Forbidden) => Decision::Forbidden,
     }
 }
 
 #[tokio::test]
-async fn ten_thousand_decisions_are_the_models() {
-    let (seed, mut dice) = Dice::new();
-    let door = Door::new();
-    let mut old = (some_rules(&mut dice, true), None);
+async fn ten_thousand_decisions_of_access_agree_with_the_model() {
+    let (seed, mut random) = Random::new();
+    let identities = IdentitySource::new();
+    let mut old = (random_rules(&mut random, true), None);
     let mut seen = BTreeMap::<&str, usize>::new();
     for round in 0..400 {
-        let rules = some_rules(&mut dice, true);
-        let access = access(&rules);
-        let names = all_names(&mut dice);
+        let rules = random_rules(&mut random, true);
+        let access = access_for(&rules);
+        let names = random_names(&mut random);
         for _ in 0..25 {
-            let name = dice.one(&names);
-            let (wanted, method, target) = a_request(&mut dice, name);
-            let user = (!dice.happens(4)).then(|| dice.one(&USERS));
-            let mut who = Who {
+            let name = random.choose(&names);
+            let (kind, method, target) = random_request(&mut random, name);
+            let user = (!random.one_in(4)).then(|| random.choose(&USERS));
+            let mut requester = Requester {
                 user: user.map(str::to_owned),
                 scope: None,
             };
             let mut token = None;
-            let asked = a_scope(&mut dice, &names);
-            if dice.happens(2) {
-                // Some tokens are older than the rights of today.
-                let (minting, by) = match &old {
-                    (before, Some(access)) if dice.happens(3) => (before, access),
+            let requested = random_scope(&mut random, &names);
+            if random.one_in(2) {
+                // Some tokens were issued under other grants than those of the request.
+                let (issuing_rules, issuing_access) = match &old {
+                    (before, Some(access)) if random.one_in(3) => (before, access),
                     _ => (&rules, &access),
                 };
-                who.scope = Some(minting.grant(user, &asked));
-                token = Some((by, &asked));
+                requester.scope = Some(issuing_rules.granted_scope(user, &requested));
+                token = Some((issuing_access, &requested));
             }
-            let identity = door.identity(user, token).await;
+            let identity = identities.identity(user, token).await;
             let method = Method::from_bytes(method.as_bytes()).unwrap();
             let (path, query) = target
                 .split_once('?')
                 .map_or((&*target, None), |(path, query)| (path, Some(query)));
-            let place = Place {
-                is_alone: true,
-                is_here: |_| true,
+            let route = RouteContext {
+                is_only_route: true,
+                has_repository: |_| true,
                 names: &names,
             };
-            let expected = rules.judge(&who, &wanted, &place);
+            let expected = rules.decide(&requester, &kind, &route);
             let found = match Operation::parse(&method, path, query) {
-                Ok(Parsed::Operation(operation)) => decided(
+                Ok(Parsed::Operation(operation)) => decide(
                     &access,
                     &identity,
                     RequestedAccess::Operation(operation),
@@ -572,31 +632,38 @@ async fn ten_thousand_decisions_are_the_models() {
                 ),
                 Ok(Parsed::Redirect { .. }) => unreachable!("{target}"),
                 Ok(Parsed::Missing { operation, invalid }) => {
-                    match decided(
+                    match decide(
                         &access,
                         &identity,
                         RequestedAccess::Operation(operation),
                         &names,
                     ) {
-                        Verdict::Sent { .. } => Verdict::Wrong(invalid.status().as_u16()),
-                        refused => refused,
+                        Decision::Forwarded { .. } => Decision::Invalid(invalid.status().as_u16()),
+                        rejected => rejected,
                     }
                 }
                 Err(invalid) => match access.admit(&identity) {
-                    Ok(()) => Verdict::Wrong(invalid.status().as_u16()),
-                    Err(_) => Verdict::LogIn,
+                    Ok(()) => Decision::Invalid(invalid.status().as_u16()),
+                    Err(_) => Decision::Unauthorized,
                 },
             };
             assert_eq!(
                 found, expected,
-                "SEED={seed} round {round}: {who:?} {method} {target}\n{rules:#?}"
+                "SEED={seed} round {round}: {requester:?} {method} {target}\n{rules:#?}"
             );
-            *seen.entry(kind(&found)).or_default() += 1;
+            *seen.entry(decision_name(&found)).or_default() += 1;
         }
         old = (rules, Some(access));
     }
-    // Chance leaves nothing out.
-    for kind in ["sent", "mounted", "listed", "log in", "forbidden", "wrong"] {
+    // The random requests must cover every kind of decision.
+    for kind in [
+        "forwarded",
+        "mounted",
+        "filtered",
+        "unauthorized",
+        "forbidden",
+        "invalid",
+    ] {
         assert!(
             seen.get(kind).is_some_and(|count| *count >= 50),
             "SEED={seed}: {seen:?}"
@@ -604,26 +671,26 @@ async fn ten_thousand_decisions_are_the_models() {
     }
 }
 
-fn kind(verdict: &Verdict) -> &'static str {
-    match verdict {
-        Verdict::Sent { mounts: true } => "mounted",
-        Verdict::Sent { mounts: false } => "sent",
-        Verdict::Listed(_) => "listed",
-        Verdict::LogIn => "log in",
-        Verdict::Forbidden => "forbidden",
-        Verdict::Wrong(_) => "wrong",
+fn decision_name(decision: &Decision) -> &'static str {
+    match decision {
+        Decision::Forwarded { has_mount: true } => "mounted",
+        Decision::Forwarded { has_mount: false } => "forwarded",
+        Decision::FilteredList(_) => "filtered",
+        Decision::Unauthorized => "unauthorized",
+        Decision::Forbidden => "forbidden",
+        Decision::Invalid(_) => "invalid",
     }
 }
 
-// The gate.
+// The decisions of the whole proxy.
 
 const BASIC: &str =
     "auth = { mode = \"basic\", htpasswd = \"htpasswd\", realm = \"Registry realm\" }";
 const TOKEN: &str = "auth = { mode = \"token\", htpasswd = \"htpasswd\" }";
 
-/// Under `/v2/other/` every user may do everything, by a password alone.
-fn written(rules: &Rules, with_tokens: bool) -> TestConfig {
-    let (groups, grants) = rules.written();
+/// A configuration with these grants. On a second route at `/v2/other/` every user may do everything, in mode `basic`.
+fn proxy_config(rules: &Rules, with_tokens: bool) -> TestConfig {
+    let (groups, grants) = rules.to_toml();
     let other =
         format!("[[site.route]]\npath = \"/v2/other/\"\nupstream = \"{{upstream}}\"\n{BASIC}\n");
     let text = config(
@@ -642,20 +709,24 @@ fn is_other(name: &str) -> bool {
     name == "other" || name.starts_with("other/")
 }
 
-/// What the other route says.
-fn judge_other(who: &Who, wanted: &Wanted) -> Verdict {
-    match (wanted, &who.user, &who.scope) {
-        (_, None, _) | (_, _, Some(_)) => Verdict::LogIn,
-        (Wanted::Wrong(status), ..) => Verdict::Wrong(*status),
-        (Wanted::Absent(_), ..) => Verdict::Wrong(404),
-        (Wanted::Mount(_, from), ..) => Verdict::Sent {
-            mounts: from.as_deref().is_some_and(is_other),
+/// The decision that the other route requires.
+fn decide_on_other_route(requester: &Requester, kind: &RequestKind) -> Decision {
+    match (kind, &requester.user, &requester.scope) {
+        (_, None, _) | (_, _, Some(_)) => Decision::Unauthorized,
+        (RequestKind::Invalid(status), ..) => Decision::Invalid(*status),
+        (RequestKind::Absent(_), ..) => Decision::Invalid(404),
+        (RequestKind::Mount(_, from), ..) => Decision::Forwarded {
+            has_mount: from.as_deref().is_some_and(is_other),
         },
-        _ => Verdict::Sent { mounts: false },
+        _ => Decision::Forwarded { has_mount: false },
     }
 }
 
-fn by(mut request: TestRequest, user: Option<&str>, token: Option<&str>) -> TestRequest {
+fn with_credentials(
+    mut request: TestRequest,
+    user: Option<&str>,
+    token: Option<&str>,
+) -> TestRequest {
     if let Some(token) = token {
         request = request.header("authorization", format!("Bearer {token}"));
     } else if let Some(user) = user {
@@ -664,31 +735,31 @@ fn by(mut request: TestRequest, user: Option<&str>, token: Option<&str>) -> Test
     request
 }
 
-/// Other spellings of the same.
-fn spelt(dice: &mut Dice, target: &str) -> String {
+/// The same target in another spelling.
+fn respell(random: &mut Random, target: &str) -> String {
     let (path, query) = target.split_once('?').unwrap_or((target, ""));
-    let path = if dice.happens(3) {
+    let path = if random.one_in(3) {
         let path = path.replace("/team", "/t%65am");
-        // An escaped slash is one of the name only within the name.
+        // A slash may be escaped only within the repository name.
         let ends_name = |rest: &str| {
-            let words = ["blobs/", "manifests/", "tags/", "referrers/"];
-            words.iter().any(|word| rest.starts_with(word))
+            let endpoints = ["blobs/", "manifests/", "tags/", "referrers/"];
+            endpoints.iter().any(|endpoint| rest.starts_with(endpoint))
         };
         let mut parts = path.split("/t%65am/");
-        let mut spelt = parts.next().unwrap_or_default().to_owned();
+        let mut respelt = parts.next().unwrap_or_default().to_owned();
         for rest in parts {
-            spelt += if ends_name(rest) {
+            respelt += if ends_name(rest) {
                 "/t%65am/"
             } else {
                 "/t%65am%2f"
             };
-            spelt += rest;
+            respelt += rest;
         }
-        spelt
+        respelt
     } else {
         path.to_owned()
     };
-    let query = match dice.below(3) {
+    let query = match random.below(3) {
         0 => query.replace('/', "%2F"),
         1 => query.replace("from=", "%66rom="),
         _ => query.to_owned(),
@@ -701,9 +772,9 @@ fn spelt(dice: &mut Dice, target: &str) -> String {
 }
 
 #[test]
-fn nothing_arrives_at_the_registry_that_the_model_does_not_let_through() {
-    let (seed, mut dice) = Dice::new();
-    let names = all_names(&mut dice);
+fn the_proxy_forwards_only_requests_that_the_model_permits() {
+    let (seed, mut random) = Random::new();
+    let names = random_names(&mut random);
     let body = serde_json::json!({ "repositories": names }).to_string();
     let registry = Registry::start(move |exchange: &mut Exchange<'_>| {
         exchange.body();
@@ -723,87 +794,90 @@ fn nothing_arrives_at_the_registry_that_the_model_does_not_let_through() {
         ));
     });
     let dir = directory();
-    std::fs::write(dir.path().join("htpasswd"), passwords()).unwrap();
-    let mut rules = some_rules(&mut dice, true);
-    let proxy = Proxy::start_in(dir, &registry.url(), written(&rules, true));
+    std::fs::write(dir.path().join("htpasswd"), password_file()).unwrap();
+    let mut rules = random_rules(&mut random, true);
+    let proxy = Proxy::start_in(dir, &registry.url(), proxy_config(&rules, true));
     let mut seen = BTreeMap::<&str, usize>::new();
-    // Tokens, and for whom and what they are; some outlive the rights they were minted under.
-    let mut tokens: Vec<(Who, String)> = Vec::new();
+    // The tokens so far with the identity and the scope of each. Some tokens are used after a reload has changed the grants.
+    let mut tokens: Vec<(Requester, String)> = Vec::new();
     for round in 0..24 {
         let with_tokens = round % 3 > 0;
-        rules = some_rules(&mut dice, with_tokens);
-        proxy.configure(&registry, written(&rules, with_tokens));
+        rules = random_rules(&mut random, with_tokens);
+        proxy.configure(&registry, proxy_config(&rules, with_tokens));
         proxy
             .reload()
             .unwrap_or_else(|problems| panic!("SEED={seed}: {problems}"));
         for _ in 0..40 {
-            let name = dice.one(&names);
-            let (wanted, method, target) = a_request(&mut dice, name);
-            let user = (!dice.happens(4)).then(|| dice.one(&USERS));
-            let mut who = Who {
+            let name = random.choose(&names);
+            let (kind, method, target) = random_request(&mut random, name);
+            let user = (!random.one_in(4)).then(|| random.choose(&USERS));
+            let mut requester = Requester {
                 user: user.map(str::to_owned),
                 scope: None,
             };
             let mut token = None;
-            if with_tokens && dice.happens(2) {
-                if tokens.is_empty() || !dice.happens(4) {
-                    let asked = a_scope(&mut dice, &names);
-                    let target = format!("/v2/_token?scope={}", words(&asked).join("&scope="));
-                    let answer = exchange(
+            if with_tokens && random.one_in(2) {
+                if tokens.is_empty() || !random.one_in(4) {
+                    let requested = random_scope(&mut random, &names);
+                    let target = format!(
+                        "/v2/_token?scope={}",
+                        scope_parameters(&requested).join("&scope=")
+                    );
+                    let token_response = exchange(
                         &proxy,
                         HttpVersion::Http1,
-                        &by(TestRequest::new("GET", &target), user, None),
+                        &with_credentials(TestRequest::new("GET", &target), user, None),
                     );
-                    let said: Value = serde_json::from_slice(&answer.body).unwrap();
-                    let who = Who {
-                        scope: Some(rules.grant(user, &asked)),
-                        ..who.clone()
+                    let issued: Value = serde_json::from_slice(&token_response.body).unwrap();
+                    let requester = Requester {
+                        scope: Some(rules.granted_scope(user, &requested)),
+                        ..requester.clone()
                     };
-                    tokens.push((who, said["token"].as_str().unwrap().to_owned()));
+                    tokens.push((requester, issued["token"].as_str().unwrap().to_owned()));
                     token = tokens.last().cloned();
                 } else {
-                    token = Some(dice.one(&tokens));
+                    token = Some(random.choose(&tokens));
                 }
             }
             if let Some((holder, _)) = &token {
-                who = holder.clone();
+                requester = holder.clone();
             }
             let token = token.map(|(_, token)| token);
-            let request = by(
-                TestRequest::new(method, &spelt(&mut dice, &target)),
-                who.user.as_deref(),
+            let request = with_credentials(
+                TestRequest::new(method, &respell(&mut random, &target)),
+                requester.user.as_deref(),
                 token.as_deref(),
             );
-            let is_elsewhere = match &wanted {
-                Wanted::On(_, name) | Wanted::Mount(name, _) | Wanted::Absent(name) => {
-                    is_other(name)
-                }
-                Wanted::Wrong(_) => target.starts_with("/v2/other/"),
-                Wanted::Ping | Wanted::Catalog => false,
+            let is_on_other_route = match &kind {
+                RequestKind::Action(_, name)
+                | RequestKind::Mount(name, _)
+                | RequestKind::Absent(name) => is_other(name),
+                RequestKind::Invalid(_) => target.starts_with("/v2/other/"),
+                RequestKind::Ping | RequestKind::Catalog => false,
             };
-            let place = Place {
-                is_alone: false,
-                is_here: |name| !is_other(name),
+            let route = RouteContext {
+                is_only_route: false,
+                has_repository: |name| !is_other(name),
                 names: &names,
             };
-            let expected = match is_elsewhere {
-                true => judge_other(&who, &wanted),
-                false => rules.judge(&who, &wanted, &place),
+            let expected = match is_on_other_route {
+                true => decide_on_other_route(&requester, &kind),
+                false => rules.decide(&requester, &kind, &route),
             };
             let before = registry.requests().len();
-            let answer = exchange(&proxy, HttpVersion::Http1, &request);
-            let arrived: Vec<_> = registry.requests()[before..]
+            let response = exchange(&proxy, HttpVersion::Http1, &request);
+            let forwarded: Vec<_> = registry.requests()[before..]
                 .iter()
                 .map(|seen| (seen.method.clone(), seen.target.clone()))
                 .collect();
             let case = format!(
-                "SEED={seed} round {round}: {who:?} {request:?}\n{rules:#?}\n{answer:?}\n{arrived:?}"
+                "SEED={seed} round {round}: {requester:?} {request:?}\n{rules:#?}\n{response:?}\n{forwarded:?}"
             );
-            *seen.entry(kind(&expected)).or_default() += 1;
+            *seen.entry(decision_name(&expected)).or_default() += 1;
             let status = match expected {
-                Verdict::Sent { mounts } => {
+                Decision::Forwarded { has_mount } => {
                     let plain = target.split('?').next().unwrap().to_owned();
-                    let sent = if mounts {
+                    let sent = if has_mount {
                         target.replace("from=", "from=\0")
                     } else {
                         plain
@@ -812,29 +886,36 @@ fn nothing_arrives_at_the_registry_that_the_model_does_not_let_through() {
                         Some((head, from)) => format!("{head}{}", from.replace('/', "%2F")),
                         None => sent,
                     };
-                    assert_eq!(arrived, [(method.to_owned(), sent)], "{case}");
+                    assert_eq!(forwarded, [(method.to_owned(), sent)], "{case}");
                     200
                 }
-                Verdict::Listed(shown) => {
+                Decision::FilteredList(shown) => {
                     assert!(
-                        arrived.iter().all(|(method, target)| method == "GET"
+                        forwarded.iter().all(|(method, target)| method == "GET"
                             && target.starts_with("/v2/_catalog?n=1000")),
                         "{case}"
                     );
-                    let said: Value = serde_json::from_slice(&answer.body).unwrap();
-                    assert_eq!(said["repositories"], serde_json::json!(shown), "{case}");
-                    assert!(!answer.has_header("link"), "{case}");
+                    let list: Value = serde_json::from_slice(&response.body).unwrap();
+                    assert_eq!(list["repositories"], serde_json::json!(shown), "{case}");
+                    assert!(!response.has_header("link"), "{case}");
                     200
                 }
-                Verdict::LogIn => 401,
-                Verdict::Forbidden => 403,
-                Verdict::Wrong(status) => status,
+                Decision::Unauthorized => 401,
+                Decision::Forbidden => 403,
+                Decision::Invalid(status) => status,
             };
-            assert_eq!(answer.status, status, "{case}");
-            assert!(status == 200 || arrived.is_empty(), "{case}");
+            assert_eq!(response.status, status, "{case}");
+            assert!(status == 200 || forwarded.is_empty(), "{case}");
         }
     }
-    for kind in ["sent", "mounted", "listed", "log in", "forbidden", "wrong"] {
+    for kind in [
+        "forwarded",
+        "mounted",
+        "filtered",
+        "unauthorized",
+        "forbidden",
+        "invalid",
+    ] {
         assert!(seen.contains_key(kind), "SEED={seed}: {seen:?}");
     }
 }

@@ -1,16 +1,16 @@
-//! The other modes: nobody is asked for anything, or the upstream asks; and routes beside the registry's.
+//! The modes `none` and `upstream` of `auth`, and routes that do not lead to a registry.
 
 use crate::support::{HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
-fn mode(registry: &Registry, mode: &str) -> Proxy {
+fn start_with_mode(registry: &Registry, mode: &str) -> Proxy {
     let auth = format!("auth = {{ mode = \"{mode}\" }}");
     Proxy::start(registry, config("", "").lines("auth", &auth))
 }
 
 #[test]
-fn in_mode_none_nobody_is_asked() {
+fn in_mode_none_every_request_passes_without_a_password() {
     let registry = Registry::accepting_all();
-    let proxy = mode(&registry, "none");
+    let proxy = start_with_mode(&registry, "none");
     for http in HttpVersion::BOTH {
         for request in [
             TestRequest::new("GET", "/v2/"),
@@ -19,7 +19,7 @@ fn in_mode_none_nobody_is_asked() {
             TestRequest::new("GET", "/v2/").header("authorization", "nonsense"),
         ] {
             assert_eq!(exchange(&proxy, http, &request).status, 200);
-            // Nobody asked for it, so nobody gets it.
+            // The proxy has no use for the credentials, and does not forward them.
             assert!(
                 registry
                     .requests()
@@ -29,18 +29,18 @@ fn in_mode_none_nobody_is_asked() {
                     .is_empty()
             );
         }
-        // The grammar holds all the same, and what is refused has no challenge.
+        // The grammar of the registry API applies in mode `none`, too.
         exchange(&proxy, http, &TestRequest::new("GET", "/v2/A/tags/list"))
             .assert_rejection(400, "NAME_INVALID");
     }
 }
 
 #[test]
-fn in_mode_upstream_the_credentials_pass_untouched() {
+fn in_mode_upstream_the_credentials_are_forwarded_unchanged() {
     let registry = Registry::responding(
         "HTTP/1.1 401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"harbor\"\r\nContent-Length: 2\r\n\r\n{}",
     );
-    let proxy = mode(&registry, "upstream");
+    let proxy = start_with_mode(&registry, "upstream");
     for http in HttpVersion::BOTH {
         for value in [
             "Bearer abc.def",
@@ -48,14 +48,20 @@ fn in_mode_upstream_the_credentials_pass_untouched() {
             "Anything at=\"all\"",
         ] {
             let request = TestRequest::new("GET", "/v2/").header("authorization", value);
-            let answer = exchange(&proxy, http, &request);
-            assert_eq!((answer.status, answer.text().as_str()), (401, "{}"));
-            assert_eq!(answer.header("www-authenticate"), "Basic realm=\"harbor\"");
+            let response = exchange(&proxy, http, &request);
+            assert_eq!((response.status, response.text().as_str()), (401, "{}"));
+            assert_eq!(
+                response.header("www-authenticate"),
+                "Basic realm=\"harbor\""
+            );
             let seen = registry.requests().pop().unwrap();
             assert_eq!(seen.header("authorization"), value);
         }
-        let answer = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
-        assert_eq!(answer.header("www-authenticate"), "Basic realm=\"harbor\"");
+        let response = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
+        assert_eq!(
+            response.header("www-authenticate"),
+            "Basic realm=\"harbor\""
+        );
         assert!(
             registry
                 .requests()
@@ -68,13 +74,13 @@ fn in_mode_upstream_the_credentials_pass_untouched() {
 }
 
 #[test]
-fn in_mode_upstream_the_gate_has_no_challenge_of_its_own() {
+fn in_mode_upstream_the_proxy_sends_no_challenge_of_its_own() {
     let registry = Registry::responding("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n");
-    let proxy = mode(&registry, "upstream");
+    let proxy = start_with_mode(&registry, "upstream");
     for http in HttpVersion::BOTH {
-        let answer = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
-        assert_eq!(answer.status, 403);
-        assert!(!answer.has_header("www-authenticate"));
+        let response = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
+        assert_eq!(response.status, 403);
+        assert!(!response.has_header("www-authenticate"));
         exchange(&proxy, http, &TestRequest::new("GET", "/v2/A/tags/list"))
             .assert_rejection(400, "NAME_INVALID");
         let twice = TestRequest::new("GET", "/v2/")
@@ -85,9 +91,9 @@ fn in_mode_upstream_the_gate_has_no_challenge_of_its_own() {
 }
 
 #[test]
-fn a_client_cannot_name_its_credentials_away() {
+fn connection_authorization_does_not_remove_the_credentials() {
     let registry = Registry::accepting_all();
-    let proxy = mode(&registry, "upstream");
+    let proxy = start_with_mode(&registry, "upstream");
     let request = TestRequest::new("GET", "/v2/")
         .header("authorization", "Bearer x")
         .header("connection", "authorization");
@@ -95,17 +101,17 @@ fn a_client_cannot_name_its_credentials_away() {
     assert_eq!(registry.only_request().header("authorization"), "Bearer x");
 }
 
-/// A registry and, on the same site, a portal at `/`.
-fn portal(registry: &Registry) -> Proxy {
+/// A site with the registry at `/v2/` and a portal at `/`.
+fn start_with_portal(registry: &Registry) -> Proxy {
     let more =
         "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"upstream\" }";
     Proxy::start(registry, config("", more))
 }
 
 #[test]
-fn a_portal_gets_its_paths_byte_for_byte() {
+fn a_portal_gets_each_target_byte_for_byte() {
     let registry = Registry::responding("HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi");
-    let proxy = portal(&registry);
+    let proxy = start_with_portal(&registry);
     for http in HttpVersion::BOTH {
         for target in [
             "/",
@@ -117,13 +123,13 @@ fn a_portal_gets_its_paths_byte_for_byte() {
             "/V2/",
             "/x?",
         ] {
-            let answer = exchange(&proxy, http, &TestRequest::new("GET", target));
+            let response = exchange(&proxy, http, &TestRequest::new("GET", target));
             assert_eq!(
-                (answer.status, answer.text().as_str()),
+                (response.status, response.text().as_str()),
                 (200, "hi"),
                 "{target}"
             );
-            assert!(!answer.has_header("docker-distribution-api-version"));
+            assert!(!response.has_header("docker-distribution-api-version"));
             assert_eq!(
                 registry.requests().pop().unwrap().target,
                 target,
@@ -150,9 +156,9 @@ fn a_portal_gets_its_paths_byte_for_byte() {
 }
 
 #[test]
-fn no_spelling_of_v2_slips_into_the_portal() {
+fn no_spelling_of_v2_reaches_the_portal() {
     let registry = Registry::accepting_all();
-    let proxy = portal(&registry);
+    let proxy = start_with_portal(&registry);
     for http in HttpVersion::BOTH {
         for target in [
             "/v2/",
@@ -163,8 +169,8 @@ fn no_spelling_of_v2_slips_into_the_portal() {
             "/v2%2Fa/tags/list",
             "/%2Fv2/a/tags/list",
         ] {
-            let nobody = exchange(&proxy, http, &TestRequest::new("GET", target));
-            nobody.assert_rejection(401, "UNAUTHORIZED");
+            let anonymous = exchange(&proxy, http, &TestRequest::new("GET", target));
+            anonymous.assert_rejection(401, "UNAUTHORIZED");
         }
         for target in [
             "/x/../v2/",
@@ -174,17 +180,17 @@ fn no_spelling_of_v2_slips_into_the_portal() {
             "/..;/v2/",
             "/x\\..\\v2/",
         ] {
-            let answer = exchange(&proxy, http, &TestRequest::new("GET", target));
-            assert_eq!(answer.status, 400, "{target}");
+            let response = exchange(&proxy, http, &TestRequest::new("GET", target));
+            assert_eq!(response.status, 400, "{target}");
         }
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn credentials_for_the_registry_stay_out_of_its_log_and_reach_the_portal_only() {
+fn credentials_are_removed_for_the_registry_and_forwarded_to_the_portal() {
     let registry = Registry::accepting_all();
-    let proxy = portal(&registry);
+    let proxy = start_with_portal(&registry);
     assert_eq!(
         exchange(
             &proxy,
@@ -218,26 +224,26 @@ fn credentials_for_the_registry_stay_out_of_its_log_and_reach_the_portal_only() 
 }
 
 #[test]
-fn a_route_that_is_no_registry_has_no_grammar() {
+fn a_route_with_registry_false_applies_no_grammar() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("", "registry = false"));
     for http in HttpVersion::BOTH {
-        let answer = exchange(
+        let response = exchange(
             &proxy,
             http,
             &TestRequest::alice("GET", "/v2/Any/Thing?x=1;2"),
         );
-        assert_eq!(answer.status, 200);
-        assert!(!answer.has_header("docker-distribution-api-version"));
+        assert_eq!(response.status, 200);
+        assert!(!response.has_header("docker-distribution-api-version"));
         assert_eq!(
             registry.requests().pop().unwrap().target,
             "/v2/Any/Thing?x=1;2"
         );
-        let nobody = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
-        assert_eq!(nobody.status, 401);
+        let anonymous = exchange(&proxy, http, &TestRequest::new("GET", "/v2/"));
+        assert_eq!(anonymous.status, 401);
         assert!(
-            nobody.has_header("www-authenticate")
-                && nobody.header("content-type").starts_with("text/plain")
+            anonymous.has_header("www-authenticate")
+                && anonymous.header("content-type").starts_with("text/plain")
         );
     }
 }

@@ -1,4 +1,4 @@
-//! Password files: each format logs in, and a bad line costs nobody but its user.
+//! Password files: users of every supported hash format can log in, and an unusable line affects only its user.
 
 use std::fs;
 
@@ -9,7 +9,7 @@ use crate::support::proxy::{ALICE, directory};
 use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
 #[test]
-fn each_format_logs_in() {
+fn a_user_of_each_hash_format_can_log_in() {
     let registry = Registry::accepting_all();
     let users = [
         ("apr1", "password", "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."),
@@ -47,19 +47,19 @@ fn each_format_logs_in() {
         .iter()
         .map(|(user, _, hash)| format!("{user}:{hash}\n"))
         .collect();
-    let proxy = gate(&registry, lines.concat());
+    let proxy = start_with_users(&registry, lines.concat());
     for (user, password, _) in users {
         assert_eq!(login(&proxy, user, password), 200, "{user}");
         assert_eq!(login(&proxy, user, "Password"), 401, "{user}");
         assert_eq!(login(&proxy, user, ""), 401, "{user}");
     }
-    // DES sees eight characters; nothing else may.
+    // DES crypt ignores everything after the eighth character; the other formats do not.
     assert_eq!(login(&proxy, "des", "passwordEXTRA"), 200);
     assert_eq!(login(&proxy, "md5", "passwordEXTRA"), 401);
 }
 
 #[test]
-fn a_bad_line_costs_only_its_user() {
+fn an_unusable_line_affects_only_its_user() {
     let registry = Registry::accepting_all();
     let hash = "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u";
     let file = format!(
@@ -69,7 +69,7 @@ fn a_bad_line_costs_only_its_user() {
          readable:{{PLAIN}}secret\nalien:$9$abc\ncut:$2y$04$CCCC\n\
          commented:{hash}:a comment\r\ncr:{hash}\r\n lead:{hash}\nlast:{hash}"
     );
-    let proxy = gate(&registry, file);
+    let proxy = start_with_users(&registry, file);
     for user in ["alice", "commented", "cr", " lead", "last"] {
         assert_eq!(login(&proxy, user, "pw"), 200, "{user:?}");
     }
@@ -86,24 +86,24 @@ fn a_bad_line_costs_only_its_user() {
 fn the_first_line_of_a_user_counts() {
     let registry = Registry::accepting_all();
     let second = bcrypt::hash("second", 4).unwrap();
-    let proxy = gate(&registry, format!("{ALICE}alice:{second}\n"));
+    let proxy = start_with_users(&registry, format!("{ALICE}alice:{second}\n"));
     assert_eq!(login(&proxy, "alice", "pw"), 200);
     assert_eq!(login(&proxy, "alice", "second"), 401);
 }
 
 #[test]
-fn a_byte_order_mark_hides_nobody() {
+fn a_byte_order_mark_does_not_hide_the_first_user() {
     let registry = Registry::accepting_all();
-    let proxy = gate(&registry, format!("\u{feff}{ALICE}"));
+    let proxy = start_with_users(&registry, format!("\u{feff}{ALICE}"));
     assert_eq!(login(&proxy, "alice", "pw"), 200);
     assert_eq!(login(&proxy, "\u{feff}alice", "pw"), 401);
 }
 
 #[test]
-fn a_file_without_users_lets_nobody_in() {
+fn with_an_empty_file_every_login_fails() {
     let registry = Registry::accepting_all();
     for file in ["", "# nobody\n", "\n\n"] {
-        let proxy = gate(&registry, file);
+        let proxy = start_with_users(&registry, file);
         assert_eq!(login(&proxy, "alice", "pw"), 401);
         assert_eq!(login(&proxy, "", ""), 401);
     }
@@ -111,7 +111,7 @@ fn a_file_without_users_lets_nobody_in() {
 }
 
 #[test]
-fn a_missing_file_is_a_refusal_to_start() {
+fn a_missing_file_makes_the_start_fail() {
     let registry = Registry::accepting_all();
     for kind in ["missing", "directory"] {
         let dir = directory();
@@ -120,14 +120,14 @@ fn a_missing_file_is_a_refusal_to_start() {
         if kind == "directory" {
             fs::create_dir(&path).unwrap();
         }
-        let refused = Proxy::try_start(dir, &registry.url(), config("", ""));
-        let problems = refused.err().expect("a refusal").to_string();
+        let result = Proxy::try_start(dir, &registry.url(), config("", ""));
+        let problems = result.err().expect("the start fails").to_string();
         assert!(problems.contains(path.to_str().unwrap()), "{problems}");
     }
 }
 
 #[test]
-fn problems_name_lines_and_never_hashes() {
+fn problems_name_the_lines_but_never_the_hashes() {
     let registry = Registry::accepting_all();
     let dir = directory();
     let hash = "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb.";
@@ -153,10 +153,10 @@ fn problems_name_lines_and_never_hashes() {
     }
 }
 
-fn gate(registry: &Registry, users: impl AsRef<[u8]>) -> Proxy {
+fn start_with_users(registry: &Registry, users: impl AsRef<[u8]>) -> Proxy {
     let dir = directory();
     fs::write(dir.path().join("htpasswd"), users).unwrap();
-    // These tests try more wrong passwords than anyone should.
+    // These tests send more wrong passwords than the default allows.
     let config = config("[throttle]\nguesses = 0\n", "");
     Proxy::start_in(dir, &registry.url(), &config)
 }
@@ -171,8 +171,8 @@ fn login(proxy: &Proxy, user: &str, password: &str) -> u16 {
     .status
 }
 
-/// A directory whose one user, alice, has the password "pw" at a cost that hurts: some 0.2 s a check.
-fn dear() -> tempfile::TempDir {
+/// A directory whose only user, alice, has the password "pw" with a costly hash. One check takes about 0.2 s.
+fn directory_with_costly_hash() -> tempfile::TempDir {
     let dir = directory();
     let hash = bcrypt::hash("pw", 12).unwrap();
     fs::write(dir.path().join("htpasswd"), format!("alice:{hash}\n")).unwrap();
@@ -180,19 +180,23 @@ fn dear() -> tempfile::TempDir {
 }
 
 #[test]
-fn a_thousand_pings_at_once_cost_one_check() {
+fn a_thousand_concurrent_pings_cost_one_password_check() {
     let registry = Registry::accepting_all();
-    // One check lets all of them go on at the same moment: more than an upstream is asked at once by default.
+    // All pings continue at the same moment after the check, which is more than the default queue of the upstream holds.
     let limits = "[limits]\nupstream_queue = 1000\n";
-    let proxy = Proxy::start_in(dear(), &registry.url(), config(limits, ""));
+    let proxy = Proxy::start_in(
+        directory_with_costly_hash(),
+        &registry.url(),
+        config(limits, ""),
+    );
     let began = std::time::Instant::now();
     block_on(async {
         let mut clients = Vec::new();
-        let mut answers = Vec::new();
+        let mut pending_responses = Vec::new();
         for _ in 0..10 {
             let mut client = H2Client::connect(&proxy).await;
             for _ in 0..100 {
-                answers.push(
+                pending_responses.push(
                     client
                         .start_request(&TestRequest::alice("GET", "/v2/"))
                         .await
@@ -202,12 +206,12 @@ fn a_thousand_pings_at_once_cost_one_check() {
             }
             clients.push(client);
         }
-        for answer in answers {
-            let answer = collect(answer.await.unwrap()).await;
-            assert_eq!(answer.status, 200, "{}", answer.text());
+        for pending_response in pending_responses {
+            let response = collect(pending_response.await.unwrap()).await;
+            assert_eq!(response.status, 200, "{}", response.text());
         }
     });
-    // docker gives up on a ping after 15 s; a check a request would take minutes.
+    // docker ends a ping after 15 s. One check for each request would take minutes.
     assert!(
         began.elapsed() < std::time::Duration::from_secs(15),
         "{:?}",
@@ -216,10 +220,14 @@ fn a_thousand_pings_at_once_cost_one_check() {
 }
 
 #[test]
-fn checks_at_capacity_refuse_neither_strangers_nor_the_remembered() {
+fn checks_at_capacity_do_not_affect_cached_or_anonymous_clients() {
     let registry = Registry::accepting_all();
     let limits = "[limits]\nhash_threads = 1\nhash_queue = 1\n";
-    let proxy = Proxy::start_in(dear(), &registry.url(), config(limits, ""));
+    let proxy = Proxy::start_in(
+        directory_with_costly_hash(),
+        &registry.url(),
+        config(limits, ""),
+    );
     let mut alice = Client::connect(&proxy);
     assert_eq!(
         alice.exchange(&TestRequest::alice("GET", "/v2/")).status,
@@ -233,7 +241,7 @@ fn checks_at_capacity_refuse_neither_strangers_nor_the_remembered() {
                 TestRequest::new("GET", "/v2/").basic_auth(format!("alice:{number}").as_bytes());
             guesses.push(guesser.start_request(&guess).await.unwrap().0);
         }
-        // Answered behind the guesses on the same connection: they have all come.
+        // The proxy reads the frames in order, so this response shows that all guesses have arrived.
         guesser
             .exchange(&TestRequest::new("GET", "/v2/"))
             .await
@@ -246,13 +254,13 @@ fn checks_at_capacity_refuse_neither_strangers_nor_the_remembered() {
             .assert_rejection(401, "UNAUTHORIZED");
         let mut busy = 0;
         for guess in guesses {
-            let answer = collect(guess.await.unwrap()).await;
-            if answer.status == 503 {
-                answer.assert_rejection(503, "UNAVAILABLE");
-                assert!(answer.header("retry-after").parse::<u32>().is_ok());
+            let response = collect(guess.await.unwrap()).await;
+            if response.status == 503 {
+                response.assert_rejection(503, "UNAVAILABLE");
+                assert!(response.header("retry-after").parse::<u32>().is_ok());
                 busy += 1;
             } else {
-                answer.assert_rejection(401, "UNAUTHORIZED");
+                response.assert_rejection(401, "UNAUTHORIZED");
             }
         }
         assert!(busy > 0, "twenty checks fitted a queue of one");

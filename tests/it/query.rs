@@ -1,4 +1,5 @@
-//! Queries: reduced to what the API knows, in one spelling, and with no second repository let through unseen.
+//! The query of a request: the proxy forwards only the parameters of the registry API, in one canonical spelling, and no
+//! parameter names a second repository unless the proxy has checked the rights to it.
 
 use crate::support::{DIGEST, HttpVersion, Proxy, Registry, TestRequest, config, exchange};
 
@@ -6,7 +7,7 @@ const UPLOADS: &str = "/v2/dev/a/blobs/uploads/";
 const UPLOAD: &str = "/v2/dev/a/blobs/uploads/u";
 
 #[test]
-fn what_can_be_read_in_two_ways_is_refused() {
+fn an_ambiguous_or_invalid_query_gets_400() {
     let long = "a".repeat(300);
     assert_rejected(&[
         (
@@ -80,7 +81,7 @@ fn assert_rejected(cases: &[(&str, &str, &str)]) {
 }
 
 #[test]
-fn what_is_forwarded_is_what_was_read() {
+fn the_forwarded_query_has_the_known_parameters_in_canonical_form() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let state = format!("{}+%2B/%2F%3D==", "aZ09-_~.".repeat(128));
@@ -122,21 +123,21 @@ fn what_is_forwarded_is_what_was_read() {
     ];
     for http in HttpVersion::BOTH {
         for (method, path, query, expected) in cases {
-            let answer = exchange(
+            let response = exchange(
                 &proxy,
                 http,
                 &TestRequest::alice(method, &format!("{path}{query}")),
             );
-            assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+            assert_eq!(response.status, 200, "{query}: {}", response.text());
             let seen = registry.requests().pop().unwrap();
             assert_eq!(seen.target, format!("{path}{expected}"), "{method} {query}");
         }
     }
 }
 
-/// The registry writes a URL, the client follows it, and the registry gets back what it wrote.
+/// A client follows a `Location` or `Link` of the registry, and the registry gets its own target back.
 #[test]
-fn what_the_registry_puts_into_a_url_comes_back_to_it() {
+fn parameters_of_the_registry_in_a_url_are_forwarded_back_to_it() {
     let cases = [
         (
             "POST",
@@ -198,21 +199,21 @@ fn what_the_registry_puts_into_a_url_comes_back_to_it() {
         ));
         let proxy = Proxy::with_defaults(&registry);
         for http in HttpVersion::BOTH {
-            let answer = exchange(&proxy, http, &TestRequest::alice(method, target));
-            let value = answer.header(field);
+            let response = exchange(&proxy, http, &TestRequest::alice(method, target));
+            let value = response.header(field);
             let value = value.strip_prefix('<').unwrap_or(value);
             let followed = value.split('>').next().unwrap();
             assert_eq!(followed, url);
-            let answer = exchange(&proxy, http, &TestRequest::alice(then, followed));
-            assert_eq!(answer.status, 200, "{followed}: {}", answer.text());
+            let next = exchange(&proxy, http, &TestRequest::alice(then, followed));
+            assert_eq!(next.status, 200, "{followed}: {}", next.text());
             assert_eq!(registry.requests().pop().unwrap().target, url);
         }
     }
 }
 
-/// Neither under another spelling, which another parser might take for them.
+/// The spellings are those that another parser might treat as `mount` and `from`.
 #[test]
-fn no_parameter_of_an_upload_opens_a_mount() {
+fn mount_parameters_on_an_open_upload_are_removed() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mount = format!("mount={DIGEST}&from=secret/repo&origin=x");
@@ -232,8 +233,8 @@ fn no_parameter_of_an_upload_opens_a_mount() {
         for http in HttpVersion::BOTH {
             for method in ["POST", "PUT", "PATCH", "GET", "DELETE"] {
                 let target = format!("{UPLOAD}?_state=s&{query}&session=x");
-                let answer = exchange(&proxy, http, &TestRequest::alice(method, &target));
-                assert_eq!(answer.status, 200, "{query}: {}", answer.text());
+                let response = exchange(&proxy, http, &TestRequest::alice(method, &target));
+                assert_eq!(response.status, 200, "{query}: {}", response.text());
                 let sent = registry.requests().pop().unwrap().target.to_lowercase();
                 for word in ["mount", "from", "rom=", "secret", "digest", "sha256"] {
                     assert!(!sent.contains(word), "{query}: {sent}");
@@ -274,7 +275,7 @@ fn a_push_by_digest_sets_the_tags_that_it_names() {
             exchange(&proxy, http, &push).assert_rejection(status, code);
         }
         assert_eq!(registry.requests().len(), before);
-        // A read sets none.
+        // A GET sets no tags, so the proxy removes the parameter.
         let read = TestRequest::alice("GET", &format!("{manifest}?tag=v1"));
         assert_eq!(exchange(&proxy, http, &read).status, 200);
         assert_eq!(registry.requests().pop().unwrap().target, manifest);
@@ -282,7 +283,7 @@ fn a_push_by_digest_sets_the_tags_that_it_names() {
 }
 
 #[test]
-fn a_form_is_no_upload() {
+fn an_upload_with_a_form_as_its_body_gets_415() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let form = format!("mount={DIGEST}&from=secret/repo");
@@ -309,7 +310,7 @@ fn a_form_is_no_upload() {
 }
 
 #[test]
-fn an_upload_is_bytes_whatever_the_client_calls_it() {
+fn the_content_type_of_an_upload_becomes_octet_stream() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
@@ -323,7 +324,7 @@ fn an_upload_is_bytes_whatever_the_client_calls_it() {
             assert_eq!(seen.header("content-type"), "application/octet-stream");
             assert_eq!(seen.body, b"{}");
         }
-        // curl -d '' and docker say it of no body at all.
+        // docker and `curl -d ''` send this content type with an empty body.
         let empty = TestRequest::alice("POST", UPLOADS)
             .header("content-type", "application/x-www-form-urlencoded")
             .body("");
@@ -331,7 +332,7 @@ fn an_upload_is_bytes_whatever_the_client_calls_it() {
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.header("content-type"), "application/octet-stream");
         assert_eq!(seen.header("content-length"), "0");
-        // A manifest's type is the registry's business.
+        // The content type of a manifest is forwarded unchanged.
         let kind = "application/vnd.oci.image.manifest.v1+json";
         let manifest = TestRequest::alice("PUT", "/v2/a/manifests/x")
             .header("content-type", kind)
@@ -352,7 +353,7 @@ fn a_mount_from_under_another_route_becomes_a_plain_upload() {
     let digest = format!("sha256:{}", "a".repeat(64));
     let start = |name: &str, query: &str| format!("/v2/{name}/blobs/uploads/{query}");
     for (request, forwarded) in [
-        // Nobody reads a closed repository through an open one, with its name or without.
+        // A mount into an open repository must not make a closed repository readable, whether `from` names it or not.
         (
             TestRequest::new(
                 "POST",
@@ -368,7 +369,7 @@ fn a_mount_from_under_another_route_becomes_a_plain_upload() {
             TestRequest::alice("POST", &start("a", &format!("?mount={digest}&from=up/x"))),
             start("a", ""),
         ),
-        // Within a route a mount is a mount.
+        // A mount within one route is forwarded.
         (
             TestRequest::new(
                 "POST",

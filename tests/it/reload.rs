@@ -1,4 +1,4 @@
-//! Reload: all of the new configuration or nothing of it, and no transfer lost.
+//! A reload takes effect completely or not at all, and does not interrupt a transfer.
 
 use std::time::Instant;
 
@@ -13,6 +13,7 @@ use crate::support::{
     Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, certs, config, exchange,
 };
 
+/// The line of a password file for carol with the password "new".
 fn carol() -> String {
     format!("carol:{}\n", bcrypt::hash("new", 4).unwrap())
 }
@@ -37,7 +38,7 @@ fn a_new_user_logs_in_and_an_old_one_does_not() {
 }
 
 #[test]
-fn a_kept_connection_obeys_the_new_rules() {
+fn a_request_on_an_open_connection_uses_the_new_configuration() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut one = Client::connect(&proxy);
@@ -116,7 +117,7 @@ fn a_bad_configuration_leaves_the_old_one_in_use() {
         .status,
         200
     );
-    // And the next good one is taken.
+    // The next valid configuration takes effect.
     proxy.write("htpasswd", carol());
     proxy.configure(&registry, &good);
     proxy.reload().unwrap();
@@ -132,7 +133,7 @@ fn a_bad_configuration_leaves_the_old_one_in_use() {
 }
 
 #[test]
-fn a_running_upload_ends_where_it_began() {
+fn a_running_upload_continues_to_the_old_upstream() {
     let (old, new) = (Registry::accepting_all(), Registry::accepting_all());
     let proxy = Proxy::with_defaults(&old);
     let mut client = Client::connect(&proxy);
@@ -150,14 +151,14 @@ fn a_running_upload_ends_where_it_began() {
     client.send("0\r\n\r\n");
     assert_eq!(client.read_response("PATCH").status, 200);
     assert_eq!(old.only_request().body, b"first last");
-    // The same connection, by the new rules, to the new registry.
+    // The next request on the same connection uses the new configuration and the new registry.
     let next = TestRequest::new("GET", "/v2/").basic_auth(b"carol:new");
     assert_eq!(client.exchange(&next).status, 200);
     assert_eq!((old.requests().len(), new.requests().len()), (1, 1));
 }
 
 #[test]
-fn connections_to_the_same_registry_are_kept() {
+fn connections_to_an_unchanged_upstream_are_kept() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
@@ -175,7 +176,7 @@ fn connections_to_the_same_registry_are_kept() {
 }
 
 #[test]
-fn a_new_certificate_is_shown_to_new_connections() {
+fn a_new_certificate_is_served_to_new_connections() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut old = Client::connect(&proxy);
@@ -200,7 +201,7 @@ fn certificate(proxy: &Proxy) -> Vec<u8> {
 }
 
 #[test]
-fn listeners_come_and_go_and_the_others_stay() {
+fn listeners_are_added_and_removed_and_the_others_stay_open() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut kept = Client::connect(&proxy);
@@ -227,12 +228,9 @@ fn listeners_come_and_go_and_the_others_stay() {
     proxy.reload().unwrap();
     let until = Instant::now() + PATIENCE;
     while std::net::TcpStream::connect(&address).is_ok() {
-        assert!(
-            Instant::now() < until,
-            "a listener that is gone still accepts"
-        );
+        assert!(Instant::now() < until, "a removed listener still accepts");
     }
-    // Who was connected there is served on, and the other listener never closed.
+    // The open connection of the removed listener is still served, and the other listener never closed.
     assert_eq!(plain.exchange(&TestRequest::new("GET", "/")).status, 308);
     assert_eq!(
         kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
@@ -250,7 +248,7 @@ fn listeners_come_and_go_and_the_others_stay() {
 }
 
 #[test]
-fn a_listener_that_cannot_be_had_changes_nothing() {
+fn an_address_in_use_makes_the_reload_fail_and_changes_nothing() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -1,5 +1,5 @@
-//! `tidegate reload` with a real process: it finds the process although links, files and `state.dir` have changed since the
-//! start, never a process with another configuration, and a failed reload is reported as after HUP.
+//! `tidegate reload` with a running process. The command finds the process although links, files and `state.dir` have changed
+//! since the start, and never a process with another configuration. A failed reload is reported as after SIGHUP.
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -14,7 +14,7 @@ use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::{Client, Registry, TestRequest, config, eventually};
 
-/// A configuration whose passwords and certificates are in `dir`, and whose realm shows which file was read.
+/// A configuration whose password file and certificates are in `dir`. The realm shows which configuration file was read.
 fn with_realm(registry: &Registry, dir: &TempDir, realm: &str, top: &str) -> TestConfig {
     let path = |name: &str| dir.path().join(name).display().to_string();
     let log = format!("[log]\naccess_file = \"{}\"\n{top}", path("access.log"));
@@ -28,9 +28,10 @@ fn with_realm(registry: &Registry, dir: &TempDir, realm: &str, top: &str) -> Tes
         .upstream(&registry.url())
 }
 
-fn realm(gate: &Gate) -> String {
-    let answer = gate.client().exchange(&TestRequest::new("GET", "/v2/"));
-    answer.header("www-authenticate").to_owned()
+/// The challenge of the proxy, which has the realm of the configuration in use.
+fn realm(proxy: &Gate) -> String {
+    let response = proxy.client().exchange(&TestRequest::new("GET", "/v2/"));
+    response.header("www-authenticate").to_owned()
 }
 
 /// Starts a process whose pid file is in `runtime`.
@@ -44,20 +45,20 @@ fn reload(file: &Path, runtime: &Path) -> Output {
     command.env("RUNTIME_DIRECTORY", runtime).output().unwrap()
 }
 
-fn assert_reload_succeeds(output: &Output, gate: &Gate) {
+fn assert_reload_succeeds(output: &Output, proxy: &Gate) {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
-    let process = format!("process {} has reloaded", gate.child.id());
+    let process = format!("process {} has reloaded", proxy.child.id());
     assert!(text(&output.stdout).contains(&process), "{output:?}");
 }
 
 /// Replaces a link as deployments do it: a new link is renamed over the old one.
-fn point(link: &Path, target: &str) {
+fn replace_link(link: &Path, target: &str) {
     let new = link.parent().unwrap().join("link-in-the-making");
     symlink(target, &new).unwrap();
     fs::rename(&new, link).unwrap();
 }
 
-/// The shapes: a release directory behind a link, a ConfigMap with two links, and a file that a link replaces.
+/// The cases are a release directory behind a link, a ConfigMap with two links, and a file that a link replaces.
 #[test]
 fn the_process_is_found_after_links_have_changed() {
     let registry = Registry::accepting_all();
@@ -73,7 +74,7 @@ fn the_process_is_found_after_links_have_changed() {
         (
             "release/proxy.toml",
             |folder, _| symlink("one", folder.join("release")).unwrap(),
-            |folder, _| point(&folder.join("release"), "two"),
+            |folder, _| replace_link(&folder.join("release"), "two"),
         ),
         (
             "mounted.toml",
@@ -81,38 +82,41 @@ fn the_process_is_found_after_links_have_changed() {
                 symlink("one", folder.join("..data")).unwrap();
                 symlink("..data/proxy.toml", file).unwrap();
             },
-            |folder, _| point(&folder.join("..data"), "two"),
+            |folder, _| replace_link(&folder.join("..data"), "two"),
         ),
         (
             "plain.toml",
             |folder, file| {
                 fs::copy(folder.join("one/proxy.toml"), file).unwrap();
             },
-            |_, file| point(file, "two/proxy.toml"),
+            |_, file| replace_link(file, "two/proxy.toml"),
         ),
     ];
     for (name, before, after) in cases {
         let runtime = tempfile::tempdir().unwrap();
         let file = folder.join(name);
         before(folder, &file);
-        let gate = serve(&file, runtime.path());
-        assert!(realm(&gate).contains("one"), "{name}");
+        let proxy = serve(&file, runtime.path());
+        assert!(realm(&proxy).contains("one"), "{name}");
         after(folder, &file);
-        assert_reload_succeeds(&reload(&file, runtime.path()), &gate);
-        assert!(realm(&gate).contains("two"), "{name}");
-        // The path that the process reads leads to the second file now, and not to the first one any more.
+        assert_reload_succeeds(&reload(&file, runtime.path()), &proxy);
+        assert!(realm(&proxy).contains("two"), "{name}");
+        // The path that the process reads now leads to the second file, and no longer to the first file.
         assert_reload_succeeds(
             &reload(&folder.join("two/proxy.toml"), runtime.path()),
-            &gate,
+            &proxy,
         );
         let other = reload(&folder.join("one/proxy.toml"), runtime.path());
         assert_eq!(other.status.code(), Some(1), "{name}: {other:?}");
-        let said = text(&other.stderr);
-        assert!(said.contains("no process serves with"), "{name}: {said}");
+        let printed = text(&other.stderr);
+        assert!(
+            printed.contains("no process serves with"),
+            "{name}: {printed}"
+        );
     }
 }
 
-/// The environment of the service is not that of a shell, so that only `state.dir` can lead to the process.
+/// A shell does not have the environment variables of the service, so only `state.dir` can lead to the process.
 #[test]
 fn the_process_is_found_after_state_dir_was_edited() {
     let registry = Registry::accepting_all();
@@ -124,34 +128,34 @@ fn the_process_is_found_after_state_dir_was_edited() {
     };
     let run = |verb: &str| {
         let mut command = command(&[verb, "-c", file.to_str().unwrap()]);
-        // The configuration says where the state is.
+        // Without this variable the state directory is the `state.dir` of the configuration.
         command.env_remove("RUNTIME_DIRECTORY");
         command
     };
     write("one", "state");
-    let gate = Gate::spawn(&mut run("serve"));
+    let proxy = Gate::spawn(&mut run("serve"));
     for (realm_now, state) in [("two", "state"), ("three", "elsewhere")] {
         write(realm_now, state);
-        assert_reload_succeeds(&run("reload").output().unwrap(), &gate);
-        assert!(realm(&gate).contains(realm_now));
+        assert_reload_succeeds(&run("reload").output().unwrap(), &proxy);
+        assert!(realm(&proxy).contains(realm_now));
     }
-    // Not even the configuration's state.dir is known.
+    // A file that cannot be parsed does not even name a state directory.
     fs::write(&file, "nonsense").unwrap();
     let failed = run("reload").output().unwrap();
     assert_eq!(failed.status.code(), Some(1), "{failed:?}");
-    let said = text(&failed.stderr);
-    let process = format!("process {} has not reloaded", gate.child.id());
-    assert!(said.contains(&process), "{said}");
+    let printed = text(&failed.stderr);
+    let process = format!("process {} has not reloaded", proxy.child.id());
+    assert!(printed.contains(&process), "{printed}");
 }
 
-/// What an operator sees after a reload that failed.
-struct Reported {
+/// The places where an operator sees a failed reload.
+struct FailureReports {
     metrics: Vec<String>,
     ready: String,
     page: String,
 }
 
-fn reported(admin: std::net::SocketAddr) -> Reported {
+fn read_reports(admin: std::net::SocketAddr) -> FailureReports {
     let get = |path: &str| {
         Client::plain(admin)
             .exchange(&TestRequest::new("GET", path))
@@ -162,14 +166,14 @@ fn reported(admin: std::net::SocketAddr) -> Reported {
         line.starts_with("tidegate_config_last_reload_successful ")
             || line.starts_with("tidegate_config_reloads_total")
     });
-    Reported {
+    FailureReports {
         metrics: metrics.map(str::to_owned).collect(),
         ready: get("/readyz"),
         page: get("/"),
     }
 }
 
-/// The pid file tells others where to send signals, so a signal that follows it must not end the process.
+/// Other programs send signals to the process as soon as the pid file exists, so a SIGHUP must not end the process from then on.
 #[test]
 fn a_hup_during_the_start_does_not_end_the_process() {
     let registry = Registry::accepting_all();
@@ -200,7 +204,7 @@ fn a_hup_during_the_start_does_not_end_the_process() {
     }
 }
 
-/// The alert is written over the metric `tidegate_config_last_reload_successful`.
+/// The Prometheus alert uses the metric `tidegate_config_last_reload_successful`.
 #[test]
 fn a_failed_reload_is_reported_in_the_same_way_after_the_command_and_after_hup() {
     let registry = Registry::accepting_all();
@@ -211,29 +215,29 @@ fn a_failed_reload_is_reported_in_the_same_way_after_the_command_and_after_hup()
         text.after("workers", "admin = \"127.0.0.1:0\"").to_string()
     };
     fs::write(&file, text_of("one")).unwrap();
-    let gate = serve(&file, dir.path());
-    let line = gate.line("(admin)");
+    let proxy = serve(&file, dir.path());
+    let line = proxy.line("(admin)");
     let (_, address) = line.split_once("http://").unwrap();
     let admin = address.split(' ').next().unwrap().parse().unwrap();
     let failed = "tidegate_config_reloads_total{outcome=\"failed\"}";
-    let is_failed = |reported: &Reported, count: u64| {
+    let assert_reports_failure = |reports: &FailureReports, count: u64| {
         assert!(
-            reported.metrics.contains(&format!("{failed} {count}"))
-                && reported
+            reports.metrics.contains(&format!("{failed} {count}"))
+                && reports
                     .metrics
                     .contains(&"tidegate_config_last_reload_successful 0".to_owned()),
             "{:?}",
-            reported.metrics
+            reports.metrics
         );
-        let words = ["warning: the reload at ", "haed"];
+        let parts = ["warning: the reload at ", "haed"];
         assert!(
-            words.iter().all(|words| reported.ready.contains(words)),
+            parts.iter().all(|part| reports.ready.contains(part)),
             "{}",
-            reported.ready
+            reports.ready
         );
-        assert!(reported.page.contains("haed"), "{}", reported.page);
+        assert!(reports.page.contains("haed"), "{}", reports.page);
     };
-    // An error that the command's own check finds as well.
+    // The command and the process both find this error.
     fs::write(
         &file,
         format!("[limits]\nhaed = \"1s\"\n{}", text_of("two")),
@@ -241,39 +245,39 @@ fn a_failed_reload_is_reported_in_the_same_way_after_the_command_and_after_hup()
     .unwrap();
     let output = reload(&file, dir.path());
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    let said = text(&output.stderr);
-    for words in [
+    let printed = text(&output.stderr);
+    for part in [
         "proxy.toml:2:1: error",
         "did you mean \"head\"",
         "has not reloaded",
     ] {
-        assert!(said.contains(words), "{words} in {said}");
+        assert!(printed.contains(part), "{part} in {printed}");
     }
-    is_failed(&reported(admin), 1);
-    gate.signal(Signal::HUP);
-    gate.line("not reloaded");
-    gate.line("not reloaded");
+    assert_reports_failure(&read_reports(admin), 1);
+    proxy.signal(Signal::HUP);
+    proxy.line("not reloaded");
+    proxy.line("not reloaded");
     eventually("the second failure is counted", || {
-        reported(admin).metrics.contains(&format!("{failed} 2"))
+        read_reports(admin).metrics.contains(&format!("{failed} 2"))
     });
-    is_failed(&reported(admin), 2);
-    assert!(realm(&gate).contains("one"));
-    // A file that is gone is a failed reload, too.
+    assert_reports_failure(&read_reports(admin), 2);
+    assert!(realm(&proxy).contains("one"));
+    // A missing file is a failed reload, too.
     fs::remove_file(&file).unwrap();
     let output = reload(&file, dir.path());
     assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(reported(admin).metrics.contains(&format!("{failed} 3")));
-    // And one that succeeds ends the alert.
+    assert!(read_reports(admin).metrics.contains(&format!("{failed} 3")));
+    // A successful reload ends the alert.
     fs::write(&file, text_of("three")).unwrap();
-    assert_reload_succeeds(&reload(&file, dir.path()), &gate);
-    let now = reported(admin);
+    assert_reload_succeeds(&reload(&file, dir.path()), &proxy);
+    let now = read_reports(admin);
     let successful = "tidegate_config_last_reload_successful 1".to_owned();
     assert!(now.metrics.contains(&successful), "{:?}", now.metrics);
     assert_eq!(now.ready, "ready\n");
-    assert!(realm(&gate).contains("three"));
+    assert!(realm(&proxy).contains("three"));
 }
 
-/// A process id that somebody else wrote into a directory that everybody may write to.
+/// Another user may have written the process id, because the directory may be writable for every user.
 #[test]
 fn a_process_that_does_not_hold_the_lock_gets_no_signal() {
     let registry = Registry::accepting_all();
@@ -287,21 +291,21 @@ fn a_process_that_does_not_hold_the_lock_gets_no_signal() {
         .unwrap();
     let forged: PathBuf = tidegate::server::pid_file::path_in(runtime.path(), &file);
     let record = |pid: u32| format!("{pid}\n{}\n", file.display());
-    // Without a lock the file is stale.
+    // A pid file without a lock is stale.
     fs::write(&forged, record(victim.id())).unwrap();
     let stale = reload(&file, runtime.path());
     assert!(
         text(&stale.stderr).contains("no process serves with"),
         "{stale:?}"
     );
-    // With a lock that another process holds, the id is a lie.
+    // The test's own process holds the lock, so the process id in the file is false.
     let lock = fs::File::open(&forged).unwrap();
     lock.lock().unwrap();
-    let refused = reload(&file, runtime.path());
-    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    let rejected = reload(&file, runtime.path());
+    assert_eq!(rejected.status.code(), Some(1), "{rejected:?}");
     assert!(
-        text(&refused.stderr).contains("does not hold the lock"),
-        "{refused:?}"
+        text(&rejected.stderr).contains("does not hold the lock"),
+        "{rejected:?}"
     );
     assert!(
         victim.try_wait().unwrap().is_none(),

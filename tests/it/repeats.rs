@@ -1,4 +1,4 @@
-//! Connections to the registry that die: what is sent again, and what never is.
+//! Upstream connections that close before a response: which requests the proxy sends again, and which it never sends again.
 
 use std::collections::HashSet;
 use std::sync::Mutex;
@@ -8,8 +8,8 @@ use crate::support::{Client, HttpVersion, OK, Proxy, Registry, TestRequest, exch
 const MANIFEST: &str = "/v2/a/manifests/x";
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 
-/// The first request of each connection is answered; the second dies without a byte.
-fn flaky() -> Registry {
+/// A registry that responds to the first request of each connection, and closes the connection at the second request.
+fn registry_that_closes_reused_connections() -> Registry {
     let known = Mutex::new(HashSet::new());
     Registry::start(move |exchange| {
         exchange.body();
@@ -22,7 +22,7 @@ fn flaky() -> Registry {
 }
 
 #[test]
-fn nothing_but_a_bodiless_get_or_head_is_sent_twice() {
+fn only_a_get_or_head_without_a_body_is_retried() {
     for (method, target, repeated) in [
         ("GET", MANIFEST, true),
         ("HEAD", MANIFEST, true),
@@ -31,7 +31,7 @@ fn nothing_but_a_bodiless_get_or_head_is_sent_twice() {
         ("PUT", MANIFEST, false),
         ("DELETE", MANIFEST, false),
     ] {
-        let registry = flaky();
+        let registry = registry_that_closes_reused_connections();
         let proxy = Proxy::with_defaults(&registry);
         let mut client = Client::connect(&proxy);
         assert_eq!(
@@ -42,8 +42,12 @@ fn nothing_but_a_bodiless_get_or_head_is_sent_twice() {
         if matches!(method, "PATCH" | "PUT") {
             request = request.body("body");
         }
-        let answer = client.exchange(&request);
-        assert_eq!(answer.status, if repeated { 200 } else { 502 }, "{method}");
+        let response = client.exchange(&request);
+        assert_eq!(
+            response.status,
+            if repeated { 200 } else { 502 },
+            "{method}"
+        );
         let times = registry
             .requests()
             .iter()
@@ -54,7 +58,7 @@ fn nothing_but_a_bodiless_get_or_head_is_sent_twice() {
 }
 
 #[test]
-fn a_fresh_connection_that_dies_is_not_tried_again() {
+fn a_request_on_a_new_connection_is_not_retried() {
     let registry = Registry::start(|exchange| exchange.close());
     let proxy = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
@@ -65,7 +69,7 @@ fn a_fresh_connection_that_dies_is_not_tried_again() {
 }
 
 #[test]
-fn an_idle_connection_that_was_closed_costs_no_request() {
+fn an_idle_connection_that_the_upstream_closed_is_not_used() {
     let registry = Registry::start(|exchange| {
         exchange.body();
         exchange.send(OK);
@@ -74,8 +78,8 @@ fn an_idle_connection_that_was_closed_costs_no_request() {
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
     for _ in 0..10 {
-        let answer = client.exchange(&TestRequest::alice("GET", MANIFEST));
-        assert_eq!(answer.status, 200);
+        let response = client.exchange(&TestRequest::alice("GET", MANIFEST));
+        assert_eq!(response.status, 200);
     }
     assert_eq!(registry.connections(), 10);
 }

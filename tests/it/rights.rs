@@ -1,4 +1,4 @@
-//! `check --who … --may …`, and what `check` says of grants that give nothing.
+//! `check --who … --may …`, and the warnings of `check` about grants that have no effect.
 
 use std::fmt;
 use std::process::{Command, Output};
@@ -24,7 +24,7 @@ repositories = [\"pub/*\"]
 actions = [\"catalog\", \"delete\"]
 ";
 
-/// Two more sites behind the first, one without grants and one whose upstream decides.
+/// Two more sites: one without grants, and one in mode `upstream`.
 const SITES: &str = "
 [[site]]
 hosts = [\"plain\"]
@@ -42,11 +42,12 @@ upstream = \"http://127.0.0.1:1\"
 auth = { mode = \"upstream\" }
 ";
 
-struct Written {
+/// A directory with a configuration and the files that it names.
+struct ConfigDir {
     dir: TempDir,
 }
 
-impl Written {
+impl ConfigDir {
     fn new(text: impl fmt::Display) -> Self {
         let dir = directory();
         let text = text.to_string();
@@ -67,9 +68,9 @@ impl Written {
 }
 
 #[test]
-fn a_right_is_answered_with_its_grant() {
+fn the_result_names_the_grant_that_allows_the_action() {
     let groups = "[groups]\nci = [\"bot\", \"alice\"]\n";
-    let written = Written::new(format!("{}{SITES}", config(groups, GRANTS)));
+    let config_dir = ConfigDir::new(format!("{}{SITES}", config(groups, GRANTS)));
     let cases = [
         (
             "alice push team/a",
@@ -133,43 +134,47 @@ fn a_right_is_answered_with_its_grant() {
             "harbor: the upstream decides\n",
         ),
     ];
-    for (question, host, code, said) in cases {
-        let words: Vec<_> = question.split(' ').collect();
-        let output = written.check(&[
-            "--who", words[0], "--may", words[1], words[2], "--host", host,
+    for (question, host, code, expected) in cases {
+        let parts: Vec<_> = question.split(' ').collect();
+        let output = config_dir.check(&[
+            "--who", parts[0], "--may", parts[1], parts[2], "--host", host,
         ]);
-        assert_eq!(String::from_utf8_lossy(&output.stdout), said, "{output:?}");
+        assert_eq!(
+            String::from_utf8_lossy(&output.stdout),
+            expected,
+            "{output:?}"
+        );
         assert_eq!(output.status.code(), Some(code), "{question}");
     }
-    let all = written.check(&["--who", "alice", "--may", "pull", "team/a"]);
-    let said = String::from_utf8_lossy(&all.stdout).into_owned();
+    let all = config_dir.check(&["--who", "alice", "--may", "pull", "team/a"]);
+    let printed = String::from_utf8_lossy(&all.stdout).into_owned();
     assert_eq!(
-        (said.lines().count(), all.status.code()),
+        (printed.lines().count(), all.status.code()),
         (3, Some(0)),
-        "{said}"
+        "{printed}"
     );
-    let some = written.check(&["--who", "alice", "--may", "pull", "other"]);
-    assert_eq!(some.status.code(), Some(1), "one site says no");
+    let some = config_dir.check(&["--who", "alice", "--may", "pull", "other"]);
+    assert_eq!(some.status.code(), Some(1), "one site has no such right");
 }
 
 #[test]
-fn a_network_has_rights_where_it_is_enough() {
+fn network_has_rights_on_a_route_that_needs_no_password_from_it() {
     let any = "allow = [\"10.0.0.0/8\"]\nsatisfy = \"any\"\n";
     let grant = "[[site.route.grant]]\nto = [\"@network\"]\nrepositories = [\"lan/*\"]\nactions = [\"pull\"]\n";
-    let enough = Written::new(config("", any));
+    let network_suffices = ConfigDir::new(config("", any));
     let state = "[state]\ndir = \"state\"\n";
     let granted = config(state, &format!("{any}{grant}")).mode("token");
-    let granted = Written::new(&granted);
-    let not = Written::new(config("", "allow = [\"10.0.0.0/8\"]"));
-    for (written, who, repository, said) in [
+    let granted = ConfigDir::new(&granted);
+    let password_required = ConfigDir::new(config("", "allow = [\"10.0.0.0/8\"]"));
+    for (config_dir, who, repository, expected) in [
         (
-            &enough,
+            &network_suffices,
             "@network",
             "a",
             "yes, the route has no grants, and its networks need no password",
         ),
         (
-            &enough,
+            &network_suffices,
             "@anonymous",
             "a",
             "no, the route requires a password",
@@ -183,22 +188,22 @@ fn a_network_has_rights_where_it_is_enough() {
         (&granted, "@network", "a", "no, no grant allows it"),
         (&granted, "@anonymous", "lan/a", "no, no grant allows it"),
         (
-            &not,
+            &password_required,
             "alice",
             "a",
             "yes, the route has no grants, so every user may do everything; only from the networks that the route allows",
         ),
         (
-            &not,
+            &password_required,
             "@network",
             "a",
             "no, the route requires a password from every network",
         ),
     ] {
-        let output = written.check(&["--who", who, "--may", "pull", repository]);
+        let output = config_dir.check(&["--who", who, "--may", "pull", repository]);
         let out = String::from_utf8_lossy(&output.stdout).into_owned();
-        assert!(out.contains(said), "{who} {repository}: {output:?}");
-        let code = i32::from(!said.starts_with("yes"));
+        assert!(out.contains(expected), "{who} {repository}: {output:?}");
+        let code = i32::from(!expected.starts_with("yes"));
         assert_eq!(output.status.code(), Some(code), "{who} {repository}");
     }
 }
@@ -206,11 +211,11 @@ fn a_network_has_rights_where_it_is_enough() {
 #[test]
 fn a_grant_of_an_included_file_is_reported_with_that_file() {
     let groups = "[groups]\nci = [\"alice\"]\n";
-    let written = Written::new(format!(
+    let config_dir = ConfigDir::new(format!(
         "include = [\"conf.d/*.toml\"]\n{}",
         config(groups, GRANTS)
     ));
-    let team = written.dir.path().join("conf.d");
+    let team = config_dir.dir.path().join("conf.d");
     std::fs::create_dir(&team).unwrap();
     let site = "[[site]]\nhosts = [\"team\"]\ntls = { cert = \"../cert.pem\", key = \"../key.pem\" }\n\
                 [[site.route]]\npath = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"\n\
@@ -221,7 +226,7 @@ fn a_grant_of_an_included_file_is_reported_with_that_file() {
         ("team", "team/a", "conf.d/team.toml:8\n"),
         ("localhost", "home/alice/a", "grant in proxy.toml:21\n"),
     ] {
-        let output = written.check(&[
+        let output = config_dir.check(&[
             "--who", "alice", "--may", "pull", repository, "--host", host,
         ]);
         let report = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -235,12 +240,12 @@ fn a_network_needs_no_password_on_a_route_on_which_the_proxy_checks_none() {
     let auth = "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }";
     let open = SITES.replace(auth, "auth = { mode = \"none\" }");
     assert_ne!(open, SITES);
-    let written = Written::new(format!("{}{open}", config("", "")));
+    let config_dir = ConfigDir::new(format!("{}{open}", config("", "")));
     for (host, code, report) in [
         ("plain", 0, "plain: yes, the route requires no password\n"),
         ("harbor", 1, "harbor: the upstream decides\n"),
     ] {
-        let output = written.check(&["--who", "@network", "--may", "pull", "a", "--host", host]);
+        let output = config_dir.check(&["--who", "@network", "--may", "pull", "a", "--host", host]);
         assert_eq!(
             String::from_utf8_lossy(&output.stdout),
             report,
@@ -251,8 +256,8 @@ fn a_network_needs_no_password_on_a_route_on_which_the_proxy_checks_none() {
 }
 
 #[test]
-fn an_unclear_question_is_wrong_usage() {
-    let written = Written::new(config("", GRANTS.replace("@ci", "alice").as_str()));
+fn an_invalid_question_is_a_usage_error() {
+    let config_dir = ConfigDir::new(config("", GRANTS.replace("@ci", "alice").as_str()));
     for (arguments, word) in [
         (&["--who", "@ci", "--may", "pull", "a"][..], "@anonymous"),
         (&["--who", "a", "--may", "psuh", "a"], "pull, push, delete"),
@@ -265,81 +270,81 @@ fn an_unclear_question_is_wrong_usage() {
         (&["--may", "pull", "a"], "Usage"),
         (&["--who", "a", "--may", "pull"], "Usage"),
     ] {
-        let output = written.check(arguments);
+        let output = config_dir.check(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
-        let said = String::from_utf8_lossy(&output.stderr);
-        assert!(said.contains(word), "{word} in {said}");
+        let printed = String::from_utf8_lossy(&output.stderr);
+        assert!(printed.contains(word), "{word} in {printed}");
     }
 }
 
 #[test]
-fn those_who_cannot_log_in_are_named() {
+fn users_without_a_usable_line_are_reported() {
     let groups = "[groups]\nci = [\"bot\", \"alice\"]\n";
-    let written = Written::new(config(
+    let config_dir = ConfigDir::new(config(
         groups,
         &GRANTS.replace("[\"alice\"]", "[\"alcie\"]"),
     ));
-    let output = written.check(&[]);
+    let output = config_dir.check(&[]);
     assert_eq!(output.status.code(), Some(0), "warnings alone: {output:?}");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     for word in [
         "proxy.toml:4:7: warning: \"bot\" is in no usable line of htpasswd",
         "proxy.toml:25:7: warning: \"alcie\" is in no usable line",
         "2 warnings",
     ] {
-        assert!(said.contains(word), "{word} in {said}");
+        assert!(printed.contains(word), "{word} in {printed}");
     }
 }
 
 #[test]
-fn those_whose_name_is_no_path_component_are_named() {
-    let written = Written::new(config("[groups]\nci = [\"alice\"]\n", GRANTS));
-    let alice = std::fs::read_to_string(written.dir.path().join("htpasswd")).unwrap();
+fn users_whose_name_is_no_path_component_are_reported() {
+    let config_dir = ConfigDir::new(config("[groups]\nci = [\"alice\"]\n", GRANTS));
+    let alice = std::fs::read_to_string(config_dir.dir.path().join("htpasswd")).unwrap();
     let hash = alice.trim().strip_prefix("alice").unwrap();
     let others = ["Ann", "bob", "x@y", "a.b", "-c", "team/d"];
     let lines: String = others
         .iter()
         .map(|user| format!("{user}{hash}\n"))
         .collect();
-    let file = written.dir.path().join("htpasswd");
+    let file = config_dir.dir.path().join("htpasswd");
     std::fs::write(&file, format!("# us\n{alice}{lines}")).unwrap();
-    let output = written.check(&[]);
+    let output = config_dir.check(&[]);
     assert_eq!(output.status.code(), Some(0), "warnings alone: {output:?}");
-    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let printed = String::from_utf8_lossy(&output.stdout).into_owned();
     for word in [
         "proxy.toml:22:17: warning: \"home/{user}/**\" matches nothing for \"Ann\" (line 3), \"x@y\" (line 5), \"-c\" \
          (line 7), \"team/d\" (line 8) of htpasswd",
         "path component",
         "1 warning",
     ] {
-        assert!(said.contains(word), "{word} in {said}");
+        assert!(printed.contains(word), "{word} in {printed}");
     }
-    // Only those for whom the grant is.
+    // The warning lists only users to whom the grant applies.
     let some = GRANTS.replace("[\"@users\"]", "[\"alice\", \"Ann\"]");
     std::fs::write(
-        written.dir.path().join("proxy.toml"),
+        config_dir.dir.path().join("proxy.toml"),
         config("[groups]\nci = [\"alice\"]\n", &some)
             .upstream("http://127.0.0.1:1")
             .to_string(),
     )
     .unwrap();
-    let said = String::from_utf8_lossy(&written.check(&[]).stdout).into_owned();
+    let printed = String::from_utf8_lossy(&config_dir.check(&[]).stdout).into_owned();
     assert!(
-        said.contains("nothing for \"Ann\" (line 3) of htpasswd"),
-        "{said}"
+        printed.contains("nothing for \"Ann\" (line 3) of htpasswd"),
+        "{printed}"
     );
     let many: String = (0..12).map(|number| format!("U{number}{hash}\n")).collect();
     std::fs::write(&file, format!("{alice}{many}")).unwrap();
     std::fs::write(
-        written.dir.path().join("proxy.toml"),
+        config_dir.dir.path().join("proxy.toml"),
         config("[groups]\nci = [\"alice\"]\n", GRANTS)
             .upstream("http://127.0.0.1:1")
             .to_string(),
     )
     .unwrap();
-    let said = String::from_utf8_lossy(&written.check(&[]).stdout).into_owned();
+    let printed = String::from_utf8_lossy(&config_dir.check(&[]).stdout).into_owned();
     assert!(
-        said.contains("\"U4\" (line 6) and 7 more of htpasswd"),
-        "{said}"
+        printed.contains("\"U4\" (line 6) and 7 more of htpasswd"),
+        "{printed}"
     );
 }

@@ -1,4 +1,4 @@
-//! What a route can say beside where it leads: closed paths, client networks, web pages.
+//! Keys of a route other than its upstream: `respond`, `allow` and `deny`, `satisfy`, and `cors`.
 
 use std::net::Ipv4Addr;
 
@@ -7,7 +7,13 @@ use crate::support::{
     Client, HttpVersion, Proxy, Registry, TestRequest, TestResponse, config, exchange,
 };
 
-fn from(proxy: &Proxy, http: HttpVersion, last: u8, request: &TestRequest) -> TestResponse {
+/// Exchanges a request from the client address `127.0.0.last`.
+fn exchange_from(
+    proxy: &Proxy,
+    http: HttpVersion,
+    last: u8,
+    request: &TestRequest,
+) -> TestResponse {
     let source = Ipv4Addr::new(127, 0, 0, last);
     match http {
         HttpVersion::Http1 => Client::connect_from(source, proxy).exchange(request),
@@ -21,7 +27,7 @@ fn from(proxy: &Proxy, http: HttpVersion, last: u8, request: &TestRequest) -> Te
 }
 
 #[test]
-fn a_closed_path_is_answered_without_a_password() {
+fn a_route_with_respond_responds_without_a_password() {
     let registry = Registry::accepting_all();
     let more = "[[site.route]]\npath = \"/v2/closed\"\nrespond = 403\n\
                 [[site.route]]\npath = \"/gone/\"\nrespond = 410\n[[site.route]]\npath = \"/ok\"\nrespond = 204\n\
@@ -60,7 +66,7 @@ fn a_closed_path_is_answered_without_a_password() {
         );
     }
     assert!(registry.requests().is_empty());
-    // A mount reads its source, and of what is closed nothing is read.
+    // A mount reads its source, and a source below a closed path must not be read.
     let digest = crate::support::DIGEST;
     for query in [
         format!("mount={digest}&from=closed/app"),
@@ -76,7 +82,7 @@ fn a_closed_path_is_answered_without_a_password() {
 }
 
 #[test]
-fn path_parameters_choose_no_other_route() {
+fn path_parameters_do_not_change_the_route() {
     let registry = Registry::accepting_all();
     let more = "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n\
                 [[site.route]]\npath = \"/api/internal\"\nrespond = 403";
@@ -89,8 +95,8 @@ fn path_parameters_choose_no_other_route() {
             "/;x/v2/secret/tags/list",
             "/v2;x",
         ] {
-            let answer = exchange(&proxy, http, &TestRequest::new("GET", target));
-            answer.assert_rejection(401, "UNAUTHORIZED");
+            let response = exchange(&proxy, http, &TestRequest::new("GET", target));
+            response.assert_rejection(401, "UNAUTHORIZED");
         }
         let closed = exchange(
             &proxy,
@@ -100,7 +106,7 @@ fn path_parameters_choose_no_other_route() {
         assert_eq!(closed.status, 403);
     }
     assert!(registry.requests().is_empty());
-    // What is sent on keeps them.
+    // The forwarded target keeps its parameters.
     let page = exchange(
         &proxy,
         HttpVersion::Http1,
@@ -110,10 +116,10 @@ fn path_parameters_choose_no_other_route() {
     assert_eq!(registry.requests().pop().unwrap().target, "/page;x=1");
 }
 
-/// Some servers take a backslash for a separator. Escaped or not, it is refused before a route is chosen, wherever it
-/// stands: what one parser takes for a name, another one takes for a path under a different route.
+/// Some servers treat a backslash as a separator, so that one parser may see a name where another parser sees a path below a
+/// different route. The proxy rejects a backslash anywhere in the path, escaped or not, before it chooses a route.
 #[test]
-fn a_backslash_chooses_no_other_route() {
+fn a_backslash_in_the_path_gets_400() {
     let registry = Registry::accepting_all();
     let more = "[[site.route]]\npath = \"/\"\nupstream = \"{upstream}\"\nauth = { mode = \"none\" }\n\
                 [[site.route]]\npath = \"/api/internal\"\nrespond = 403";
@@ -130,15 +136,15 @@ fn a_backslash_chooses_no_other_route() {
             "/x;%5C/api",
             "/x%5C",
         ] {
-            let answer = exchange(&proxy, http, &TestRequest::alice("GET", target));
-            assert_eq!(answer.status, 400, "{target}: {answer:?}");
+            let response = exchange(&proxy, http, &TestRequest::alice("GET", target));
+            assert_eq!(response.status, 400, "{target}: {response:?}");
         }
     }
     assert!(registry.requests().is_empty());
 }
 
 #[test]
-fn an_escaped_slash_leads_to_the_route_of_the_decoded_name() {
+fn the_route_of_a_target_with_escaped_slashes_is_that_of_the_decoded_name() {
     let registry = Registry::accepting_all();
     let closed = "[[site.route]]\npath = \"/v2/team/\"\nrespond = 403\n";
     let proxy = Proxy::start(&registry, format!("{}\n{closed}", config("", "")));
@@ -149,8 +155,8 @@ fn an_escaped_slash_leads_to_the_route_of_the_decoded_name() {
             "/v2/t%65am%2Fapp/tags/list",
             "//v2//team/app/tags/list",
         ] {
-            let answer = exchange(&proxy, http, &TestRequest::alice("GET", target));
-            answer.assert_rejection(403, "DENIED");
+            let response = exchange(&proxy, http, &TestRequest::alice("GET", target));
+            response.assert_rejection(403, "DENIED");
         }
     }
     assert!(registry.requests().is_empty());
@@ -160,18 +166,18 @@ fn an_escaped_slash_leads_to_the_route_of_the_decoded_name() {
 }
 
 #[test]
-fn where_blobs_are_closed_none_is_mounted() {
+fn a_mount_from_a_repository_with_closed_blobs_is_removed() {
     let registry = Registry::accepting_all();
     let more = "[[site.route]]\npath = \"/v2/app/blobs/\"\nrespond = 403";
     let proxy = Proxy::start(&registry, config("", more));
     let digest = crate::support::DIGEST;
     let blob = TestRequest::alice("GET", &format!("/v2/app/blobs/{digest}"));
     exchange(&proxy, HttpVersion::Http1, &blob).assert_rejection(403, "DENIED");
-    for (from, sent) in [
+    for (source, sent) in [
         ("app", "/v2/a/blobs/uploads/".to_owned()),
         ("b", format!("/v2/a/blobs/uploads/?mount={}&from=b", digest)),
     ] {
-        let target = format!("/v2/a/blobs/uploads/?mount={digest}&from={from}");
+        let target = format!("/v2/a/blobs/uploads/?mount={digest}&from={source}");
         let mount = exchange(
             &proxy,
             HttpVersion::Http1,
@@ -184,36 +190,37 @@ fn where_blobs_are_closed_none_is_mounted() {
 }
 
 #[test]
-fn a_network_that_is_not_let_in_is_refused_before_any_password() {
+fn a_denied_network_gets_403_before_authentication() {
     let registry = Registry::accepting_all();
     let networks = "allow = [\"127.0.0.1\", \"127.0.0.4/30\"]\ndeny = [\"127.0.0.5\", \"all\"]\ncors = [\"https://ui\"]";
     let proxy = Proxy::start(&registry, config("", networks));
     for http in HttpVersion::BOTH {
-        for (last, is_in) in [(1, true), (4, true), (5, false), (6, true), (2, false)] {
-            let bare = from(&proxy, http, last, &TestRequest::new("GET", "/v2/"));
-            let with = from(&proxy, http, last, &TestRequest::alice("GET", "/v2/"));
-            if is_in {
+        for (last, is_allowed) in [(1, true), (4, true), (5, false), (6, true), (2, false)] {
+            let bare = exchange_from(&proxy, http, last, &TestRequest::new("GET", "/v2/"));
+            let with = exchange_from(&proxy, http, last, &TestRequest::alice("GET", "/v2/"));
+            if is_allowed {
                 bare.assert_rejection(401, "UNAUTHORIZED");
                 assert_eq!(with.status, 200);
             } else {
                 bare.assert_rejection(403, "DENIED");
                 with.assert_rejection(403, "DENIED");
-                from(&proxy, http, last, &preflight("https://ui")).assert_rejection(403, "DENIED");
+                exchange_from(&proxy, http, last, &preflight("https://ui"))
+                    .assert_rejection(403, "DENIED");
             }
         }
     }
 }
 
 #[test]
-fn a_network_that_is_not_let_in_is_refused_at_the_token_endpoint_before_its_form_is_read() {
+fn a_denied_network_gets_403_at_the_token_endpoint_before_the_form_is_read() {
     let registry = Registry::accepting_all();
     let top = "[state]\ndir = \"{dir}/state\"\n";
     let config = config(top, "deny = [\"127.0.0.1\"]").mode("token");
     let proxy = Proxy::start(&registry, &config);
     for http in HttpVersion::BOTH {
         for method in ["GET", "POST", "PUT", "OPTIONS"] {
-            let answer = exchange(&proxy, http, &TestRequest::new(method, "/v2/_token"));
-            answer.assert_rejection(403, "DENIED");
+            let response = exchange(&proxy, http, &TestRequest::new(method, "/v2/_token"));
+            response.assert_rejection(403, "DENIED");
         }
         let long = TestRequest::new("POST", "/v2/_token").body("x".repeat(30_000));
         exchange(&proxy, http, &long).assert_rejection(403, "DENIED");
@@ -221,7 +228,7 @@ fn a_network_that_is_not_let_in_is_refused_at_the_token_endpoint_before_its_form
 }
 
 #[test]
-fn a_network_that_is_enough_needs_no_password() {
+fn with_satisfy_any_an_allowed_network_needs_no_password() {
     let registry = Registry::accepting_all();
     let networks = "allow = [\"127.0.0.1\"]\nsatisfy = \"any\"";
     let proxy = Proxy::start(&registry, config("", networks));
@@ -229,7 +236,7 @@ fn a_network_that_is_enough_needs_no_password() {
         let bare = TestRequest::new("PUT", "/v2/a/manifests/x").body("{}");
         let wrong = TestRequest::new("GET", "/v2/").basic_auth(b"alice:wrong");
         for request in [&bare, &wrong, &TestRequest::alice("GET", "/v2/")] {
-            assert_eq!(from(&proxy, http, 1, request).status, 200);
+            assert_eq!(exchange_from(&proxy, http, 1, request).status, 200);
             assert!(
                 registry
                     .requests()
@@ -239,10 +246,10 @@ fn a_network_that_is_enough_needs_no_password() {
                     .is_empty()
             );
         }
-        from(&proxy, http, 2, &bare).assert_rejection(401, "UNAUTHORIZED");
-        from(&proxy, http, 2, &wrong).assert_rejection(401, "UNAUTHORIZED");
+        exchange_from(&proxy, http, 2, &bare).assert_rejection(401, "UNAUTHORIZED");
+        exchange_from(&proxy, http, 2, &wrong).assert_rejection(401, "UNAUTHORIZED");
         assert_eq!(
-            from(&proxy, http, 2, &TestRequest::alice("GET", "/v2/")).status,
+            exchange_from(&proxy, http, 2, &TestRequest::alice("GET", "/v2/")).status,
             200
         );
     }
@@ -252,7 +259,7 @@ fn a_network_that_is_enough_needs_no_password() {
 }
 
 #[test]
-fn with_grants_a_network_has_what_is_granted_to_it() {
+fn with_grants_a_network_has_the_rights_of_network() {
     let registry = Registry::accepting_all();
     let route = "allow = [\"127.0.0.1\"]\nsatisfy = \"any\"\n\
                  [[site.route.grant]]\nto = [\"@network\"]\nrepositories = [\"lan/**\"]\nactions = [\"pull\"]\n\
@@ -264,17 +271,17 @@ fn with_grants_a_network_has_what_is_granted_to_it() {
     for http in HttpVersion::BOTH {
         let lan = TestRequest::new("GET", "/v2/lan/a/tags/list");
         let own = TestRequest::new("GET", "/v2/own/tags/list");
-        assert_eq!(from(&proxy, http, 1, &lan).status, 200);
-        from(&proxy, http, 2, &lan).assert_rejection(401, "UNAUTHORIZED");
-        from(&proxy, http, 1, &own).assert_rejection(401, "UNAUTHORIZED");
-        // So that docker asks for a token, and a user may be more than the network.
-        from(&proxy, http, 1, &TestRequest::new("GET", "/v2/"))
+        assert_eq!(exchange_from(&proxy, http, 1, &lan).status, 200);
+        exchange_from(&proxy, http, 2, &lan).assert_rejection(401, "UNAUTHORIZED");
+        exchange_from(&proxy, http, 1, &own).assert_rejection(401, "UNAUTHORIZED");
+        // The ping gets a challenge, so that docker requests a token and a user can have more rights than the network.
+        exchange_from(&proxy, http, 1, &TestRequest::new("GET", "/v2/"))
             .assert_rejection(401, "UNAUTHORIZED");
         let both = TestRequest::alice("GET", "/v2/lan/a/tags/list");
-        assert_eq!(from(&proxy, http, 1, &both).status, 200);
-        from(&proxy, http, 2, &both).assert_rejection(403, "DENIED");
+        assert_eq!(exchange_from(&proxy, http, 1, &both).status, 200);
+        exchange_from(&proxy, http, 2, &both).assert_rejection(403, "DENIED");
         assert_eq!(
-            from(
+            exchange_from(
                 &proxy,
                 http,
                 2,
@@ -283,25 +290,29 @@ fn with_grants_a_network_has_what_is_granted_to_it() {
             .status,
             200
         );
-        let given = from(
+        let token_response = exchange_from(
             &proxy,
             http,
             1,
             &TestRequest::new("GET", "/v2/_token?scope=repository:lan/a:pull,push"),
         );
-        let given: serde_json::Value = serde_json::from_slice(&given.body).unwrap();
-        let token = format!("Bearer {}", given["token"].as_str().unwrap());
-        let shown = |target| TestRequest::new("GET", target).header("authorization", &token);
-        assert_eq!(from(&proxy, http, 1, &shown("/v2/")).status, 200);
+        let issued: serde_json::Value = serde_json::from_slice(&token_response.body).unwrap();
+        let token = format!("Bearer {}", issued["token"].as_str().unwrap());
+        let with_token = |target| TestRequest::new("GET", target).header("authorization", &token);
         assert_eq!(
-            from(&proxy, http, 1, &shown("/v2/lan/a/tags/list")).status,
+            exchange_from(&proxy, http, 1, &with_token("/v2/")).status,
             200
         );
-        // Taken elsewhere it is worth nothing.
-        from(&proxy, http, 2, &shown("/v2/lan/a/tags/list")).assert_rejection(401, "UNAUTHORIZED");
+        assert_eq!(
+            exchange_from(&proxy, http, 1, &with_token("/v2/lan/a/tags/list")).status,
+            200
+        );
+        // The token has no rights when another network uses it.
+        exchange_from(&proxy, http, 2, &with_token("/v2/lan/a/tags/list"))
+            .assert_rejection(401, "UNAUTHORIZED");
         let upload =
             TestRequest::new("POST", "/v2/lan/a/blobs/uploads/").header("authorization", &token);
-        from(&proxy, http, 1, &upload).assert_rejection(401, "UNAUTHORIZED");
+        exchange_from(&proxy, http, 1, &upload).assert_rejection(401, "UNAUTHORIZED");
     }
 }
 
@@ -313,7 +324,7 @@ fn preflight(origin: &str) -> TestRequest {
 }
 
 #[test]
-fn pages_of_named_origins_may_use_the_registry() {
+fn a_page_of_a_configured_origin_gets_cors_fields() {
     let registry = Registry::responding(
         "HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\nVary: Accept\r\nContent-Length: 2\r\n\r\n{}",
     );
@@ -339,31 +350,31 @@ fn pages_of_named_origins_may_use_the_registry() {
                     .iter()
                     .all(|seen| seen.method != "OPTIONS")
             );
-            let refused = exchange(
+            let rejected = exchange(
                 &proxy,
                 http,
                 &TestRequest::new("GET", "/v2/").header("origin", origin),
             );
-            refused.assert_rejection(401, "UNAUTHORIZED");
+            rejected.assert_rejection(401, "UNAUTHORIZED");
             let list = TestRequest::alice("GET", "/v2/_catalog").header("origin", origin);
-            let answer = exchange(&proxy, http, &list);
-            for answer in [&refused, &answer] {
-                assert_eq!(answer.header("access-control-allow-origin"), origin);
-                assert_eq!(answer.header("access-control-allow-credentials"), "true");
-                let exposed = answer.header("access-control-expose-headers");
+            let listed = exchange(&proxy, http, &list);
+            for response in [&rejected, &listed] {
+                assert_eq!(response.header("access-control-allow-origin"), origin);
+                assert_eq!(response.header("access-control-allow-credentials"), "true");
+                let exposed = response.header("access-control-expose-headers");
                 assert!(exposed.contains("Docker-Content-Digest"), "{exposed}");
-                assert!(answer.header_values("vary").contains(&"origin"));
+                assert!(response.header_values("vary").contains(&"origin"));
             }
-            assert!(answer.header_values("vary").contains(&"Accept"));
+            assert!(listed.header_values("vary").contains(&"Accept"));
         }
     }
 }
 
 #[test]
-fn pages_of_other_origins_learn_nothing() {
+fn a_page_of_another_origin_gets_no_cors_fields() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, config("", "cors = [\"https://ui.example\"]"));
-    let usual = Proxy::with_defaults(&registry);
+    let without_cors = Proxy::with_defaults(&registry);
     for http in HttpVersion::BOTH {
         for origin in [
             "https://evil.example",
@@ -383,8 +394,8 @@ fn pages_of_other_origins_learn_nothing() {
         exchange(&proxy, http, &plain).assert_rejection(401, "UNAUTHORIZED");
         let twice = preflight("https://ui.example").header("origin", "https://ui.example");
         exchange(&proxy, http, &twice).assert_rejection(401, "UNAUTHORIZED");
-        // Without the key nothing is said at all.
-        let answer = exchange(&usual, http, &preflight("https://ui.example"));
-        assert!(answer.status == 401 && !answer.has_header("vary"));
+        // Without `cors` the response does not even have `Vary`.
+        let response = exchange(&without_cors, http, &preflight("https://ui.example"));
+        assert!(response.status == 401 && !response.has_header("vary"));
     }
 }

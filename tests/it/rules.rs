@@ -1,4 +1,5 @@
-//! The code base's own rules: what imports what, how long files are, and whether the documents say what is true.
+//! Rules of the code base that a test can check: which module may import which, how files are named and begin, which tests may
+//! do what, and whether `proxy.toml`, the examples and the documents are correct.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -53,7 +54,7 @@ const LEVELS: [&[&str]; 15] = [
 ];
 
 #[test]
-fn imports_go_downward_only() {
+fn a_module_imports_only_from_lower_levels() {
     let (mut broken, mut seen) = (Vec::new(), 0);
     for file in sources() {
         let from = file.module.first().map_or("", String::as_str);
@@ -83,7 +84,7 @@ fn imports_go_downward_only() {
     assert!(seen > 80, "only {seen} imports were found");
 }
 
-/// Two files that import each other cannot be read one after the other. An import counts for the file that defines the
+/// Two files that import each other cannot be understood one after the other. An import counts for the file that defines the
 /// name, not for a file that re-exports it.
 #[test]
 fn no_files_import_each_other() {
@@ -95,7 +96,7 @@ fn no_files_import_each_other() {
 }
 
 #[test]
-fn a_cycle_is_found_through_a_re_export() {
+fn an_import_cycle_through_a_re_export_is_found() {
     let file = |module: &str, text: &str| Source {
         shown: format!("src/{}.rs", module.replace("::", "/")),
         module: module.split("::").map(str::to_owned).collect(),
@@ -134,8 +135,8 @@ fn imports_are_found_however_they_are_written() {
 }
 
 #[test]
-fn the_table_of_modules_is_the_documents_and_the_codes() {
-    // rustfmt sorts the modules of a group; the order within a level is the table's.
+fn the_table_of_modules_agrees_with_architecture_md_and_lib_rs() {
+    // rustfmt sorts the modules of a group, so the order within a level is compared only with ARCHITECTURE.md.
     let lib = read("src/lib.rs");
     let groups = lib.split("\n// Level ").skip(1);
     let declared: Vec<BTreeSet<_>> = groups
@@ -172,20 +173,23 @@ fn the_table_of_modules_is_the_documents_and_the_codes() {
 }
 
 #[test]
-fn every_file_says_what_it_is() {
-    let silent: Vec<_> = sources()
+fn every_source_file_begins_with_a_description() {
+    let without_description: Vec<_> = sources()
         .into_iter()
         .filter(|file| !file.text.starts_with("//! "))
         .map(|file| file.shown)
         .collect();
-    assert!(silent.is_empty(), "no //! at the top: {silent:?}");
+    assert!(
+        without_description.is_empty(),
+        "no //! at the top: {without_description:?}"
+    );
 }
 
-/// A tidegate that is installed on this machine keeps its own in /var/lib/tidegate and /run/tidegate, which are the defaults.
-/// What runs in the test's own process is checked where it starts (`support::proxy`).
+/// A tidegate that is installed on this machine uses the default directories /var/lib/tidegate and /run/tidegate, which a test
+/// must not touch. `support::proxy` checks the same for a proxy in the process of the test.
 #[test]
-fn every_process_of_a_test_is_kept_apart_from_an_installed_one() {
-    // These run no command that reads a configuration.
+fn a_process_of_a_test_never_uses_the_directories_of_an_installed_tidegate() {
+    // These files run no command that reads a configuration.
     let others = ["htpasswd_command.rs", "installed.rs", "rules.rs"];
     let mut starting = 0;
     for path in all_below("tests/it") {
@@ -205,7 +209,7 @@ fn every_process_of_a_test_is_kept_apart_from_an_installed_one() {
 }
 
 #[test]
-fn no_file_is_a_drawer() {
+fn no_file_has_a_catch_all_name() {
     for file in all_below("src").into_iter().chain(all_below("tests/it")) {
         let stem = file.file_stem().unwrap_or_default().to_string_lossy();
         let words = [
@@ -225,18 +229,21 @@ fn no_file_is_a_drawer() {
 }
 
 #[test]
-fn every_dependency_has_its_reason() {
+fn every_dependency_has_a_reason_in_a_comment() {
     let manifest = read("Cargo.toml");
     let section = manifest
         .split("[dependencies]\n")
         .nth(1)
         .and_then(|rest| rest.split("\n[").next())
         .unwrap();
-    let bare: Vec<_> = section
+    let without_reason: Vec<_> = section
         .lines()
         .filter(|line| !line.trim().is_empty() && !line.contains(" # "))
         .collect();
-    assert!(section.lines().count() > 10 && bare.is_empty(), "{bare:?}");
+    assert!(
+        section.lines().count() > 10 && without_reason.is_empty(),
+        "{without_reason:?}"
+    );
     let lock = read("Cargo.lock");
     for banned in ["openssl-sys", "rustls-pemfile", "htpasswd-verify"] {
         assert!(read("deny.toml").contains(&format!("crate = \"{banned}\"")));
@@ -254,12 +261,12 @@ fn the_reference_documents_every_key_with_its_default_and_range() {
 }
 
 #[test]
-fn the_reference_is_accepted_as_it_is_and_with_every_key() {
+fn the_reference_is_accepted_with_and_without_its_commented_keys() {
     let text = read("proxy.toml");
     for text in [text.clone(), uncommented(&text)] {
         let dir = folder_with_files();
         let file = dir.path().join("proxy.toml");
-        // What this machine has in the directories of a service is not what is tested.
+        // The test must not depend on the directories of the service on this machine.
         let own = dir.path().to_str().unwrap();
         let text = text
             .replace("/var/log/tidegate", own)
@@ -273,13 +280,13 @@ fn the_reference_is_accepted_as_it_is_and_with_every_key() {
 }
 
 #[test]
-fn the_defaults_that_are_written_are_the_defaults() {
+fn the_defaults_in_the_reference_are_the_defaults_of_the_code() {
     let text = read("proxy.toml");
-    let implied = parsed("proxy.toml", &text);
-    let mut written = parsed("proxy.toml", &uncommented(&text));
-    // Follows the cores of the machine; what is written is an example.
+    let implied = parse("proxy.toml", &text);
+    let mut written = parse("proxy.toml", &uncommented(&text));
+    // The default is the number of cores; the reference shows an example.
     written.hashing.threads = implied.hashing.threads;
-    // Nobody; what is written is an example.
+    // The default is empty; the reference shows an example.
     written.service.trusted_proxies = implied.service.trusted_proxies.clone();
     assert_eq!(written.connection, implied.connection);
     assert_eq!(written.service, implied.service);
@@ -304,7 +311,7 @@ fn the_defaults_that_are_written_are_the_defaults() {
         (route.registry, route.max_body),
         (bare.registry, bare.max_body)
     );
-    // The long form of an upstream says the same waits.
+    // The long form of an upstream has the same timeouts.
     let mut long = written.sites[1].routes[0].upstream.settings.clone();
     long.endpoints = bare.upstream.settings.endpoints.clone();
     assert_eq!(long, bare.upstream.settings);
@@ -324,7 +331,7 @@ fn every_example_is_accepted() {
                 .unwrap_or(&path)
                 .display()
                 .to_string();
-            assert!(!parsed(&shown, &read(&shown)).sites.is_empty());
+            assert!(!parse(&shown, &read(&shown)).sites.is_empty());
         }
     }
     assert!(count >= 3, "{count} examples");
@@ -336,14 +343,14 @@ fn every_toml_block_of_the_documents_is_accepted() {
     for (name, text) in documents() {
         for block in blocks(&text, "toml") {
             count += 1;
-            assert!(!parsed(&name, block).sites.is_empty(), "{name}: {block}");
+            assert!(!parse(&name, block).sites.is_empty(), "{name}: {block}");
         }
     }
     assert!(count >= 6, "{count} blocks");
 }
 
 #[test]
-fn every_link_of_the_documents_leads_somewhere() {
+fn every_link_of_the_documents_has_a_target() {
     let headings = |text: &str| -> Vec<String> {
         let titles = text.lines().filter(|line| line.starts_with('#'));
         let slug = |title: &str| {
@@ -409,8 +416,8 @@ fn every_key_that_the_documents_name_exists() {
     assert!(unknown.is_empty(), "{}", unknown.join("\n"));
 }
 
-/// The command line is parsed up to `--help`, which comes last and ends the program: an unknown subcommand or option before
-/// it is an error.
+/// The test appends `--help` to each command line. The program parses the arguments before it, so an unknown subcommand or
+/// option is an error, and then prints the help and ends.
 #[test]
 fn every_command_that_the_documents_name_is_parsed() {
     let (mut count, mut wrong) = (0, Vec::new());
@@ -435,8 +442,8 @@ fn every_command_that_the_documents_name_is_parsed() {
                 .output()
                 .unwrap();
             if !output.status.success() {
-                let said = String::from_utf8_lossy(&output.stderr).into_owned();
-                wrong.push(format!("{name}: {line}: {said}"));
+                let error_output = String::from_utf8_lossy(&output.stderr).into_owned();
+                wrong.push(format!("{name}: {line}: {error_output}"));
             }
         }
     }
@@ -444,7 +451,7 @@ fn every_command_that_the_documents_name_is_parsed() {
     assert!(count > 8, "{count} commands");
 }
 
-/// The documents for users and developers, by their paths from the top.
+/// The names of the documents for users and developers, relative to the root, and their texts.
 fn documents() -> Vec<(String, String)> {
     let mut names: Vec<_> = [
         "README.md",
@@ -468,7 +475,7 @@ fn documents() -> Vec<(String, String)> {
     names.into_iter().map(read).collect()
 }
 
-/// The fenced blocks of one language.
+/// The contents of the fenced code blocks with this language.
 fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
     let fence = format!("```{language}\n");
     let starts = text.split(fence.as_str()).skip(1);
@@ -477,9 +484,9 @@ fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
         .collect()
 }
 
-/// A pause is a guess; a test waits for what it expects.
+/// A sleep is a guess about time. A test waits for a condition instead.
 #[test]
-fn no_test_sleeps_on_its_own() {
+fn no_test_calls_sleep_itself() {
     let mut found = Vec::new();
     for path in all_below("tests/it") {
         let shown = path.strip_prefix(root()).unwrap().display().to_string();
@@ -502,11 +509,11 @@ fn no_test_sleeps_on_its_own() {
     );
 }
 
-/// A gate that treats clients by their names is wrong about the next one.
+/// A proxy that treats clients by their `User-Agent` would treat the next client wrongly.
 #[test]
-fn nobody_asks_what_program_the_client_is() {
-    // The list's walk hands the name on with the requests it makes in the client's stead.
-    let handed_on = [
+fn no_code_depends_on_the_user_agent() {
+    // A filtered list needs several requests to the registry, which have the `User-Agent` of the client.
+    let forwarded = [
         "agent: parts.headers.get(header::USER_AGENT),",
         "parts.headers.insert(header::USER_AGENT, agent.clone());",
     ];
@@ -517,15 +524,15 @@ fn nobody_asks_what_program_the_client_is() {
             if !words.contains("user-agent") {
                 continue;
             }
-            // The importer reads of it in nginx's files, the gate's own checks say who they are, and the access log
-            // writes it down.
-            let is_elsewhere = file.shown.starts_with("src/import/nginx/")
+            // The importer finds the name in nginx configurations, the health checks send a `User-Agent` of their own, and
+            // the access log records the field.
+            let is_exempt = file.shown.starts_with("src/import/nginx/")
                 || file.shown == "src/access_log.rs"
                 || (file.shown == "src/upstream/endpoint.rs" && !line.contains("get("));
-            if is_elsewhere {
+            if is_exempt {
                 continue;
             }
-            if file.shown == "src/service/catalog.rs" && handed_on.contains(&line.trim()) {
+            if file.shown == "src/service/catalog.rs" && forwarded.contains(&line.trim()) {
                 allowed += 1;
             } else {
                 found.push(format!("{}:{}: {line}", file.shown, number + 1));
@@ -533,11 +540,11 @@ fn nobody_asks_what_program_the_client_is() {
         }
     }
     assert!(found.is_empty(), "{}", found.join("\n"));
-    assert_eq!(allowed, handed_on.len());
+    assert_eq!(allowed, forwarded.len());
 }
 
 #[test]
-fn every_yes_in_the_table_of_clients_is_shown_by_a_test() {
+fn every_yes_in_the_table_of_clients_names_an_existing_test() {
     let text = read("docs/clients.md");
     let (table, tests) = text.split_once("\n## Which test shows what\n").unwrap();
     let header = table.lines().find(|line| line.starts_with("| | ")).unwrap();
@@ -597,7 +604,7 @@ fn is_real_test(test: &str) -> bool {
     text.contains(&format!("#[test]\nfn {name}() {{"))
 }
 
-/// One file of `src` that is not a test.
+/// One file of `src` that does not belong to a unit test.
 struct Source {
     shown: String,
     /// `["config", "url"]` for `src/config/url.rs`.
@@ -607,12 +614,12 @@ struct Source {
 
 struct Import {
     line: usize,
-    /// The module at the top; none for a glob.
+    /// The imported module, without its submodules; `None` for a glob.
     to: Option<String>,
 }
 
 impl Source {
-    /// The module's path from the crate's root, which has none.
+    /// The path of the module from the root of the crate, whose own path is empty.
     fn path(&self) -> Vec<String> {
         match self.module.as_slice() {
             [name] if name == "lib" => Vec::new(),
@@ -647,10 +654,10 @@ fn sources() -> Vec<Source> {
     sources
 }
 
-/// The files of the code base, and which file takes a name that which other file defines.
+/// The source files, and which file imports a name that another file defines.
 struct Files<'a> {
     sources: &'a [Source],
-    /// By module path: what its `use` lines bring in.
+    /// The names that the `use` lines of each module import, by the path of the module.
     uses: BTreeMap<Vec<String>, Vec<Use>>,
     /// Pairs of positions in `sources`: the importing file and the defining one.
     imports: BTreeSet<(usize, usize)>,
@@ -659,9 +666,9 @@ struct Files<'a> {
 /// One name of a `use` line.
 struct Use {
     name: String,
-    /// From the crate's root.
+    /// The path from the root of the crate.
     path: Vec<String>,
-    /// `pub use`, which hands a name on and needs nothing of the file that defines it.
+    /// Whether this is `pub use`, which re-exports a name and does not depend on the file that defines it.
     is_reexport: bool,
 }
 
@@ -700,7 +707,7 @@ impl<'a> Files<'a> {
         files
     }
 
-    /// The path from the crate's root; `None` for a path into another crate.
+    /// The path from the root of the crate; `None` for a path into another crate.
     fn absolute(&self, module: &[String], path: &[String]) -> Option<Vec<String>> {
         let ups = path.iter().take_while(|part| *part == "super").count();
         let base = match path.first()?.as_str() {
@@ -720,7 +727,7 @@ impl<'a> Files<'a> {
         self.sources.iter().position(|file| file.path() == module)
     }
 
-    /// The file in which the item at `path` stands. A re-export is followed to the item.
+    /// The file that defines the item at `path`. A re-export is followed to the definition.
     fn defining_file(&self, path: &[String], depth: usize) -> Option<usize> {
         if let Some(module) = self.position(path) {
             return Some(module);
@@ -739,7 +746,7 @@ impl<'a> Files<'a> {
         }
     }
 
-    /// Each pair of files that reach each other.
+    /// Each pair of files that import each other, directly or through other files.
     fn cycles(&self) -> Vec<String> {
         let reached: Vec<BTreeSet<usize>> = (0..self.sources.len())
             .map(|start| {
@@ -765,7 +772,7 @@ impl<'a> Files<'a> {
     }
 }
 
-/// Every path of the `use` lines at the top of a file, and whether the line is a re-export.
+/// Every path of the unindented `use` lines of a file, and whether the line is a re-export.
 fn use_paths(code: &str) -> Vec<(Vec<String>, bool)> {
     let mut paths = Vec::new();
     for line in code.match_indices("use ") {
@@ -781,7 +788,7 @@ fn use_paths(code: &str) -> Vec<(Vec<String>, bool)> {
     paths
 }
 
-/// `a::{b, c::d as e}` is `a::b` and `a::c::d`.
+/// Expands a `use` tree: `a::{b, c::d as e}` becomes `a::b` and `a::c::d`.
 fn flatten(tree: &str, prefix: &[String], paths: &mut Vec<Vec<String>>) {
     let (head, list) = match tree.split_once('{') {
         Some((head, list)) => (
@@ -834,7 +841,7 @@ fn comes_before(module: &str, other: &str) -> bool {
     matches!((place(module), place(other)), (Some(own), Some(others)) if own < others)
 }
 
-/// Every path that leaves the module at the top: by `crate::`, by `tidegate::`, or by enough of `super::`.
+/// Every path that leaves the top-level module of the file: by `crate::`, by `tidegate::`, or by as many `super::` as needed.
 fn imports(file: &Source) -> Vec<Import> {
     let code = code_only(file.production());
     let mut imports = Vec::new();
@@ -856,12 +863,12 @@ fn imports(file: &Source) -> Vec<Import> {
             imports.extend(names.into_iter().map(|to| Import { line, to }));
         }
     }
-    // `pub(in crate::x)` ends its line of text like any other path.
+    // The loop finds the paths by their beginnings, so they are not yet in the order of the lines.
     imports.sort_by_key(|import| import.line);
     imports
 }
 
-/// The first names of `a::b` and of `{a::b, c}`.
+/// The first names of a path such as `a::b`, or of a list such as `{a::b, c}`.
 fn first_names(path: &str) -> Vec<Option<String>> {
     let Some(list) = path.strip_prefix('{') else {
         return vec![first_name(path)];
@@ -896,7 +903,7 @@ fn first_name(path: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// The text with its comments and its literals blanked out, line by line as before.
+/// The text with spaces in place of its comments and literals. Line breaks stay, so that line numbers stay correct.
 fn code_only(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
@@ -952,7 +959,7 @@ fn string(text: &str) -> usize {
     text.len()
 }
 
-/// `'a'` and `'\n'`, but not the lifetime `'a`.
+/// The length of a character literal such as `'a'` or `'\n'`; 0 for a lifetime such as `'a`.
 fn char_literal(text: &str) -> usize {
     let mut chars = text.char_indices().skip(1);
     match (chars.next(), chars.next()) {
@@ -973,7 +980,7 @@ fn raw_string(text: &str) -> usize {
         .map_or(text.len(), |at| 2 + hashes + at + end.len())
 }
 
-/// With every commented-out key a key: prose has a space behind its `#`.
+/// The text of `proxy.toml` with every commented-out key in effect. A comment in prose has a space after its `#`.
 fn uncommented(text: &str) -> String {
     let is_key = |line: &str| {
         line.strip_prefix('#')
@@ -985,19 +992,19 @@ fn uncommented(text: &str) -> String {
     lines.collect::<Vec<_>>().join("\n")
 }
 
-/// What is between single backticks, outside of code blocks.
+/// The texts between single backticks, outside of code blocks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     let prose = text.split("```").step_by(2);
     prose.flat_map(|part| part.split('`').skip(1).step_by(2))
 }
 
-fn parsed(name: &str, text: &str) -> Config {
+fn parse(name: &str, text: &str) -> Config {
     let (config, problems) = config::parse(Path::new(name), text.as_bytes());
     assert!(problems.is_empty(), "{problems}");
     config.unwrap()
 }
 
-/// The files that `proxy.toml` names.
+/// A directory with the files that `proxy.toml` names.
 fn folder_with_files() -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     fs::create_dir(dir.path().join("conf.d")).unwrap();
@@ -1016,7 +1023,7 @@ fn folder_with_files() -> tempfile::TempDir {
     for file in [&key, &client_key, &secret] {
         fs::set_permissions(file, private.clone()).unwrap();
     }
-    // The cost is the least there is.
+    // The hash has the lowest possible cost.
     let line = "alice:$2y$04$abcdefghijklmnopqrstuuRtmY6nHRFPHgwlWHYhiaI7C0kbmOdKu\n";
     proxy::write_private(&dir.path().join("htpasswd"), line);
     let grants =
@@ -1029,7 +1036,7 @@ fn read(name: &str) -> String {
     fs::read_to_string(root().join(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// Every file below a folder that is text of ours, in the order of their names.
+/// The source, TOML and unit files below a folder, in the order of their names.
 fn all_below(folder: &str) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders = vec![root().join(folder)];

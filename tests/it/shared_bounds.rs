@@ -1,8 +1,8 @@
-//! Every bound that clients share, as the table in `docs/operate.md` lists them: two addresses of one IPv6 /64 share it,
-//! the networks of one /48 leave room, and two networks do not harm each other.
+//! The bounds that clients share, as the table in `docs/operate.md` lists them. Two addresses of one IPv6 /64 share a bound,
+//! all networks of one /48 together leave capacity for others, and a client network cannot use up the share of another one.
 //!
-//! Each row of the table has a case here, and a row without one fails. The clients come over a balancer that names them in
-//! a PROXY header.
+//! Each row of the table has a case in this file; a row without a case is a failure. The test takes the part of a balancer
+//! that names the clients in PROXY headers.
 
 use std::collections::BTreeSet;
 use std::io::Write as _;
@@ -30,7 +30,7 @@ use crate::upstream_shares;
 
 type Case = fn();
 
-/// The rows of the table, each with its case.
+/// The rows of the table, each with its case. A case asserts that clients of one network share the bound.
 const CASES: [(&str, Case); 12] = [
     ("Open connections", connections),
     (
@@ -59,12 +59,12 @@ const CASES: [(&str, Case); 12] = [
 ];
 
 /// Two addresses of one client network.
-const HOME: [&str; 2] = ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"];
-/// Client networks that have nothing to do with it.
-const OTHERS: [&str; 2] = ["2001:db8:ffff::1", "192.0.2.7"];
+const SAME_NETWORK: [&str; 2] = ["2001:db8:0:1::1", "2001:db8:0:1:ffff::2"];
+/// Addresses of client networks outside of the /48 of [`SAME_NETWORK`].
+const OTHER_NETWORKS: [&str; 2] = ["2001:db8:ffff::1", "192.0.2.7"];
 
-/// A client network of the same /48 as [`HOME`].
-fn neighbour(number: usize) -> String {
+/// An address of another client network in the /48 of [`SAME_NETWORK`].
+fn network_in_same_48(number: usize) -> String {
     format!("2001:db8:0:{:x}::1", number + 2)
 }
 
@@ -89,14 +89,15 @@ fn clients_of_one_network_share_each_bound_and_do_not_harm_other_networks() {
     }
 }
 
-/// `top` are tables, `keys` are keys of the table limits.
+/// A configuration with the tables `top` and with `keys` in the table `limits`.
 fn bounded(top: &str, keys: &str) -> TestConfig {
     let top = format!("{top}\n[state]\ndir = \"{{dir}}/state\"\n[limits]\n{keys}\n");
     let listen = "proxy_protocol = [\"127.0.0.1\"]\nadmin = \"127.0.0.1:0\"";
     config(&top, "").after("workers", listen)
 }
 
-fn socket(proxy: &Proxy, client: &str) -> TcpStream {
+/// Connects to the proxy and sends a PROXY header that names `client`.
+fn connect_socket(proxy: &Proxy, client: &str) -> TcpStream {
     let mut socket = connect_tcp(proxy.https());
     let (family, server) = match client.parse().unwrap() {
         IpAddr::V4(_) => ("TCP4", "10.0.0.1"),
@@ -112,19 +113,23 @@ fn try_connect(proxy: &Proxy, client: &str) -> std::io::Result<Client> {
     let name = "localhost".try_into().unwrap();
     Client::of(
         ClientConnection::new(config, name).unwrap(),
-        socket(proxy, client),
+        connect_socket(proxy, client),
     )
 }
 
 fn connect(proxy: &Proxy, client: &str) -> Client {
-    try_connect(proxy, client).expect("a connection")
+    try_connect(proxy, client).expect("the proxy accepts the connection")
 }
 
 async fn connect_h2(proxy: &Proxy, client: &str) -> H2Client {
-    H2Client::behind(socket(proxy, client), certs::default_client_config("h2")).await
+    H2Client::behind(
+        connect_socket(proxy, client),
+        certs::default_client_config("h2"),
+    )
+    .await
 }
 
-fn ask(proxy: &Proxy, client: &str, request: &TestRequest) -> TestResponse {
+fn exchange_from(proxy: &Proxy, client: &str, request: &TestRequest) -> TestResponse {
     connect(proxy, client).exchange(request)
 }
 
@@ -139,22 +144,30 @@ fn connections() {
         bounded("", "connections = 16\nconnections_per_client = 4"),
     );
     let mut open = Vec::new();
-    for client in [HOME[0], HOME[0], HOME[1], HOME[1]] {
+    for client in [
+        SAME_NETWORK[0],
+        SAME_NETWORK[0],
+        SAME_NETWORK[1],
+        SAME_NETWORK[1],
+    ] {
         open.push(connect(&proxy, client));
     }
-    for client in HOME {
+    for client in SAME_NETWORK {
         assert!(
             try_connect(&proxy, client).is_err(),
             "a fifth one of {client}"
         );
     }
-    // The /48 has half of all, from however many of its networks.
+    // One /48 gets half of all connections, whatever number of its networks takes part.
     for number in 0..10 {
-        open.extend(try_connect(&proxy, &neighbour(number)));
+        open.extend(try_connect(&proxy, &network_in_same_48(number)));
     }
     assert_eq!(open.len(), 8);
-    for client in OTHERS {
-        assert_eq!(ask(&proxy, client, &login("alice:pw")).status, 200);
+    for client in OTHER_NETWORKS {
+        assert_eq!(
+            exchange_from(&proxy, client, &login("alice:pw")).status,
+            200
+        );
     }
 }
 
@@ -167,23 +180,27 @@ fn password_checks() {
     let top = "[throttle]\nguesses = 0\n";
     let keys = "hash_threads = 1\nhash_queue = 16\nh2_streams = 400";
     let proxy = Proxy::start_in(dir, &registry.url(), bounded(top, keys));
-    let others = OTHERS.map(|client| connect(&proxy, client));
+    let others = OTHER_NETWORKS.map(|client| connect(&proxy, client));
     block_on(async {
         let mut clients = Vec::new();
-        for client in [HOME[0].to_owned(), HOME[1].to_owned(), neighbour(0)] {
+        for client in [
+            SAME_NETWORK[0].to_owned(),
+            SAME_NETWORK[1].to_owned(),
+            network_in_same_48(0),
+        ] {
             let mut client = connect_h2(&proxy, &client).await;
-            // The answer brings the number of streams that are allowed.
+            // With the first response the client has the proxy's SETTINGS frame, which allows more streams.
             client.exchange(&TestRequest::new("GET", "/v2/")).await;
             clients.push(client);
         }
-        let mut answers = Vec::new();
+        let mut flood = Vec::new();
         for number in 0..300 {
             let wrong = login(&format!("nobody{number}:no"));
-            answers.push(clients[0].start_request(&wrong).await.unwrap().0);
+            flood.push(clients[0].start_request(&wrong).await.unwrap().0);
         }
-        // Answered behind the flood on the same connection: it has all come.
+        // The proxy reads the frames in order, so this response shows that the whole flood has arrived.
         clients[0].exchange(&TestRequest::new("GET", "/v2/")).await;
-        // Five at the same time, because the end of a check makes room for one of them.
+        // The client sends five requests at once, because a finished check makes room for one of them.
         let mut shared = Vec::new();
         for _ in 0..5 {
             shared.push(
@@ -203,14 +220,14 @@ fn password_checks() {
             }
         }
         assert!(rejected > 0, "the network has more than its share");
-        // Another network of the /48 has its turns beside the flood, and so have other networks.
+        // Another network of the /48 gets its turns beside the flood, as do other networks.
         assert_eq!(clients[2].exchange(&login("alice:pw")).await.status, 200);
         for (mut other, user) in others.into_iter().zip(["bob", "carol"]) {
             assert_eq!(other.exchange(&login(&format!("{user}:pw"))).status, 200);
         }
         let mut busy = 0;
-        for answer in answers {
-            busy += usize::from(collect(answer.await.unwrap()).await.status == 503);
+        for response in flood {
+            busy += usize::from(collect(response.await.unwrap()).await.status == 503);
         }
         assert!(busy > 200, "{busy}");
     });
@@ -219,34 +236,36 @@ fn password_checks() {
 fn wrong_passwords() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::start(&registry, bounded("[throttle]\nguesses = 2\n", ""));
-    let status = |client: &str, credentials: &str| ask(&proxy, client, &login(credentials)).status;
-    assert_eq!(status(OTHERS[0], "alice:pw"), 200);
-    assert_eq!(status(HOME[0], "alice:one"), 401);
-    assert_eq!(status(HOME[1], "alice:two"), 401);
-    for client in HOME {
-        // The same answer for a wrong password and for the password of a user who works elsewhere.
-        let wrong = ask(&proxy, client, &login("alice:three"));
-        let right = ask(&proxy, client, &login("alice:pw"));
+    let status =
+        |client: &str, credentials: &str| exchange_from(&proxy, client, &login(credentials)).status;
+    assert_eq!(status(OTHER_NETWORKS[0], "alice:pw"), 200);
+    assert_eq!(status(SAME_NETWORK[0], "alice:one"), 401);
+    assert_eq!(status(SAME_NETWORK[1], "alice:two"), 401);
+    for client in SAME_NETWORK {
+        // A wrong and a correct password get the same response.
+        let wrong = exchange_from(&proxy, client, &login("alice:three"));
+        let correct = exchange_from(&proxy, client, &login("alice:pw"));
         wrong.assert_rejection(429, "TOOMANYREQUESTS");
-        let after = |answer: &TestResponse| answer.header("retry-after").parse::<u64>().unwrap();
-        assert!(after(&wrong).abs_diff(after(&right)) <= 2);
-        assert_eq!((right.status, &right.body), (429, &wrong.body));
+        let after =
+            |response: &TestResponse| response.header("retry-after").parse::<u64>().unwrap();
+        assert!(after(&wrong).abs_diff(after(&correct)) <= 2);
+        assert_eq!((correct.status, &correct.body), (429, &wrong.body));
         assert_eq!(
-            ask(&proxy, client, &TestRequest::new("GET", "/v2/")).status,
+            exchange_from(&proxy, client, &TestRequest::new("GET", "/v2/")).status,
             401
         );
     }
-    assert_eq!(status(OTHERS[0], "alice:pw"), 200);
-    assert_eq!(status(OTHERS[1], "alice:pw"), 200);
-    // The /48 has 32 times as many: two were made.
+    assert_eq!(status(OTHER_NETWORKS[0], "alice:pw"), 200);
+    assert_eq!(status(OTHER_NETWORKS[1], "alice:pw"), 200);
+    // The /48 may try 32 times as many passwords as one network: 64, of which the test has used two.
     let checked = (0..40).flat_map(|number| {
-        let client = neighbour(number);
+        let client = network_in_same_48(number);
         ["a", "b"].map(|word| status(&client, &format!("alice:{word}{number}")))
     });
     let checked: Vec<_> = checked.collect();
     assert_eq!(checked.iter().filter(|status| **status == 401).count(), 62);
     assert_eq!(checked.iter().filter(|status| **status == 429).count(), 18);
-    assert_eq!(status(OTHERS[1], "alice:wrong"), 401);
+    assert_eq!(status(OTHER_NETWORKS[1], "alice:wrong"), 401);
 }
 
 fn token_forms() {
@@ -258,15 +277,15 @@ fn token_forms() {
         .header("content-type", "application/x-www-form-urlencoded")
         .body(body);
     block_on(async {
-        // A form whose body is held back is under way.
+        // The client withholds the body of each form, so the request stays open.
         let mut held = Vec::new();
         let mut clients = Vec::new();
-        for client in HOME {
+        for client in SAME_NETWORK {
             let mut client = connect_h2(&proxy, client).await;
             for _ in 0..16 {
                 held.push(client.start_request(&form).await.unwrap());
             }
-            // The next answer on the connection says that the heads before it were read.
+            // The proxy reads the frames in order, so this response shows that the heads before it were read.
             client.exchange(&TestRequest::new("GET", "/v2/")).await;
             clients.push(client);
         }
@@ -276,55 +295,55 @@ fn token_forms() {
                 .await
                 .assert_rejection(503, "UNAVAILABLE");
         }
-        // The /48 has half of all 256, from however many of its networks.
-        let mut refused = 0;
+        // One /48 gets half of all 256 forms, whatever number of its networks takes part.
+        let mut rejected = 0;
         for number in 0..4 {
-            let mut client = connect_h2(&proxy, &neighbour(number)).await;
+            let mut client = connect_h2(&proxy, &network_in_same_48(number)).await;
             let mut begun = Vec::new();
             for _ in 0..32 {
                 begun.push(client.start_request(&form).await.unwrap());
             }
             client.exchange(&TestRequest::new("GET", "/v2/")).await;
             let next = client.exchange(&form).await;
-            refused += usize::from(next.status == 503);
+            rejected += usize::from(next.status == 503);
             held.extend(begun);
             clients.push(client);
         }
-        assert_eq!(refused, 4);
-        for client in OTHERS {
+        assert_eq!(rejected, 4);
+        for client in OTHER_NETWORKS {
             let mut client = connect_h2(&proxy, client).await;
             assert_eq!(client.exchange(&form).await.status, 200);
         }
-        // Those that were taken in are answered when their bodies come.
-        for (answer, mut sender) in held.into_iter().take(32) {
+        // The accepted forms get their responses after their bodies have arrived.
+        for (response, mut sender) in held.into_iter().take(32) {
             send(&mut sender, body.as_bytes(), true).await.unwrap();
-            assert_eq!(collect(answer.await.unwrap()).await.status, 200);
+            assert_eq!(collect(response.await.unwrap()).await.status, 200);
         }
     });
 }
 
-/// A registry that answers a list when it is told to, how many requests it has, and the sender that tells it.
-fn closed_list() -> (Registry, Arc<AtomicUsize>, Sender<()>) {
-    let (open, opened) = channel::<()>();
-    let opened = Mutex::new(Some(opened));
+/// A registry that withholds its list of repositories until the returned sender is dropped, and the number of requests so far.
+fn registry_with_withheld_list() -> (Registry, Arc<AtomicUsize>, Sender<()>) {
+    let (release, released) = channel::<()>();
+    let released = Mutex::new(Some(released));
     let count = Arc::new(AtomicUsize::new(0));
     let seen = Arc::clone(&count);
-    let gate = Arc::new(std::sync::RwLock::new(()));
+    let barrier = Arc::new(std::sync::RwLock::new(()));
     let registry = Registry::start(move |exchange| {
         exchange.body();
         let _held;
-        let first = opened.lock().unwrap().take();
+        let first = released.lock().unwrap().take();
         match first {
-            // The first one keeps the others waiting.
-            Some(opened) => {
-                let closed = gate.write().unwrap();
+            // The first request holds the lock, so that the other requests wait.
+            Some(released) => {
+                let closed = barrier.write().unwrap();
                 seen.fetch_add(1, Ordering::SeqCst);
-                let _ = opened.recv_timeout(PATIENCE);
+                let _ = released.recv_timeout(PATIENCE);
                 drop(closed);
             }
             None => {
                 seen.fetch_add(1, Ordering::SeqCst);
-                _held = gate.read().unwrap();
+                _held = barrier.read().unwrap();
             }
         }
         let body = "{\"repositories\":[]}";
@@ -333,13 +352,13 @@ fn closed_list() -> (Registry, Arc<AtomicUsize>, Sender<()>) {
             "HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}"
         ));
     });
-    (registry, count, open)
+    (registry, count, release)
 }
 
-/// `share` lists are walked at once for one client network, `all` in all.
-fn lists(
+/// Asserts that the proxy reads at most `share` lists at once for one client network, and `all` lists in total.
+fn assert_lists_are_bounded(
     proxy: &Proxy,
-    (count, open): (&AtomicUsize, Sender<()>),
+    (count, release): (&AtomicUsize, Sender<()>),
     list: &TestRequest,
     (share, all): (usize, usize),
 ) {
@@ -349,27 +368,30 @@ fn lists(
         let expected = held.len() + 1;
         let until = Instant::now() + PATIENCE;
         while count.load(Ordering::SeqCst) < expected {
-            assert!(Instant::now() < until, "list {expected} is not walked");
+            assert!(
+                Instant::now() < until,
+                "the proxy does not request list {expected}"
+            );
             std::thread::yield_now();
         }
         held.push(client);
     };
     let mut held = Vec::new();
     for number in 0..share {
-        begin(HOME[number % 2], &mut held);
+        begin(SAME_NETWORK[number % 2], &mut held);
     }
-    for client in HOME {
-        ask(proxy, client, list).assert_rejection(503, "UNAVAILABLE");
+    for client in SAME_NETWORK {
+        exchange_from(proxy, client, list).assert_rejection(503, "UNAVAILABLE");
     }
-    // The /48 has half of all, from however many of its networks.
+    // One /48 gets half of all lists, whatever number of its networks takes part.
     for _ in share..all / 2 {
-        begin(&neighbour(0), &mut held);
+        begin(&network_in_same_48(0), &mut held);
     }
-    ask(proxy, &neighbour(1), list).assert_rejection(503, "UNAVAILABLE");
-    for client in OTHERS {
+    exchange_from(proxy, &network_in_same_48(1), list).assert_rejection(503, "UNAVAILABLE");
+    for client in OTHER_NETWORKS {
         begin(client, &mut held);
     }
-    drop(open);
+    drop(release);
     for mut client in held {
         assert_eq!(client.read_response("GET").status, 200);
     }
@@ -377,30 +399,31 @@ fn lists(
 
 const GRANT: &str = "[[site.route.grant]]\nto = [\"@anonymous\"]\nrepositories = [\"public/**\"]\nactions = [\"pull\", \"catalog\"]\n";
 
-fn granted() -> String {
+/// A configuration in mode `token` with [`GRANT`].
+fn config_with_grant() -> String {
     let text = bounded("", "").mode("token");
     format!("{text}\n{GRANT}")
 }
 
 fn lists_for_users() {
-    let (registry, count, open) = closed_list();
-    let proxy = Proxy::start(&registry, granted());
+    let (registry, count, release) = registry_with_withheld_list();
+    let proxy = Proxy::start(&registry, config_with_grant());
     let list = TestRequest::alice("GET", "/v2/_catalog");
-    lists(&proxy, (&count, open), &list, (8, 32));
+    assert_lists_are_bounded(&proxy, (&count, release), &list, (8, 32));
 }
 
 fn lists_without_a_login() {
-    let (registry, count, open) = closed_list();
-    let proxy = Proxy::start(&registry, granted());
-    let answer = ask(
+    let (registry, count, release) = registry_with_withheld_list();
+    let proxy = Proxy::start(&registry, config_with_grant());
+    let response = exchange_from(
         &proxy,
-        OTHERS[0],
+        OTHER_NETWORKS[0],
         &TestRequest::new("GET", "/v2/_token?scope=registry:catalog:*"),
     );
-    let said: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-    let token = format!("Bearer {}", said["token"].as_str().unwrap());
+    let issued: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
+    let token = format!("Bearer {}", issued["token"].as_str().unwrap());
     let list = TestRequest::new("GET", "/v2/_catalog").header("authorization", token);
-    lists(&proxy, (&count, open), &list, (4, 16));
+    assert_lists_are_bounded(&proxy, (&count, release), &list, (4, 16));
 }
 
 fn unread_uploads() {
@@ -417,9 +440,9 @@ fn unread_uploads() {
     let memory = || {
         let mut client = Client::plain(proxy.listener(Scheme::Admin));
         client.send("GET /metrics HTTP/1.0\r\n\r\n");
-        let answer = client.read_response("GET");
+        let response = client.read_response("GET");
         let name = "\ntidegate_http2_upload_memory_bytes ";
-        let text = answer.text();
+        let text = response.text();
         let value = text.split(name).nth(1).unwrap().lines().next().unwrap();
         value.parse::<usize>().unwrap()
     };
@@ -433,15 +456,16 @@ fn unread_uploads() {
                 client.exchange(&request).await.status
             }));
         };
-        begin(HOME[0], 0).await;
+        begin(SAME_NETWORK[0], 0).await;
         wait_until(|| memory() > 7 * MIB / 2).await;
-        begin(HOME[1], 1).await;
-        begin(&neighbour(0), 2).await;
+        begin(SAME_NETWORK[1], 1).await;
+        begin(&network_in_same_48(0), 2).await;
         wait_until(|| registry.requests().len() == 3).await;
-        // Together they stay at half: in one turn each connection reads at most some hundred KiB beyond.
+        // All networks of the /48 together stay at half of the memory. Each connection may exceed the bound by a few hundred
+        // KiB, because the proxy checks the bound before a read.
         let shared = memory();
         assert!(shared < 5 * MIB, "{shared}");
-        begin(OTHERS[0], 3).await;
+        begin(OTHER_NETWORKS[0], 3).await;
         wait_until(|| memory() > 11 * MIB / 2).await;
         drop(release);
         for upload in uploads {
@@ -468,18 +492,18 @@ fn transfers() {
     let mut shown = Vec::new();
     for number in 0..20_000 {
         let client = match number % 3 {
-            0 | 1 => HOME[number % 3].to_owned(),
-            _ => neighbour(number % 60_000),
+            0 | 1 => SAME_NETWORK[number % 3].to_owned(),
+            _ => network_in_same_48(number % 60_000),
         };
         shown.extend(show(&client));
     }
     assert_eq!(shown.len(), 5_000);
-    for client in OTHERS {
+    for client in OTHER_NETWORKS {
         let other = show(client);
         assert!(other.is_some(), "{client} is not listed");
         shown.extend(other);
     }
-    assert!(show(HOME[0]).is_none() && show(HOME[1]).is_none());
+    assert!(show(SAME_NETWORK[0]).is_none() && show(SAME_NETWORK[1]).is_none());
 }
 
 fn rejections() {
@@ -497,16 +521,16 @@ fn rejections() {
             message: String::new(),
         });
     };
-    for client in OTHERS {
+    for client in OTHER_NETWORKS {
         reject(client);
     }
     for number in 0..200 {
-        reject(HOME[number % 2]);
-        reject(&neighbour(number));
+        reject(SAME_NETWORK[number % 2]);
+        reject(&network_in_same_48(number));
     }
     let listed = activity.recent_rejections();
-    for client in OTHERS {
+    for client in OTHER_NETWORKS {
         assert!(listed.iter().any(|one| one.client == client), "{client}");
     }
-    assert_eq!(listed[0].client, neighbour(199));
+    assert_eq!(listed[0].client, network_in_same_48(199));
 }

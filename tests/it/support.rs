@@ -1,7 +1,8 @@
-//! What every test stands on: the gate, a registry behind it, clients in front of it, certificates for both.
+//! The helpers that all tests share: the proxy under test, registries behind it, clients in front of it, and certificates
+//! for both.
 //!
-//! Every module of tests uses it. Every wait ends after [`PATIENCE`], and every port is the system's choice. A test that waits
-//! for something uses [`eventually`]; [`pause`] is for a test that shows that something does not happen.
+//! Every wait ends after [`PATIENCE`], and the kernel chooses every port. A test that waits for something uses
+//! [`eventually`]. [`pause`] is for a test that shows that something does not happen.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -29,16 +30,16 @@ pub(crate) use request::{HttpVersion, TestRequest, exchange};
 pub(crate) use response::TestResponse;
 pub(crate) use tls_front::TlsFront;
 
-/// Longer than anything takes here, even on a machine that does much else.
+/// The limit of every wait, longer than anything takes here even on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Waits until the condition holds, and fails when it does not within [`PATIENCE`].
+/// Waits until the condition holds, and fails if it does not hold within [`PATIENCE`].
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     eventually_some(what, || condition().then_some(()));
 }
 
-/// Waits until there is a value, and fails when there is none within [`PATIENCE`].
+/// Waits until there is a value, and fails if there is none within [`PATIENCE`].
 #[track_caller]
 pub(crate) fn eventually_some<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + PATIENCE;
@@ -51,8 +52,9 @@ pub(crate) fn eventually_some<T>(what: &str, mut value: impl FnMut() -> Option<T
     }
 }
 
-/// Lets time pass, for a test that shows that something does not happen meanwhile, or that has to be late. Unlike
-/// `park_timeout`, it never returns early because of an unpark token that a channel has left behind.
+/// Lets time pass, for a test that shows that nothing happens meanwhile, or that must act late.
+///
+/// Unlike `park_timeout`, this function does not return early because of an unpark token that a channel has left behind.
 pub(crate) fn pause(time: Duration) {
     let until = Instant::now() + time;
     loop {
@@ -64,8 +66,10 @@ pub(crate) fn pause(time: Duration) {
     }
 }
 
-/// A port that the kernel gives to no other socket while the returned one lives, and that a listener with SO_REUSEADDR can
-/// still take: the returned socket is bound to the port and never listens.
+/// Reserves a port: the returned socket is bound to the port and never listens.
+///
+/// The kernel gives the port to no other socket while the returned socket is open, but a listener with SO_REUSEADDR can
+/// still bind it.
 pub(crate) fn kept_port() -> (u16, Socket) {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.set_reuse_address(true).unwrap();
@@ -75,11 +79,11 @@ pub(crate) fn kept_port() -> (u16, Socket) {
     (port, socket)
 }
 
-/// A digest that is well formed.
+/// A well-formed digest.
 pub(crate) const DIGEST: &str =
     "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
 
-/// Bytes that differ from place to place, so that a loss or a swap shows.
+/// Bytes that differ from position to position, so that a test notices lost or swapped bytes.
 pub(crate) fn pattern(length: usize) -> Vec<u8> {
     const STEP: usize = 65_521;
     let block: Vec<u8> = (0..STEP)
@@ -90,5 +94,5 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// The registry's plain yes.
+/// A minimal response of a registry.
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";

@@ -106,7 +106,7 @@ fn scaling_and_rotation_fail_no_request_and_a_lost_registry_breaks_only_its_own_
     }
     // Every copy accepts the new secret before the first one signs with it.
     let (old, new) = (token_secret("old"), token_secret("new"));
-    let forms = [format!("{old}{new}"), format!("{new}{old}"), new.clone()];
+    let forms = [format!("{old}{new}"), format!("{new}{old}"), new];
     for (form, phase) in forms
         .iter()
         .zip(["secret: old, new", "secret: new, old", "secret: new"])

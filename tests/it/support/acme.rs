@@ -1,5 +1,6 @@
-//! An ACME directory that issues at once what it is asked for, over real TLS, and fails as it is told. Whether a host
-//! leads to the gate it does not ask: Pebble does, in `tests/real`.
+//! An ACME server (RFC 8555) over real TLS that issues every certificate at once, and that fails when a test says so.
+//!
+//! This server does not check whether a host leads to the proxy. Pebble checks that in `tests/real`.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -14,7 +15,7 @@ use super::registry::Exchange;
 use super::tls_front::TlsFront;
 use super::{PATIENCE, Registry};
 
-/// A running directory.
+/// A running ACME server.
 pub(crate) struct Directory {
     shared: Arc<Shared>,
     front: TlsFront,
@@ -27,29 +28,29 @@ struct Shared {
     changed: Condvar,
 }
 
-/// What it knows, and what it is to do.
+/// What the server has recorded, and how it is to respond.
 #[derive(Default)]
 pub(crate) struct State {
-    /// Accounts that were made, those it has forgotten included.
+    /// The number of accounts that were created, including the forgotten ones.
     pub(crate) accounts: usize,
     forgotten: usize,
-    /// What was sent with each order, refused ones included.
+    /// The payload of each order, including rejected orders.
     pub(crate) orders: Vec<Value>,
     issued: Vec<String>,
-    /// Orders for these hosts get this status line, these header lines and this type of problem.
-    pub(crate) refused: HashMap<String, (&'static str, &'static str, &'static str)>,
-    /// Orders wait for an answer.
+    /// Orders for these hosts are rejected with this status line, these header lines and this problem type.
+    pub(crate) rejected_hosts: HashMap<String, (&'static str, &'static str, &'static str)>,
+    /// Whether responses to orders are withheld.
     pub(crate) is_held: bool,
-    /// So many nonces more are rejected.
+    /// How many more requests are rejected with `badNonce`.
     pub(crate) bad_nonces: usize,
-    /// When certificates are to be renewed; without it, it offers no such word.
+    /// The suggested renewal window (RFC 9773). If `None`, the server does not offer renewal information.
     pub(crate) window: Option<(String, String)>,
-    /// Certificates that it was asked about.
-    pub(crate) asked: Vec<String>,
+    /// The certificate identifiers of the requests for renewal information.
+    pub(crate) renewal_info_requests: Vec<String>,
 }
 
 impl State {
-    /// The hosts that were ordered.
+    /// The first host of each order.
     pub(crate) fn hosts(&self) -> Vec<&str> {
         let hosts = self.orders.iter();
         hosts
@@ -57,7 +58,7 @@ impl State {
             .collect()
     }
 
-    /// Knows none of its accounts any more.
+    /// Makes the server forget all of its accounts.
     pub(crate) fn forget(&mut self) {
         self.forgotten = self.accounts;
     }
@@ -67,7 +68,7 @@ impl Directory {
     pub(crate) fn start() -> Self {
         let shared = Arc::new(Shared::default());
         let own = Arc::clone(&shared);
-        let registry = Registry::start(move |exchange| own.answer(exchange));
+        let registry = Registry::start(move |exchange| own.respond(exchange));
         let front = TlsFront::start(&registry, &AUTHORITY.issue(&["localhost"]));
         Self {
             shared,
@@ -84,24 +85,24 @@ impl Directory {
         self.shared.state.lock().unwrap()
     }
 
-    /// Orders are answered from now on.
+    /// Sends the withheld responses to orders, and withholds no more.
     pub(crate) fn release(&self) {
         self.state().is_held = false;
         self.shared.changed.notify_all();
     }
 }
 
-/// Status line, header lines, body.
-type Answer = (&'static str, String, String);
+/// The status line, the header lines and the body.
+type ResponseParts = (&'static str, String, String);
 
 impl Shared {
-    fn answer(&self, exchange: &mut Exchange<'_>) {
+    fn respond(&self, exchange: &mut Exchange<'_>) {
         let body = exchange.body();
         let head = exchange.head.clone();
         let mut headers = head.headers.iter();
         let host = headers.find(|(name, _)| name.eq_ignore_ascii_case("host"));
         let base = format!("https://{}", host.unwrap().1);
-        let (status, fields, text) = self.route(&head.target, &base, &body);
+        let (status, header_lines, text) = self.route(&head.target, &base, &body);
         let kind = if status.starts_with('4') {
             "application/problem+json"
         } else {
@@ -110,19 +111,19 @@ impl Shared {
         let length = text.len();
         let body = if head.method == "HEAD" { "" } else { &text };
         exchange.send(format!(
-            "HTTP/1.1 {status}\r\nReplay-Nonce: bm9uY2U\r\nContent-Type: {kind}\r\n{fields}Content-Length: {length}\r\n\r\n{body}"
+            "HTTP/1.1 {status}\r\nReplay-Nonce: bm9uY2U\r\nContent-Type: {kind}\r\n{header_lines}Content-Length: {length}\r\n\r\n{body}"
         ));
     }
 
-    fn route(&self, target: &str, base: &str, body: &[u8]) -> Answer {
+    fn route(&self, target: &str, base: &str, body: &[u8]) -> ResponseParts {
         let mut parts = target.trim_start_matches('/').split('/');
-        let (what, which) = (parts.next().unwrap(), parts.next().unwrap_or_default());
+        let (resource, id) = (parts.next().unwrap(), parts.next().unwrap_or_default());
         let mut state = self.state.lock().unwrap();
-        match what {
+        match resource {
             "dir" => return directory(base, state.window.is_some()),
             "nonce" => return ("200 OK", String::new(), String::new()),
             "info" => {
-                state.asked.push(which.to_owned());
+                state.renewal_info_requests.push(id.to_owned());
                 let (start, end) = state.window.clone().unwrap();
                 let info = json!({ "suggestedWindow": { "start": start, "end": end } });
                 return ("200 OK", "Retry-After: 3600\r\n".into(), info.to_string());
@@ -134,7 +135,7 @@ impl Shared {
             return problem("400 Bad Request", "", "badNonce");
         }
         let jws: Value = serde_json::from_slice(body).unwrap();
-        if what == "account" {
+        if resource == "account" {
             state.accounts += 1;
             let location = format!("Location: {base}/account/{}\r\n", state.accounts);
             return (
@@ -143,7 +144,7 @@ impl Shared {
                 json!({ "status": "valid" }).to_string(),
             );
         }
-        let kid = decoded(&jws, "protected")["kid"]
+        let kid = decode_part(&jws, "protected")["kid"]
             .as_str()
             .unwrap()
             .to_owned();
@@ -151,13 +152,13 @@ impl Shared {
         if account <= state.forgotten {
             return problem("400 Bad Request", "", "accountDoesNotExist");
         }
-        match what {
-            "order" if !which.is_empty() => {
-                let state = stand(base, which.parse().unwrap(), "valid");
-                ("200 OK", String::new(), state.to_string())
+        match resource {
+            "order" if !id.is_empty() => {
+                let order = order_object(base, id.parse().unwrap(), "valid");
+                ("200 OK", String::new(), order.to_string())
             }
             "order" => {
-                let order = decoded(&jws, "payload");
+                let order = decode_part(&jws, "payload");
                 let host = order["identifiers"][0]["value"]
                     .as_str()
                     .unwrap()
@@ -168,19 +169,22 @@ impl Shared {
                     .changed
                     .wait_timeout_while(state, PATIENCE, |state| state.is_held);
                 let mut state = until.unwrap().0;
-                if let Some((status, fields, kind)) = state.refused.get(&host) {
-                    return problem(status, fields, kind);
+                if let Some((status, header_lines, kind)) = state.rejected_hosts.get(&host) {
+                    return problem(status, header_lines, kind);
                 }
                 state.issued.push(host);
                 let number = state.issued.len();
                 let location = format!("Location: {base}/order/{number}\r\n");
-                let mut answer = stand(base, number, "ready");
-                answer["replaces"] = order["replaces"].clone();
-                ("201 Created", location, answer.to_string())
+                let mut response = order_object(base, number, "ready");
+                response["replaces"] = order["replaces"].clone();
+                ("201 Created", location, response.to_string())
             }
             "finalize" => {
-                let number: usize = which.parse().unwrap();
-                let csr = decoded(&jws, "payload")["csr"].as_str().unwrap().to_owned();
+                let number: usize = id.parse().unwrap();
+                let csr = decode_part(&jws, "payload")["csr"]
+                    .as_str()
+                    .unwrap()
+                    .to_owned();
                 let csr = Base64UrlUnpadded::decode_vec(&csr).unwrap();
                 let (_, csr) = X509CertificationRequest::from_der(&csr).unwrap();
                 let key = &csr
@@ -192,11 +196,11 @@ impl Shared {
                 (
                     "200 OK",
                     String::new(),
-                    stand(base, number, "valid").to_string(),
+                    order_object(base, number, "valid").to_string(),
                 )
             }
             "certificate" => {
-                let number: usize = which.parse().unwrap();
+                let number: usize = id.parse().unwrap();
                 ("200 OK", String::new(), state.issued[number - 1].clone())
             }
             other => panic!("{other} is not known"),
@@ -204,7 +208,7 @@ impl Shared {
     }
 }
 
-fn directory(base: &str, has_info: bool) -> Answer {
+fn directory(base: &str, has_info: bool) -> ResponseParts {
     let mut directory = json!({
         "newNonce": format!("{base}/nonce"),
         "newAccount": format!("{base}/account"),
@@ -216,7 +220,7 @@ fn directory(base: &str, has_info: bool) -> Answer {
     ("200 OK", String::new(), directory.to_string())
 }
 
-fn stand(base: &str, number: usize, status: &str) -> Value {
+fn order_object(base: &str, number: usize, status: &str) -> Value {
     json!({
         "status": status,
         "authorizations": [],
@@ -225,14 +229,14 @@ fn stand(base: &str, number: usize, status: &str) -> Value {
     })
 }
 
-fn problem(status: &'static str, fields: &str, kind: &str) -> Answer {
+fn problem(status: &'static str, header_lines: &str, kind: &str) -> ResponseParts {
     let kind = format!("urn:ietf:params:acme:error:{kind}");
     let text = json!({ "type": kind, "detail": "as the test wants it" });
-    (status, fields.to_owned(), text.to_string())
+    (status, header_lines.to_owned(), text.to_string())
 }
 
-fn decoded(jws: &Value, part: &str) -> Value {
+fn decode_part(jws: &Value, part: &str) -> Value {
     let text = Base64UrlUnpadded::decode_vec(jws[part].as_str().unwrap()).unwrap();
-    // What is only asked for (POST-as-GET) has no content.
+    // The payload of a POST-as-GET request (RFC 8555 section 6.3) is empty.
     serde_json::from_slice(&text).unwrap_or_default()
 }

@@ -1,4 +1,4 @@
-//! Certificates made for the run: one CA, and what it issues.
+//! Certificates that are made for the test run: one CA, and the certificates that it issues.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, LazyLock};
@@ -24,7 +24,7 @@ impl Authority {
         Self::of(CertificateParams::new(Vec::new()).unwrap())
     }
 
-    /// One with a name of its own, for clients.
+    /// A CA with a distinguished name of its own, for client certificates.
     pub(crate) fn another() -> Self {
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let mut params = CertificateParams::new(Vec::new()).unwrap();
@@ -44,12 +44,12 @@ impl Authority {
         }
     }
 
-    /// Its own certificate.
+    /// The certificate of this CA.
     pub(crate) fn pem(&self) -> String {
         self.pem.clone()
     }
 
-    /// A client's certificate for this common name, and its key.
+    /// A client certificate with this common name, and its key.
     pub(crate) fn issue_client_pair(
         &self,
         name: &str,
@@ -69,7 +69,8 @@ impl Authority {
         self.issue_until(names, 4000)
     }
 
-    /// As an authority issues it: for three months, with the names of both keys.
+    /// A certificate for this public key as a public CA issues it: valid for three months, with the authority key
+    /// identifier extension.
     pub(crate) fn issue_for_key(&self, host: &str, key: Vec<u8>) -> String {
         let mut params = CertificateParams::new([host.to_owned()]).unwrap();
         let now = time::OffsetDateTime::now_utc();
@@ -81,7 +82,7 @@ impl Authority {
         params.signed_by(&Subject(key), &self.issuer).unwrap().pem()
     }
 
-    /// One that is valid until the beginning of a year.
+    /// A certificate that is valid until the beginning of a year, and its key.
     pub(crate) fn issue_until(&self, names: &[&str], year: i32) -> (String, String) {
         let names: Vec<String> = names.iter().map(ToString::to_string).collect();
         let key = KeyPair::generate().unwrap();
@@ -92,7 +93,7 @@ impl Authority {
     }
 }
 
-/// The public key of whoever asks for a certificate.
+/// The public key of a certificate signing request.
 struct Subject(Vec<u8>);
 
 impl PublicKeyData for Subject {
@@ -105,10 +106,10 @@ impl PublicKeyData for Subject {
     }
 }
 
-/// So that no two of clients are called the same.
+/// A counter that makes the names of CAs and the serial numbers of certificates unique.
 static NUMBER: AtomicUsize = AtomicUsize::new(0);
 
-/// A client of the usual kind that shows a certificate.
+/// The configuration of a client that presents a certificate and offers `alpn`.
 pub(crate) fn client_config_with_certificate(
     (certificate, key): (CertificateDer<'static>, PrivateKeyDer<'static>),
     versions: &[&'static SupportedProtocolVersion],
@@ -127,7 +128,7 @@ pub(crate) fn client_config_with_certificate(
     Arc::new(config)
 }
 
-/// What a client speaks and whom it trusts.
+/// The configuration of a client that trusts `root`.
 pub(crate) fn client_config(
     root: CertificateDer<'static>,
     versions: &[&'static SupportedProtocolVersion],
@@ -145,12 +146,12 @@ pub(crate) fn client_config(
     Arc::new(config)
 }
 
-/// A client of the usual kind that speaks `alpn`.
+/// The configuration of a client with default settings that offers `alpn`.
 pub(crate) fn default_client_config(alpn: &str) -> Arc<ClientConfig> {
     client_config(AUTHORITY.der.clone(), rustls::ALL_VERSIONS, &[alpn])
 }
 
-/// The CA's own certificate.
+/// The certificate of [`AUTHORITY`].
 pub(crate) fn root_certificate() -> CertificateDer<'static> {
     AUTHORITY.der.clone()
 }

@@ -1,4 +1,4 @@
-//! An HTTP/1 client that sends what it is told, byte for byte, and reads answers strictly.
+//! An HTTP/1 client that sends exactly the bytes that a test gives it, and that parses responses strictly.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -13,7 +13,7 @@ use super::{PATIENCE, Proxy, TestRequest, TestResponse, certs};
 trait Socket: Read + Write + Send {}
 impl<T: Read + Write + Send> Socket for T {}
 
-/// One connection.
+/// One connection to the proxy.
 pub(crate) struct Client {
     stream: Box<dyn Socket>,
     /// The socket below TLS.
@@ -21,22 +21,22 @@ pub(crate) struct Client {
     read: Vec<u8>,
 }
 
-/// How a stream of bytes ended.
+/// How a byte stream ended.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum StreamEnd {
-    /// Closed by the peer, with TLS's goodbye where there is TLS.
+    /// The peer closed the connection, with a close_notify alert if there is TLS.
     Clean,
     Broken,
 }
 
 impl Client {
-    /// Over TLS to the gate's first listener.
+    /// Connects with TLS to the proxy's first listener.
     pub(crate) fn connect(proxy: &Proxy) -> Self {
         let config = certs::default_client_config("http/1.1");
         Self::tls(proxy.https(), "localhost", config)
     }
 
-    /// The same from another address of this machine.
+    /// Connects with TLS to the proxy's first listener, from another address of this machine.
     pub(crate) fn connect_from(source: Ipv4Addr, proxy: &Proxy) -> Self {
         let config = certs::default_client_config("http/1.1");
         let name = "localhost".try_into().unwrap();
@@ -48,7 +48,7 @@ impl Client {
         Self::try_tls(address, name, config).expect("a TLS connection")
     }
 
-    /// Fails when the handshake does.
+    /// Connects with TLS, or returns the error of the handshake.
     pub(crate) fn try_tls(
         address: SocketAddr,
         name: &str,
@@ -61,7 +61,7 @@ impl Client {
         )
     }
 
-    /// Ends the handshake of a session on its socket.
+    /// Completes the handshake of a TLS session on this socket.
     pub(crate) fn of(mut tls: ClientConnection, socket: TcpStream) -> io::Result<Self> {
         let mut raw = socket.try_clone()?;
         while tls.is_handshaking() {
@@ -74,12 +74,12 @@ impl Client {
         })
     }
 
-    /// Without TLS.
+    /// Connects without TLS.
     pub(crate) fn plain(address: SocketAddr) -> Self {
         Self::from_socket(connect_tcp(address))
     }
 
-    /// Without TLS, on a socket of any kind.
+    /// A client without TLS on a connected socket of any kind.
     pub(crate) fn from_socket(socket: impl Into<OwnedFd>) -> Self {
         let socket = TcpStream::from(socket.into());
         Self {
@@ -90,7 +90,7 @@ impl Client {
     }
 
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
-        self.try_send(bytes).expect("bytes sent");
+        self.try_send(bytes).expect("the bytes are sent");
     }
 
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
@@ -98,34 +98,35 @@ impl Client {
         self.stream.flush()
     }
 
-    /// Sends a request and reads its answer; one that stops reading is no failure before it is read.
-    pub(crate) fn exchange(&mut self, ask: &TestRequest) -> TestResponse {
-        self.send(ask.head());
-        let _ = self.try_send(ask.framed_body());
-        self.read_response(&ask.method)
+    /// Sends a request and reads its response. The write of the body may fail, because the peer may respond and stop
+    /// reading early.
+    pub(crate) fn exchange(&mut self, request: &TestRequest) -> TestResponse {
+        self.send(request.head());
+        let _ = self.try_send(request.framed_body());
+        self.read_response(&request.method)
     }
 
-    /// The next answer, to a request of this method.
+    /// Reads the next response, which belongs to a request with this method.
     pub(crate) fn read_response(&mut self, method: &str) -> TestResponse {
-        self.try_read_response(method).expect("an answer")
+        self.try_read_response(method).expect("a response")
     }
 
-    /// The next answer, or the error or end that came in its place.
+    /// Reads the next response, or returns the error or the end of the stream that came instead.
     pub(crate) fn try_read_response(&mut self, method: &str) -> io::Result<TestResponse> {
         let mut interim = Vec::new();
         loop {
-            let mut answer = self.read_head()?;
-            if (100..200).contains(&answer.status) {
-                interim.push(answer.status);
+            let mut response = self.read_head()?;
+            if (100..200).contains(&response.status) {
+                interim.push(response.status);
                 continue;
             }
-            answer.interim = interim;
-            self.read_body(method, &mut answer);
-            return Ok(answer);
+            response.interim = interim;
+            self.read_body(method, &mut response);
+            return Ok(response);
         }
     }
 
-    /// A head alone.
+    /// Reads the header section of a response.
     pub(crate) fn read_head(&mut self) -> io::Result<TestResponse> {
         let head = self.read_until(b"\r\n\r\n")?;
         let head = head
@@ -137,7 +138,7 @@ impl Client {
         let (version, rest) = first.split_once(' ').expect("a status line");
         assert!(matches!(version, "HTTP/1.1" | "HTTP/1.0"), "{first:?}");
         let field = |line: &str| {
-            let (name, value) = line.split_once(':').expect("a field");
+            let (name, value) = line.split_once(':').expect("a field line");
             (name.to_ascii_lowercase(), value.trim().to_owned())
         };
         Ok(TestResponse {
@@ -150,17 +151,17 @@ impl Client {
         })
     }
 
-    fn read_body(&mut self, method: &str, answer: &mut TestResponse) {
-        if method == "HEAD" || matches!(answer.status, 204 | 304) {
+    fn read_body(&mut self, method: &str, response: &mut TestResponse) {
+        if method == "HEAD" || matches!(response.status, 204 | 304) {
             return;
         }
-        let chunked = answer.header_values("transfer-encoding") == ["chunked"];
-        let length = answer
+        let chunked = response.header_values("transfer-encoding") == ["chunked"];
+        let length = response
             .header_values("content-length")
             .first()
             .map(|text| text.parse().unwrap());
         let (body, is_whole) = match (chunked, length) {
-            (true, None) => self.read_chunks(&mut answer.trailers),
+            (true, None) => self.read_chunks(&mut response.trailers),
             (false, Some(length)) => {
                 let body = self.read_exact(length);
                 let is_whole = body.len() == length;
@@ -170,10 +171,10 @@ impl Client {
                 let (body, end) = self.read_to_end();
                 (body, end == StreamEnd::Clean)
             }
-            (true, Some(_)) => panic!("two framings: {answer:?}"),
+            (true, Some(_)) => panic!("two framings: {response:?}"),
         };
-        answer.body = body;
-        answer.is_whole = is_whole;
+        response.body = body;
+        response.is_whole = is_whole;
     }
 
     fn read_chunks(&mut self, trailers: &mut usize) -> (Vec<u8>, bool) {
@@ -203,7 +204,7 @@ impl Client {
         }
     }
 
-    /// All until the end, and how it ended.
+    /// Reads until the stream ends, and returns the bytes and how the stream ended.
     pub(crate) fn read_to_end(&mut self) -> (Vec<u8>, StreamEnd) {
         loop {
             match self.fill() {
@@ -217,17 +218,21 @@ impl Client {
         }
     }
 
-    /// Up to `length` bytes; fewer when the stream ends before.
+    /// Reads `length` bytes, or fewer if the stream ends before.
     pub(crate) fn read_exact(&mut self, length: usize) -> Vec<u8> {
         while self.read.len() < length && matches!(self.fill(), Ok(1..)) {}
         let rest = self.read.split_off(length.min(self.read.len()));
         std::mem::replace(&mut self.read, rest)
     }
 
-    fn read_until(&mut self, mark: &[u8]) -> io::Result<Vec<u8>> {
+    fn read_until(&mut self, delimiter: &[u8]) -> io::Result<Vec<u8>> {
         loop {
-            if let Some(at) = self.read.windows(mark.len()).position(|part| part == mark) {
-                let rest = self.read.split_off(at + mark.len());
+            if let Some(at) = self
+                .read
+                .windows(delimiter.len())
+                .position(|part| part == delimiter)
+            {
+                let rest = self.read.split_off(at + delimiter.len());
                 return Ok(std::mem::replace(&mut self.read, rest));
             }
             if self.fill()? == 0 {
@@ -244,12 +249,12 @@ impl Client {
     }
 }
 
-/// A connection whose waits end.
+/// Connects, with time limits for reads and writes.
 pub(crate) fn connect_tcp(address: SocketAddr) -> TcpStream {
     with_timeouts(TcpStream::connect_timeout(&address, PATIENCE).expect("a connection"))
 }
 
-/// The same from another address of this machine: all of 127.0.0.0/8 is here.
+/// Connects from another address of this machine; all of 127.0.0.0/8 is local.
 pub(crate) fn connect_tcp_from(source: Ipv4Addr, address: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
     socket.bind(&SocketAddr::from((source, 0)).into()).unwrap();
@@ -265,7 +270,7 @@ fn with_timeouts(socket: TcpStream) -> TcpStream {
     socket
 }
 
-/// True when nothing came for [`PATIENCE`], or for a shorter time that a test has set.
+/// Whether nothing arrived for [`PATIENCE`], or for a shorter time that a test has set.
 pub(crate) fn is_timeout(error: &io::Error) -> bool {
     matches!(
         error.kind(),

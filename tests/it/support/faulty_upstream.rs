@@ -1,7 +1,8 @@
-//! An upstream that fails in every way there is, over real sockets, and remembers what reached it.
+//! An upstream that fails in all ways that the tests need, over real sockets, and that records the requests that it
+//! receives.
 //!
-//! Used by the tests of aborts and early answers. Unlike [`super::Registry`] it owns its sockets alone, so that it can
-//! reset them. Where nothing listens at all is [`super::registry::nowhere`].
+//! The tests of aborts and early responses use it. Unlike [`super::Registry`], it has the only handle of each socket, so
+//! that it can reset a connection. For an address on which nothing listens, use [`super::registry::refusing_address`].
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -14,52 +15,52 @@ use socket2::SockRef;
 
 use super::{OK, PATIENCE, pause};
 
-/// What is done with a request once its head has come.
+/// What the upstream does with a request after its header section.
 #[derive(Clone, Debug)]
 pub(crate) enum Fault {
-    /// None: the body is read, these bytes are sent, and the connection goes on.
-    Answer(Vec<u8>),
-    /// The same, and then the connection is closed as an idle one.
+    /// Reads the body, sends these bytes, and keeps the connection open.
+    Respond(Vec<u8>),
+    /// Reads the body, sends these bytes, and closes the connection while it is idle.
     CloseIdle(Vec<u8>),
-    /// The body is read, and nothing is ever said.
+    /// Reads the body and sends no response.
     Silent,
-    /// The body is read, and so many of these bytes are sent.
+    /// Reads the body, sends this many of these bytes, and closes the connection.
     Cut(Vec<u8>, usize, Close),
-    /// So many bytes of the body are read, and nothing is said.
-    Leave(usize, Close),
-    /// These bytes are sent at once, with the body unread.
+    /// Reads this many bytes of the body, and closes the connection without a response.
+    CloseDuringBody(usize, Close),
+    /// Sends these bytes without reading the body, and closes the connection.
     Early(Vec<u8>),
-    /// The body is read and the answer sent so many bytes at a time, with a rest between.
+    /// Reads the body and sends the response in pieces of this size, with a pause after each piece.
     Slow(Vec<u8>, usize, Duration),
 }
 
-/// How a connection is ended.
+/// How the upstream closes a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Close {
-    /// By a FIN.
-    Plainly,
-    /// By an RST.
-    Reset,
+    /// With a FIN.
+    Fin,
+    /// With an RST.
+    Rst,
 }
 
-/// A request as far as it came.
+/// What has arrived of a request.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamRequest {
     pub(crate) method: String,
     pub(crate) target: String,
-    /// `X-Request-Id`
+    /// The value of `X-Request-Id`.
     pub(crate) id: String,
-    /// Bytes of the body, without its framing.
+    /// The number of body bytes, without chunk framing.
     pub(crate) body: usize,
-    /// The body came to its end: all of its length, or the last chunk.
+    /// Whether the body arrived completely: the whole Content-Length, or the last chunk.
     pub(crate) is_whole: bool,
-    /// Which connection it came over, from 0.
+    /// The number of the connection on which the request arrived, from 0.
     pub(crate) connection: usize,
-    /// When the gate was seen to close the connection.
+    /// When the upstream noticed that the proxy closed the connection.
     pub(crate) closed: Option<Instant>,
 }
 
-/// A running upstream. Dropped, it closes everything.
+/// A running upstream. Dropping it closes all of its connections.
 pub(crate) struct FaultyUpstream {
     shared: Arc<Shared>,
     address: SocketAddr,
@@ -70,14 +71,14 @@ type Choice = Box<dyn Fn(&UpstreamRequest) -> Fault + Send + Sync>;
 
 struct Shared {
     choice: Choice,
-    arrivals: Mutex<Vec<UpstreamRequest>>,
+    requests: Mutex<Vec<UpstreamRequest>>,
     changed: Condvar,
-    /// Nothing once the upstream ends.
+    /// The open connections; `None` after the upstream was dropped.
     open: Mutex<Option<Vec<Arc<TcpStream>>>>,
 }
 
 impl FaultyUpstream {
-    /// `choice` decides for each request, by its head.
+    /// Starts an upstream. `choice` selects a fault for each request by its header section.
     pub(crate) fn start(
         choice: impl Fn(&UpstreamRequest) -> Fault + Send + Sync + 'static,
     ) -> Self {
@@ -85,7 +86,7 @@ impl FaultyUpstream {
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             choice: Box::new(choice),
-            arrivals: Mutex::default(),
+            requests: Mutex::default(),
             changed: Condvar::new(),
             open: Mutex::new(Some(Vec::new())),
         });
@@ -98,35 +99,35 @@ impl FaultyUpstream {
         }
     }
 
-    /// The same fault for all.
+    /// Starts an upstream with the same fault for all requests.
     pub(crate) fn always(fault: Fault) -> Self {
         Self::start(move |_| fault.clone())
     }
 
-    /// As an upstream in a configuration.
+    /// The URL for a configuration.
     pub(crate) fn url(&self) -> String {
         format!("http://{}", self.address)
     }
 
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<UpstreamRequest> {
-        lock(&self.shared.arrivals).clone()
+        lock(&self.shared.requests).clone()
     }
 
-    /// Waits until what arrived satisfies `enough`.
+    /// Waits until the recorded requests satisfy `enough`.
     #[track_caller]
     pub(crate) fn wait_for_requests(
         &self,
         enough: impl Fn(&[UpstreamRequest]) -> bool,
     ) -> Vec<UpstreamRequest> {
         let until = Instant::now() + PATIENCE;
-        let mut arrivals = lock(&self.shared.arrivals);
-        while !enough(&arrivals) {
+        let mut requests = lock(&self.shared.requests);
+        while !enough(&requests) {
             let left = until.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "not seen in time: {arrivals:?}");
-            self.shared.changed.wait_for(&mut arrivals, left);
+            assert!(!left.is_zero(), "not seen in time: {requests:?}");
+            self.shared.changed.wait_for(&mut requests, left);
         }
-        arrivals.clone()
+        requests.clone()
     }
 }
 
@@ -135,7 +136,7 @@ impl Drop for FaultyUpstream {
         for socket in lock(&self.shared.open).take().into_iter().flatten() {
             let _ = socket.shutdown(Shutdown::Both);
         }
-        // Wakes the accepting thread, which then finds that all is over.
+        // The connection wakes the accepting thread, which then finds that the upstream was dropped.
         let _ = TcpStream::connect(self.address);
         if let Some(thread) = self.accepting.take() {
             let _ = thread.join();
@@ -169,11 +170,11 @@ impl Shared {
 
     fn serve(&self, socket: &TcpStream, connection: usize) {
         let mut reader = BufReader::with_capacity(64 * 1024, socket);
-        while let Some((arrival, framing)) = read_head(&mut reader, connection) {
+        while let Some((recorded, framing)) = read_head(&mut reader, connection) {
             let index = {
-                let mut arrivals = lock(&self.arrivals);
-                arrivals.push(arrival.clone());
-                arrivals.len() - 1
+                let mut requests = lock(&self.requests);
+                requests.push(recorded.clone());
+                requests.len() - 1
             };
             self.changed.notify_all();
             let mut request = Request {
@@ -182,15 +183,15 @@ impl Shared {
                 reader: &mut reader,
                 framing,
             };
-            match request.perform((self.choice)(&arrival)) {
+            match request.perform((self.choice)(&recorded)) {
                 Ok(None) => {}
-                Ok(Some(Close::Reset)) => {
+                Ok(Some(Close::Rst)) => {
                     let _ = SockRef::from(socket).set_linger(Some(Duration::ZERO));
                     return;
                 }
-                Ok(Some(Close::Plainly)) => return,
+                Ok(Some(Close::Fin)) => return,
                 Err(_gone) => {
-                    request.record(|arrival| arrival.closed = Some(Instant::now()));
+                    request.record(|recorded| recorded.closed = Some(Instant::now()));
                     return;
                 }
             }
@@ -212,41 +213,41 @@ struct Request<'a, 's> {
 }
 
 impl Request<'_, '_> {
-    /// How the connection is to be closed, if it is.
+    /// Applies the fault, and returns how the connection is to be closed if it is to be closed.
     fn perform(&mut self, fault: Fault) -> io::Result<Option<Close>> {
         match fault {
-            Fault::Answer(wire) => {
-                self.body(usize::MAX)?;
-                self.send(&wire)?;
+            Fault::Respond(response) => {
+                self.read_body(usize::MAX)?;
+                self.send(&response)?;
                 Ok(None)
             }
-            Fault::CloseIdle(wire) => {
-                self.body(usize::MAX)?;
-                self.send(&wire)?;
-                Ok(Some(Close::Plainly))
+            Fault::CloseIdle(response) => {
+                self.read_body(usize::MAX)?;
+                self.send(&response)?;
+                Ok(Some(Close::Fin))
             }
             Fault::Silent => {
-                self.body(usize::MAX)?;
-                Err(self.wait_closed())
+                self.read_body(usize::MAX)?;
+                Err(self.read_until_closed())
             }
-            Fault::Cut(wire, at, close) => {
-                self.body(usize::MAX)?;
-                self.send(&wire[..at])?;
+            Fault::Cut(response, at, close) => {
+                self.read_body(usize::MAX)?;
+                self.send(&response[..at])?;
                 Ok(Some(close))
             }
-            Fault::Leave(bytes, close) => {
-                self.body(bytes)?;
+            Fault::CloseDuringBody(bytes, close) => {
+                self.read_body(bytes)?;
                 Ok(Some(close))
             }
-            Fault::Early(wire) => {
-                self.send(&wire)?;
-                Ok(Some(Close::Plainly))
+            Fault::Early(response) => {
+                self.send(&response)?;
+                Ok(Some(Close::Fin))
             }
-            Fault::Slow(wire, piece, rest) => {
+            Fault::Slow(response, piece, rest) => {
                 while self.read_some(piece)? {
                     pause(rest);
                 }
-                for piece in wire.chunks(piece) {
+                for piece in response.chunks(piece) {
                     self.send(piece)?;
                     pause(rest);
                 }
@@ -259,26 +260,26 @@ impl Request<'_, '_> {
         self.reader.get_mut().write_all(bytes)
     }
 
-    fn wait_closed(&mut self) -> io::Error {
+    fn read_until_closed(&mut self) -> io::Error {
         let mut space = [0; 4096];
         while matches!(self.reader.read(&mut space), Ok(1..)) {}
         io::ErrorKind::UnexpectedEof.into()
     }
 
-    /// Reads at least `most` bytes of the body, or all of it.
-    fn body(&mut self, most: usize) -> io::Result<()> {
+    /// Reads the body until it ends or at least `most` bytes of it have been read.
+    fn read_body(&mut self, most: usize) -> io::Result<()> {
         let mut left = most;
         while left > 0 && self.read_some(left.min(64 * 1024))? {
-            left = most.saturating_sub(lock(&self.shared.arrivals)[self.index].body);
+            left = most.saturating_sub(lock(&self.shared.requests)[self.index].body);
         }
         Ok(())
     }
 
-    /// Reads some of the body; false at its end.
+    /// Reads a part of the body, and returns false at its end.
     fn read_some(&mut self, most: usize) -> io::Result<bool> {
         let size = match self.framing {
             Framing::Length(0) => {
-                self.record(|arrival| arrival.is_whole = true);
+                self.record(|recorded| recorded.is_whole = true);
                 return Ok(false);
             }
             Framing::Length(left) => left.min(most),
@@ -303,7 +304,7 @@ impl Request<'_, '_> {
             let count = ready.len().min(left);
             self.reader.consume(count);
             left -= count;
-            self.record(|arrival| arrival.body += count);
+            self.record(|recorded| recorded.body += count);
         }
         match &mut self.framing {
             Framing::Length(left) => *left -= size,
@@ -313,12 +314,12 @@ impl Request<'_, '_> {
     }
 
     fn record(&self, note: impl FnOnce(&mut UpstreamRequest)) {
-        note(&mut lock(&self.shared.arrivals)[self.index]);
+        note(&mut lock(&self.shared.requests)[self.index]);
         self.shared.changed.notify_all();
     }
 }
 
-/// Nothing when the connection ends in its place.
+/// Reads the header section of a request. Returns `None` if the connection ends instead, and after a health check.
 fn read_head(
     reader: &mut BufReader<&TcpStream>,
     connection: usize,
@@ -338,7 +339,7 @@ fn read_head(
         found.map_or("", |(_, value)| value)
     };
     if field("user-agent") == "tidegate-check" {
-        // A health check comes at every start of a gate; it is no arrival of a test.
+        // The proxy sends a health check whenever it starts; the tests do not count it as a request.
         let _ = reader.get_mut().write_all(OK.as_bytes());
         return None;
     }
@@ -347,7 +348,7 @@ fn read_head(
         "" => Framing::Length(field("content-length").parse().unwrap_or(0)),
         _ => Framing::Chunked,
     };
-    let arrival = UpstreamRequest {
+    let recorded = UpstreamRequest {
         method: words.next()?.to_owned(),
         target: words.next()?.to_owned(),
         id: field("x-request-id").to_owned(),
@@ -356,7 +357,7 @@ fn read_head(
         connection,
         closed: None,
     };
-    Some((arrival, framing))
+    Some((recorded, framing))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

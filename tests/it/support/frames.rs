@@ -1,20 +1,19 @@
-//! An HTTP/2 client of single frames, which sends what no library would (RFC 9113, RFC 7541).
+//! An HTTP/2 client that sends single frames, including frames that no library would send (RFC 9113, RFC 7541).
 //!
-//! Fields go out as literals that are not indexed; of answers it reads the status alone. Clients that behave are in
-//! `h2`.
+//! It encodes fields as literals without indexing. Of a response, it reads only the status. Conforming clients are in `h2`.
 
 use std::io;
 use std::net::SocketAddr;
 
 use super::{Client, certs};
 
-/// One connection.
+/// One HTTP/2 connection.
 pub(crate) struct RawH2 {
     pub(crate) client: Client,
     next: u32,
 }
 
-/// A frame as it came.
+/// A received frame.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
@@ -23,13 +22,13 @@ pub(crate) struct Frame {
     pub(crate) payload: Vec<u8>,
 }
 
-/// What became of a stream.
+/// How the proxy ended a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     Status(u16),
-    /// RST_STREAM with this code.
+    /// RST_STREAM with this error code.
     Reset(u32),
-    /// GOAWAY with this code.
+    /// GOAWAY with this error code.
     Goaway(u32),
     Closed,
 }
@@ -49,24 +48,24 @@ pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
 pub(crate) const PADDED: u8 = 8;
 
-/// A setting: no table for the fields of answers, which this client could not follow.
+/// The setting SETTINGS_HEADER_TABLE_SIZE = 0: this client does not decode the dynamic table of HPACK.
 pub(crate) const NO_TABLE: (u16, u32) = (1, 0);
 pub(crate) const INITIAL_WINDOW: u16 = 4;
 
 impl RawH2 {
-    /// Has said hello, with [`NO_TABLE`], and read the gate's SETTINGS.
+    /// Connects, sends the preface with [`NO_TABLE`], and reads the proxy's SETTINGS.
     pub(crate) fn connect(address: SocketAddr) -> Self {
         Self::connect_with(address, &[])
     }
 
-    /// The same with further settings.
+    /// Connects, sends the preface with [`NO_TABLE`] and further settings, and reads the proxy's SETTINGS.
     pub(crate) fn connect_with(address: SocketAddr, settings: &[(u16, u32)]) -> Self {
         let mut frames = Self::connect_without_settings(address);
         frames.send_preface(settings);
         frames
     }
 
-    /// Has said nothing at all above TLS.
+    /// Connects with TLS and sends no HTTP/2 bytes.
     pub(crate) fn connect_without_settings(address: SocketAddr) -> Self {
         Self::over(Client::tls(
             address,
@@ -75,12 +74,12 @@ impl RawH2 {
         ))
     }
 
-    /// The same over a connection of one's own.
+    /// Uses an open connection on which no HTTP/2 bytes were sent.
     pub(crate) fn over(client: Client) -> Self {
         Self { client, next: 1 }
     }
 
-    /// Says hello, and reads the gate's SETTINGS.
+    /// Sends the preface with SETTINGS, and reads the proxy's SETTINGS.
     pub(crate) fn send_preface(&mut self, settings: &[(u16, u32)]) {
         let all: Vec<u8> = [&[NO_TABLE], settings]
             .concat()
@@ -92,7 +91,7 @@ impl RawH2 {
         self.ping_round_trip();
     }
 
-    /// The id of another stream.
+    /// The ID for the next stream.
     pub(crate) fn next_stream_id(&mut self) -> u32 {
         let stream = self.next;
         self.next += 2;
@@ -104,12 +103,12 @@ impl RawH2 {
         self.client.send(bytes);
     }
 
-    /// False when the gate has closed.
+    /// Sends bytes, and fails if the proxy has closed the connection.
     pub(crate) fn try_send(&mut self, bytes: impl AsRef<[u8]>) -> io::Result<()> {
         self.client.try_send(bytes)
     }
 
-    /// The next frame; nothing at the end, however it came.
+    /// Reads the next frame. Returns `None` at the end of the connection, whether it was closed or reset.
     pub(crate) fn read_frame(&mut self) -> Option<Frame> {
         let start = self.client.read_exact(9);
         let [a, b, c, kind, flags, id @ ..] = start.as_slice() else {
@@ -125,7 +124,8 @@ impl RawH2 {
         })
     }
 
-    /// Waits until all that was sent has been read: true when the gate still answers.
+    /// Waits until the proxy has read everything that was sent. Returns false if the connection ended instead of an
+    /// acknowledged PING.
     pub(crate) fn ping_round_trip(&mut self) -> bool {
         if self.try_send(frame(PING, 0, 0, b"barrier!")).is_err() {
             return false;
@@ -134,7 +134,7 @@ impl RawH2 {
             .any(|it| it.kind == PING && it.payload == b"barrier!")
     }
 
-    /// What becomes of a stream, or of the connection before that.
+    /// Reads until the proxy ends the stream or the connection.
     pub(crate) fn read_outcome(&mut self, stream: u32) -> Outcome {
         while let Some(frame) = self.read_frame() {
             match frame.kind {
@@ -151,17 +151,17 @@ impl RawH2 {
         Outcome::Closed
     }
 
-    /// Reads to the end of the connection; the codes of all GOAWAY frames.
+    /// Reads to the end of the connection, and returns the error codes of all GOAWAY frames.
     pub(crate) fn read_to_goaway(&mut self) -> Vec<u32> {
         let frames = std::iter::from_fn(|| self.read_frame());
-        let goodbyes = frames.filter(|frame| frame.kind == GOAWAY);
-        goodbyes.map(|frame| code(&frame.payload, 4)).collect()
+        let goaways = frames.filter(|frame| frame.kind == GOAWAY);
+        goaways.map(|frame| code(&frame.payload, 4)).collect()
     }
 }
 
 pub(crate) const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
-/// One frame.
+/// Encodes a frame.
 pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     let mut bytes = length[1..].to_vec();
@@ -171,12 +171,12 @@ pub(crate) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8>
     bytes
 }
 
-/// One setting, as SETTINGS holds it.
+/// Encodes one parameter of a SETTINGS frame.
 pub(crate) fn setting((key, value): &(u16, u32)) -> Vec<u8> {
     [key.to_be_bytes().as_slice(), &value.to_be_bytes()].concat()
 }
 
-/// Fields as a block of literals.
+/// Encodes fields as a field block of literals.
 pub(crate) fn header_block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     let mut block = Vec::new();
     for (name, value) in fields {
@@ -189,7 +189,7 @@ pub(crate) fn header_block(fields: &[(&[u8], &[u8])]) -> Vec<u8> {
     block
 }
 
-/// With a prefix of seven bits, the eighth being 0 (RFC 7541 section 5.1).
+/// Encodes an integer with a prefix of seven bits, with 0 as the eighth bit (RFC 7541 section 5.1).
 fn integer(block: &mut Vec<u8>, mut value: usize) {
     if value < 127 {
         block.push(u8::try_from(value).unwrap());
@@ -204,11 +204,11 @@ fn integer(block: &mut Vec<u8>, mut value: usize) {
     block.push(u8::try_from(value).unwrap());
 }
 
-/// The status, which comes first in a block.
+/// The status, which is the first field of a block.
 fn status(block: &[u8]) -> u16 {
     let known = [200, 204, 206, 304, 400, 404, 500];
     match block {
-        // A change of the table's size.
+        // A dynamic table size update.
         [0x20..=0x3f, rest @ ..] => status(rest),
         [index @ 0x88..=0x8e, ..] => known[usize::from(index - 0x88)],
         [0x08 | 0x48 | 0x18, length, text @ ..] => {
@@ -224,7 +224,7 @@ fn status(block: &[u8]) -> u16 {
     }
 }
 
-/// Three digits in the code of RFC 7541 appendix B.
+/// Decodes three digits of the Huffman code of RFC 7541 appendix B.
 fn digits(coded: &[u8]) -> Vec<u8> {
     let bits: String = coded.iter().map(|byte| format!("{byte:08b}")).collect();
     let (mut rest, mut found) = (bits.as_str(), Vec::new());

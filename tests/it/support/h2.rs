@@ -1,4 +1,4 @@
-//! An HTTP/2 client that sees single streams.
+//! An HTTP/2 client that gives tests access to single streams.
 
 use std::future::{Future, poll_fn};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,14 +17,14 @@ use tokio_rustls::TlsConnector;
 use super::client::connect_tcp_from;
 use super::{PATIENCE, Proxy, TestRequest, TestResponse, certs};
 
-/// One connection.
+/// One HTTP/2 connection.
 pub(crate) struct H2Client {
     send: SendRequest<Bytes>,
-    /// Ends with the connection.
+    /// Drives the connection, and completes when the connection ends.
     pub(crate) connection: JoinHandle<Result<(), ::h2::Error>>,
 }
 
-/// Runs a future to its end, here.
+/// Runs a future to completion on this thread, within [`PATIENCE`].
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -33,12 +33,12 @@ pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     runtime.block_on(with_time_limit(future))
 }
 
-/// The future's value, or a failed test.
+/// Awaits a future, and fails the test if it is not ready within [`PATIENCE`].
 pub(crate) async fn with_time_limit<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("done in time")
 }
 
-/// Waits for something that happens elsewhere, while the connections of this thread go on.
+/// Waits for a condition while the connections of this thread make progress.
 pub(crate) async fn wait_until(happened: impl Fn() -> bool) {
     with_time_limit(async {
         while !happened() {
@@ -60,7 +60,7 @@ impl H2Client {
         Self::over(socket, builder).await
     }
 
-    /// With a name in the hello and a configuration of its own.
+    /// Connects with another server name (SNI) and TLS configuration.
     pub(crate) async fn connect_as(proxy: &Proxy, name: &str, config: Arc<ClientConfig>) -> Self {
         let socket = with_time_limit(TcpStream::connect(proxy.https()))
             .await
@@ -68,7 +68,7 @@ impl H2Client {
         Self::over_tls(socket, &client::Builder::new(), name, config).await
     }
 
-    /// From another address of this machine.
+    /// Connects from another address of this machine.
     pub(crate) async fn connect_from(source: Ipv4Addr, proxy: &Proxy) -> Self {
         let socket = connect_tcp_from(source, proxy.https());
         socket.set_nonblocking(true).unwrap();
@@ -76,14 +76,14 @@ impl H2Client {
         Self::over(socket, &client::Builder::new()).await
     }
 
-    /// Over a connection on which something has been said already.
+    /// Starts TLS on a connection on which bytes may have been sent before, such as a PROXY header.
     pub(crate) async fn behind(socket: std::net::TcpStream, config: Arc<ClientConfig>) -> Self {
         socket.set_nonblocking(true).unwrap();
         let socket = TcpStream::from_std(socket).unwrap();
         Self::over_tls(socket, &client::Builder::new(), "localhost", config).await
     }
 
-    /// Without TLS, with prior knowledge.
+    /// Connects without TLS, with prior knowledge.
     pub(crate) async fn plain(address: SocketAddr) -> Self {
         let socket = with_time_limit(TcpStream::connect(address)).await.unwrap();
         socket.set_nodelay(true).unwrap();
@@ -125,65 +125,65 @@ impl H2Client {
         }
     }
 
-    /// Sends a request and reads its answer.
-    pub(crate) async fn exchange(&mut self, ask: &TestRequest) -> TestResponse {
-        self.try_exchange(ask).await.expect("an answer")
+    /// Sends a request and reads its response.
+    pub(crate) async fn exchange(&mut self, request: &TestRequest) -> TestResponse {
+        self.try_exchange(request).await.expect("a response")
     }
 
-    /// The same, or the error in its place.
+    /// Sends a request and reads its response, or returns the error that came instead.
     pub(crate) async fn try_exchange(
         &mut self,
-        ask: &TestRequest,
+        request: &TestRequest,
     ) -> Result<TestResponse, ::h2::Error> {
-        let (response, mut sender) = self.start_request(ask).await?;
-        let body = ask.body.clone();
-        let answer = async { Ok(collect(response.await?).await) };
-        tokio::pin!(answer);
+        let (response_future, mut sender) = self.start_request(request).await?;
+        let body = request.body.clone();
+        let response = async { Ok(collect(response_future.await?).await) };
+        tokio::pin!(response);
         let send = async {
             if let Some(body) = body {
-                // An answer that came before the end of the body ends the sending.
+                // A response that arrives before the end of the request body ends the sending.
                 let _ = send(&mut sender, &body, true).await;
             }
             std::future::pending::<()>().await;
         };
         with_time_limit(async {
             tokio::select! {
-                answer = &mut answer => answer,
+                            response = &mut response => response,
                 () = send => unreachable!(),
             }
         })
         .await
     }
 
-    /// Streams that the gate allows at once.
+    /// The number of concurrent streams that the proxy allows.
     pub(crate) fn max_concurrent_streams(&self) -> usize {
         self.send.current_max_send_streams()
     }
 
-    /// Sends a head; the body follows by [`send`], unless there is none.
+    /// Sends the header section of a request. If the request has a body, the caller sends it with [`send`].
     pub(crate) async fn start_request(
         &mut self,
-        ask: &TestRequest,
+        request: &TestRequest,
     ) -> Result<(ResponseFuture, SendStream<Bytes>), ::h2::Error> {
         poll_fn(|cx| self.send.poll_ready(cx)).await?;
-        let has_body = ask.body.is_some() || ask.is_chunked;
-        self.send.send_request(request(ask), !has_body)
+        let has_body = request.body.is_some() || request.is_chunked;
+        self.send.send_request(to_http_request(request), !has_body)
     }
 }
 
-fn request(ask: &TestRequest) -> Request<()> {
-    let uri = format!("https://{}{}", ask.host, ask.target);
-    let mut request = Request::builder().method(ask.method.as_str()).uri(uri);
-    for (name, value) in &ask.headers {
-        request = request.header(name.as_str(), value.as_slice());
+fn to_http_request(request: &TestRequest) -> Request<()> {
+    let uri = format!("https://{}{}", request.host, request.target);
+    let mut builder = Request::builder().method(request.method.as_str()).uri(uri);
+    for (name, value) in &request.headers {
+        builder = builder.header(name.as_str(), value.as_slice());
     }
-    if let (Some(body), false) = (&ask.body, ask.is_chunked) {
-        request = request.header("content-length", body.len());
+    if let (Some(body), false) = (&request.body, request.is_chunked) {
+        builder = builder.header("content-length", body.len());
     }
-    request.version(http::Version::HTTP_2).body(()).unwrap()
+    builder.version(http::Version::HTTP_2).body(()).unwrap()
 }
 
-/// Sends bytes as the window allows.
+/// Sends bytes as the flow-control window allows.
 pub(crate) async fn send(
     sender: &mut SendStream<Bytes>,
     mut bytes: &[u8],
@@ -209,7 +209,7 @@ pub(crate) async fn send(
     }
 }
 
-/// Reads an answer to its end.
+/// Reads a response to its end.
 pub(crate) async fn collect(response: Response<RecvStream>) -> TestResponse {
     let (parts, mut incoming) = response.into_parts();
     let text = |bytes: &[u8]| {
@@ -219,7 +219,7 @@ pub(crate) async fn collect(response: Response<RecvStream>) -> TestResponse {
             .collect::<String>()
     };
     let fields = parts.headers.iter();
-    let mut answer = TestResponse {
+    let mut collected = TestResponse {
         status: parts.status.as_u16(),
         headers: fields
             .map(|(name, value)| (name.to_string(), text(value.as_bytes())))
@@ -233,17 +233,17 @@ pub(crate) async fn collect(response: Response<RecvStream>) -> TestResponse {
         match frame {
             Ok(data) => {
                 let _ = incoming.flow_control().release_capacity(data.len());
-                answer.body.extend(&data);
+                collected.body.extend(&data);
             }
             Err(_) => {
-                answer.is_whole = false;
-                return answer;
+                collected.is_whole = false;
+                return collected;
             }
         }
     }
     match with_time_limit(incoming.trailers()).await {
-        Ok(trailers) => answer.trailers = trailers.map_or(0, |trailers| trailers.len()),
-        Err(_) => answer.is_whole = false,
+        Ok(trailers) => collected.trailers = trailers.map_or(0, |trailers| trailers.len()),
+        Err(_) => collected.is_whole = false,
     }
-    answer
+    collected
 }

@@ -1,20 +1,24 @@
-//! Harbor as its inner nginx shows it, reduced to what it says about itself, about logins and about pages.
+//! A fake Harbor as a client of its inner nginx sees it, reduced to its registry, its token service, its login and one
+//! page.
 //!
-//! It listens on plain HTTP, knows its own name as `http://HOST:5080` or not at all, and every release has its own idea of
-//! the scheme that clients use. No edit has been made to it.
+//! It listens on plain HTTP. It takes its own name to be `http://HOST:5080` or has no name, and each release has its own
+//! way to choose the scheme of the URLs in its responses. The configuration of the inner nginx is the one that Harbor
+//! ships.
 
 use base64ct::{Base64, Encoding};
 
 use super::{Exchange, Registry};
 
-/// What differs between releases.
+/// The groups of releases that the tests distinguish.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Release {
-    /// 1.5: the realm is made of harbor.cfg's own name and port, the scheme is the inner nginx's.
+    /// Harbor 1.5: the realm has the name and port of harbor.cfg; the scheme is that of the inner nginx.
     Old,
-    /// 1.8 to 2.2: the realm has the Host, the scheme is still the inner nginx's, whatever the gate says.
+    /// Harbor 1.8 to 2.2: the realm has the value of `Host`; the scheme is that of the inner nginx, whatever
+    /// `X-Forwarded-Proto` says.
     Deaf,
-    /// From 2.3 on `X-Forwarded-Proto` is believed, but for the realm, which has the scheme of `external_url`.
+    /// Harbor 2.3 and later: the scheme is that of `X-Forwarded-Proto`, except in the realm, which has the scheme of
+    /// `external_url`.
     Listening,
 }
 
@@ -22,20 +26,20 @@ impl Release {
     pub(crate) const ALL: [Self; 3] = [Self::Old, Self::Deaf, Self::Listening];
 }
 
-/// A robot's login; its name has a `$`, as Harbor gives them.
+/// The login of a robot account; Harbor puts a `$` in the names of robot accounts.
 pub(crate) const ROBOT: &[u8] = b"robot$ci:s:ecret";
-/// What is to be had for it.
+/// The `Authorization` value with the token that [`ROBOT`] gets.
 pub(crate) const TOKEN: &str = "Bearer eyJ.ro-bot_.x";
-/// What a page of the portal comes to, packed; the gate has no business in it.
+/// The body of a compressed page of the portal. The proxy must not change it.
 pub(crate) const PACKED: &[u8] = b"\x1f\x8b\x08\x00packed\x00\xff";
 
-/// Starts one.
+/// Starts a fake Harbor.
 pub(crate) fn start(release: Release) -> Registry {
     Registry::start(move |exchange| {
         let path = exchange.head.target.clone();
         let path = path.split('?').next().unwrap();
         exchange.body();
-        let answer = match path {
+        let response = match path {
             _ if path.starts_with("/v2/") => registry(release, exchange),
             "/service/token" => token(exchange),
             "/c/login" => login(exchange),
@@ -50,7 +54,7 @@ pub(crate) fn start(release: Release) -> Registry {
                 return;
             }
         };
-        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let (head, body) = response.split_once("\r\n\r\n").unwrap();
         let length = body.len();
         exchange.send(format!(
             "HTTP/1.1 {head}\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -58,7 +62,7 @@ pub(crate) fn start(release: Release) -> Registry {
     })
 }
 
-/// `/v2/`: the one place where the inner nginx keeps the port of `Host`.
+/// Responds under `/v2/`, the only location where the inner nginx keeps the port of `Host`.
 fn registry(release: Release, exchange: &Exchange<'_>) -> String {
     let head = &exchange.head;
     let host = head.header("host");
@@ -71,7 +75,7 @@ fn registry(release: Release, exchange: &Exchange<'_>) -> String {
         Release::Deaf | Release::Listening => host.to_owned(),
     };
     match (head.all("authorization").as_slice(), head.method.as_str()) {
-        ([], _) if head.target.starts_with("/v2/_catalog") => basic(),
+        ([], _) if head.target.starts_with("/v2/_catalog") => wrong_credentials(),
         ([], _) => format!(
             "401 Unauthorized\r\nDocker-Distribution-Api-Version: registry/2.0\r\nSet-Cookie: sid=1; Path=/; HttpOnly\r\n\
              Www-Authenticate: Bearer realm=\"http://{name}/service/token\",service=\"harbor-registry\"\r\n\r\n\
@@ -87,12 +91,12 @@ fn registry(release: Release, exchange: &Exchange<'_>) -> String {
             format!("307 Temporary Redirect\r\nLocation: {STORE}\r\n\r\n")
         }
         ([TOKEN], _) => "200 OK\r\n\r\n{}".to_owned(),
-        _ => basic(),
+        _ => wrong_credentials(),
     }
 }
 
-/// Any credentials that are no good.
-fn basic() -> String {
+/// The response to wrong credentials.
+fn wrong_credentials() -> String {
     "401 Unauthorized\r\nWww-Authenticate: Basic realm=\"harbor\"\r\n\r\n{}".to_owned()
 }
 
@@ -107,7 +111,7 @@ fn token(exchange: &Exchange<'_>) -> String {
     "401 Unauthorized\r\n\r\n{}".to_owned()
 }
 
-/// As gorilla/csrf judges: a page's own origin, a token and its cookie.
+/// Checks a login as gorilla/csrf does: the request needs the page's own origin, a token and the matching cookie.
 fn login(exchange: &Exchange<'_>) -> String {
     let head = &exchange.head;
     if head.method == "GET" {
@@ -116,9 +120,10 @@ fn login(exchange: &Exchange<'_>) -> String {
             .to_owned();
     }
     let host = head.header("host");
-    let is_own = head.header("origin").ends_with(host) && head.header("referer").contains(host);
+    let is_same_origin =
+        head.header("origin").ends_with(host) && head.header("referer").contains(host);
     let has_cookie = head.header("cookie").contains("_gorilla_csrf=MTIz");
-    if is_own
+    if is_same_origin
         && has_cookie
         && head.header("x-harbor-csrf-token") == "tok=="
         && head.header("sec-fetch-site") == "same-origin"
@@ -128,6 +133,6 @@ fn login(exchange: &Exchange<'_>) -> String {
     "403 Forbidden\r\n\r\nCSRF token invalid".to_owned()
 }
 
-/// A presigned URL of the storage.
+/// A presigned URL of the object storage.
 pub(crate) const STORE: &str =
     "https://s3.example/bucket/docker/x?X-Amz-Signature=ab%2Bc%2F&X-Amz-Date=1";

@@ -1,4 +1,4 @@
-//! The real server in this process: a configuration in a fresh directory, a thread, and commands.
+//! The proxy under test: the real server on a thread of this process, with its configuration in a temporary directory.
 
 use std::fmt;
 use std::fs;
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::certs::AUTHORITY;
 use super::{PATIENCE, Registry};
 
-/// A running gate. Dropped, it is stopped at once, and a panic in it is passed on.
+/// A running proxy. Dropping it stops the proxy at once and resumes a panic of its thread.
 pub(crate) struct Proxy {
     dir: TempDir,
     addresses: Vec<Address>,
@@ -26,18 +26,18 @@ pub(crate) struct Proxy {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The configuration of a test: one site, `localhost`, with one route in basic mode; alice has the password `pw`.
+/// The configuration of a test: one site, `localhost`, with one route in mode `basic`; the password of alice is `pw`.
 ///
-/// Each key has a line of its own, which a test replaces by the key's name, so that no test depends on how the line is
-/// written. `Display` is the file's text, in which [`Proxy::start`] fills in `{upstream}` and `{dir}`.
+/// Each key has a line of its own, which a test replaces by the name of the key, so that no test depends on how the line is
+/// written. `Display` writes the text of the file, in which [`Proxy::start`] fills in `{upstream}` and `{dir}`.
 #[derive(Clone, Debug)]
 pub(crate) struct TestConfig {
-    /// Tables before `[listen]`.
+    /// The tables before `[listen]`.
     tables: String,
     listen: Vec<(&'static str, String)>,
     site: Vec<(&'static str, String)>,
     route: Vec<(&'static str, String)>,
-    /// Further keys of the route, and tables after it.
+    /// Further keys of the route, and the tables after it.
     rest: String,
 }
 
@@ -69,14 +69,14 @@ pub(crate) fn config(tables: &str, route: &str) -> TestConfig {
 }
 
 impl TestConfig {
-    /// Gives a key another value, written as TOML.
+    /// Gives a key another value, which is written as TOML.
     #[track_caller]
     pub(crate) fn set(self, key: &str, value: impl fmt::Display) -> Self {
         let line = format!("{key} = {value}");
         self.lines(key, line)
     }
 
-    /// Puts these lines in place of the key's line, for several keys of its table.
+    /// Replaces the line of a key by these lines, which may have several keys of the same table.
     #[track_caller]
     pub(crate) fn lines(mut self, key: &str, lines: impl fmt::Display) -> Self {
         let tables = [&mut self.listen, &mut self.site, &mut self.route];
@@ -86,7 +86,7 @@ impl TestConfig {
         self
     }
 
-    /// Adds lines after the key's line, in its table.
+    /// Adds lines after the line of a key, in its table.
     #[track_caller]
     pub(crate) fn after(self, key: &str, lines: impl fmt::Display) -> Self {
         let tables = [&self.listen, &self.site, &self.route];
@@ -96,32 +96,32 @@ impl TestConfig {
         self.lines(key, lines)
     }
 
-    /// The URL of the route's only endpoint, for a test that writes the file itself.
+    /// Sets the URL of the only endpoint of the route, for a test that writes the file itself.
     pub(crate) fn upstream(self, url: &str) -> Self {
         self.set("upstream", format_args!("\"{url}\""))
     }
 
-    /// The only address with TLS.
+    /// Sets the only address with TLS.
     pub(crate) fn https(self, address: impl fmt::Display) -> Self {
         self.set("https", format_args!("[\"{address}\"]"))
     }
 
-    /// The text, with `{dir}` filled in, for a test that writes the file itself.
+    /// The text with `{dir}` filled in, for a test that writes the file itself.
     pub(crate) fn in_dir(&self, dir: &str) -> String {
         self.to_string().replace("{dir}", dir)
     }
 
-    /// `mode` of the route's authentication.
+    /// Sets the `mode` of the route's authentication.
     pub(crate) fn mode(self, mode: &str) -> Self {
         self.auth(&format!("mode = \"{mode}\", htpasswd = \"htpasswd\""))
     }
 
-    /// Another password file.
+    /// Sets another password file.
     pub(crate) fn htpasswd(self, file: &str) -> Self {
         self.auth(&format!("mode = \"basic\", htpasswd = \"{file}\""))
     }
 
-    /// The keys of the route's authentication but the realm.
+    /// Sets the keys of the route's authentication, except the realm.
     pub(crate) fn auth(self, keys: &str) -> Self {
         self.set(
             "auth",
@@ -129,13 +129,13 @@ impl TestConfig {
         )
     }
 
-    /// Other files of the site's certificate.
+    /// Sets the files of the site's certificate.
     pub(crate) fn certificate(self, cert: &str, key: &str) -> Self {
         let files = format!("{{ cert = \"{cert}\", key = \"{key}\" }}");
         self.set("tls", files)
     }
 
-    /// Adds text to the end, such as a further route or site.
+    /// Appends text, such as a further route or site.
     pub(crate) fn append(mut self, text: &str) -> Self {
         self.rest.push('\n');
         self.rest.push_str(text);
@@ -157,7 +157,7 @@ impl fmt::Display for TestConfig {
     }
 }
 
-/// `alice:pw`
+/// The line of alice in a password file; her password is `pw`.
 pub(crate) const ALICE: &str =
     "alice:$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10u\n";
 
@@ -167,37 +167,38 @@ pub(crate) fn write_private(path: &Path, text: &str) {
     fs::set_permissions(path, fs::Permissions::from_mode(0o600)).unwrap();
 }
 
-/// A fresh directory with `cert.pem` and `key.pem` for localhost and `htpasswd` for alice.
+/// A fresh directory with `cert.pem` and `key.pem` for localhost, and with `htpasswd` for alice.
 pub(crate) fn directory() -> TempDir {
     let dir = tempfile::tempdir().unwrap();
     let (certificate, key) = AUTHORITY.issue(&["localhost", "127.0.0.1"]);
     fs::write(dir.path().join("cert.pem"), certificate).unwrap();
     let file = dir.path().join("key.pem");
     fs::write(&file, key).unwrap();
-    // Whose key can be read by everybody is warned.
+    // The proxy warns about a key that every user can read.
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).unwrap();
     write_private(&dir.path().join("htpasswd"), ALICE);
     dir
 }
 
 impl Proxy {
-    /// The gate of [`config`] with nothing more.
+    /// Starts the proxy with an unchanged [`config`].
     pub(crate) fn with_defaults(registry: &Registry) -> Self {
         Self::start(registry, config("", ""))
     }
 
-    /// `{upstream}` is the registry's URL, `{dir}` the directory of all files.
+    /// Starts the proxy. In `config`, `{upstream}` stands for the registry's URL, and `{dir}` for the directory of all
+    /// files.
     pub(crate) fn start(registry: &Registry, config: impl fmt::Display) -> Self {
         Self::start_in(directory(), &registry.url(), config)
     }
 
-    /// In a directory that is prepared, before an upstream of any kind.
+    /// Starts the proxy in a prepared directory, with any kind of upstream.
     pub(crate) fn start_in(dir: TempDir, upstream: &str, config: impl fmt::Display) -> Self {
         let proxy = Self::try_start(dir, upstream, config);
         proxy.unwrap_or_else(|problems| panic!("{problems}"))
     }
 
-    /// Gives back why it does not start.
+    /// Starts the proxy, or returns the problems of its configuration.
     pub(crate) fn try_start(
         dir: TempDir,
         upstream: &str,
@@ -208,15 +209,15 @@ impl Proxy {
         assert_own_state_dir(&file);
         let (server, _warnings) = Server::open(&file)?;
         let addresses = server.addresses();
-        let (commands, obeyed) = mpsc::channel(16);
+        let (commands, received_commands) = mpsc::channel(16);
         let (end, ended) = std_mpsc::channel();
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .unwrap();
-            let cut = runtime.block_on(server.run(obeyed));
-            let _ = end.send(cut);
+            let connections_cut = runtime.block_on(server.run(received_commands));
+            let _ = end.send(connections_cut);
         });
         Ok(Self {
             dir,
@@ -227,12 +228,12 @@ impl Proxy {
         })
     }
 
-    /// The first listener with TLS.
+    /// The address of the first listener with TLS.
     pub(crate) fn https(&self) -> SocketAddr {
         self.listener(Scheme::Https)
     }
 
-    /// The first listener without.
+    /// The address of the first listener without TLS.
     pub(crate) fn http(&self) -> SocketAddr {
         self.listener(Scheme::Http)
     }
@@ -244,7 +245,7 @@ impl Proxy {
             .address
     }
 
-    /// The listener at this address.
+    /// The port and address of the listener on this IP address.
     pub(crate) fn listener_on(&self, scheme: Scheme, ip: Ipv4Addr) -> SocketAddr {
         let mut all = self.addresses.iter();
         all.find(|address| address.scheme == scheme && address.address.ip() == ip)
@@ -252,7 +253,7 @@ impl Proxy {
             .address
     }
 
-    /// A file of the gate's directory.
+    /// The path of a file in the proxy's directory.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
@@ -261,29 +262,28 @@ impl Proxy {
         fs::write(self.path(name), text).unwrap();
     }
 
-    /// Writes another configuration, for the next reload.
+    /// Writes another configuration for the next reload.
     pub(crate) fn configure(&self, registry: &Registry, config: impl fmt::Display) {
         self.write("proxy.toml", substitute(config, &registry.url(), &self.dir));
     }
 
     pub(crate) fn send_command(&self, command: Command) {
-        self.commands.try_send(command).expect("a gate that runs");
+        self.commands.try_send(command).expect("the server runs");
     }
 
-    /// Reloads, and waits for the verdict.
+    /// Reloads the configuration and waits for the result.
     pub(crate) fn reload(&self) -> Result<(), Problems> {
-        let (verdict, told) = oneshot::channel();
-        self.send_command(Command::Reload(Some(verdict)));
-        let (pass, passed) = std_mpsc::channel();
-        // A thread of its own, since the caller may be in a runtime.
-        thread::spawn(move || pass.send(told.blocking_recv()));
-        passed
-            .recv_timeout(PATIENCE)
-            .expect("a verdict in time")
-            .expect("a gate that runs")
+        let (result_sender, result_receiver) = oneshot::channel();
+        self.send_command(Command::Reload(Some(result_sender)));
+        let (done_sender, done) = std_mpsc::channel();
+        // The caller may be in a runtime, where `blocking_recv` panics.
+        thread::spawn(move || done_sender.send(result_receiver.blocking_recv()));
+        done.recv_timeout(PATIENCE)
+            .expect("a result in time")
+            .expect("the server runs")
     }
 
-    /// Waits for the end that was asked for; how many connections were cut.
+    /// Waits until the server has ended after a stop command, and returns how many connections it cut.
     pub(crate) fn wait(&self) -> usize {
         self.ended
             .lock()
@@ -292,7 +292,7 @@ impl Proxy {
             .expect("an end in time")
     }
 
-    /// Drains, and returns the access log. The clients must have gone, or they are waited for.
+    /// Stops the proxy gracefully and returns the access log. The shutdown waits for clients that are still connected.
     pub(crate) fn stop_and_read_access_log(mut self) -> String {
         self.send_command(Command::Stop);
         self.wait();
@@ -314,15 +314,17 @@ impl Proxy {
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        // It may have ended already.
+        // The server may have ended already.
         let _ = self.commands.try_send(Command::Stop);
         let _ = self.commands.try_send(Command::Stop);
         self.join();
     }
 }
 
-/// A configuration of a test names its own `state.dir`: the default is that of a tidegate that is installed on this machine,
-/// and what this process has in its environment is the same for all tests.
+/// Checks that the configuration of a test sets its own `state.dir`.
+///
+/// The default directory belongs to a tidegate that is installed on this machine, and the environment variables of this
+/// process are the same for all tests.
 fn assert_own_state_dir(file: &Path) {
     if let (Some(config), _) = tidegate::config::load(file) {
         let state_dir = &config.state_dir;
@@ -336,7 +338,7 @@ fn assert_own_state_dir(file: &Path) {
 
 fn substitute(config: impl fmt::Display, upstream: &str, dir: &TempDir) -> String {
     let (config, dir) = (config.to_string(), dir.path().to_str().unwrap());
-    // At the end, where it moves no line of the test's.
+    // The table is appended so that the line numbers of the test's configuration stay the same.
     let state = if config.contains("[state]") {
         ""
     } else {

@@ -1,4 +1,4 @@
-//! A registry that does what it is told, over real sockets, and remembers what it saw byte for byte.
+//! A fake registry over real sockets that responds as a test says, and that records every request byte for byte.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::io::{self, BufRead, BufReader, Read, Write};
@@ -18,32 +18,32 @@ mod exchange;
 
 pub(crate) use exchange::Exchange;
 
-/// A running registry. Dropped, it closes everything, and a panic in it is passed on.
+/// A running registry. Dropping it closes all of its connections and resumes a panic of a handler.
 pub(crate) struct Registry {
     shared: Arc<Shared>,
     url: String,
-    /// Keeps the port of a registry that may be started again at the same address.
+    /// Reserves the port of a registry that may be started again at the same address.
     held_port: Option<Arc<socket2::Socket>>,
-    /// Ends the accepting.
+    /// Stops the accepting thread.
     stop: Box<dyn Fn() + Send + Sync>,
     accepting: Option<JoinHandle<()>>,
 }
 
-/// A request as it came.
+/// A received request.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct RecordedRequest {
     pub(crate) method: String,
     pub(crate) target: String,
-    /// Name and value as sent, in order.
+    /// Names and values as the proxy sent them, in order.
     pub(crate) headers: Vec<(String, String)>,
-    /// What has come so far.
+    /// The part of the body that has arrived so far.
     pub(crate) body: Vec<u8>,
     pub(crate) end: RequestEnd,
-    /// Which connection it came over, from 0.
+    /// The number of the connection on which the request arrived, from 0.
     pub(crate) connection: usize,
 }
 
-/// How far a request has come.
+/// Whether a request has arrived completely.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum RequestEnd {
     #[default]
@@ -58,11 +58,11 @@ struct Shared {
     changed: Condvar,
     sockets: Mutex<Vec<Box<dyn Socket>>>,
     threads: Mutex<Vec<JoinHandle<()>>>,
-    /// Its connections end by RST, and nothing more is said over them.
+    /// Whether the registry was killed: its connections are reset, and it sends nothing more on them.
     is_killed: AtomicBool,
-    /// Health checks come to the handler and are remembered.
+    /// Whether health checks are passed to the handler and recorded.
     sees_checks: AtomicBool,
-    /// Connections that carried nothing but a health check.
+    /// The number of connections that carried only a health check.
     check_connections: AtomicUsize,
 }
 
@@ -70,7 +70,7 @@ trait Socket: Read + Write + Send {
     fn copy(&self) -> Box<dyn Socket>;
     fn set_timeout(&self, time: Duration);
     fn close(&self);
-    /// Reads nothing more; when the last copy is dropped, the connection is reset.
+    /// Stops reading; the connection is reset when its last handle is dropped.
     fn abort_connections(&self);
 }
 
@@ -98,21 +98,21 @@ socket!(TcpStream);
 socket!(UnixStream);
 
 impl Registry {
-    /// Says yes to everything.
+    /// Starts a registry that responds to everything with 200.
     pub(crate) fn accepting_all() -> Self {
         Self::responding(OK)
     }
 
-    /// Reads each request to its end, then says these bytes.
-    pub(crate) fn responding(answer: impl Into<Vec<u8>>) -> Self {
-        let answer = answer.into();
+    /// Starts a registry that reads each request to its end and then sends these bytes.
+    pub(crate) fn responding(response: impl Into<Vec<u8>>) -> Self {
+        let response = response.into();
         Self::start(move |exchange| {
             exchange.body();
-            exchange.send(&answer);
+            exchange.send(&response);
         })
     }
 
-    /// Runs `handler` for every request, once its head has come.
+    /// Starts a registry that calls `handler` for every request after its header section has arrived.
     pub(crate) fn start(handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static) -> Self {
         let (port, held) = kept_port();
         let mut registry = Self::start_at(SocketAddr::from(([127, 0, 0, 1], port)), handler);
@@ -120,13 +120,15 @@ impl Registry {
         registry
     }
 
-    /// Keeps the port while no registry listens on it. Otherwise another test might be given the port meanwhile, and an
-    /// outgoing connection might even be given it as its own and so connect to itself.
+    /// The socket that reserves the port while no registry listens on it.
+    ///
+    /// Without a reservation, the kernel could give the port to another test, or to an outgoing connection, which would
+    /// then connect to itself.
     pub(crate) fn held_port(&self) -> Option<Arc<socket2::Socket>> {
         self.held_port.clone()
     }
 
-    /// The same where one was before: waits until the address is free. The caller keeps the port: see
+    /// Starts a registry at this address as soon as the address is free. The caller reserves the port with
     /// [`Self::held_port`].
     pub(crate) fn start_at(
         address: SocketAddr,
@@ -146,7 +148,7 @@ impl Registry {
         Self::run(handler, url, accept, move || stop(SockRef::from(&kept)))
     }
 
-    /// The same on a socket in the file system.
+    /// Starts a registry on a Unix socket.
     pub(crate) fn start_unix(
         path: &Path,
         handler: impl Fn(&mut Exchange<'_>) + Send + Sync + 'static,
@@ -194,24 +196,26 @@ impl Registry {
         }
     }
 
-    /// The same, with health checks: otherwise they are answered with 200 and hidden from the test, since one comes at
-    /// every start of a gate.
+    /// Passes health checks to the handler and records them.
+    ///
+    /// By default, the registry responds to a health check with 200 and hides it from the test, because the proxy sends one
+    /// whenever it starts.
     pub(crate) fn recording_health_checks(self) -> Self {
         self.shared.sees_checks.store(true, Ordering::SeqCst);
         self
     }
 
-    /// As an upstream in a configuration.
+    /// The URL for a configuration.
     pub(crate) fn url(&self) -> String {
         self.url.clone()
     }
 
-    /// `host:port`
+    /// The host and the port of the URL.
     pub(crate) fn authority(&self) -> &str {
         self.url.trim_start_matches("http://")
     }
 
-    /// Ends it as a machine does that goes down and comes back: every connection is reset.
+    /// Stops the registry as a crashed machine that comes back would: every connection is reset.
     pub(crate) fn kill(self) {
         self.shared.is_killed.store(true, Ordering::SeqCst);
     }
@@ -221,7 +225,7 @@ impl Registry {
         lock(&self.shared.requests).clone()
     }
 
-    /// The one request there was.
+    /// The only request so far.
     #[track_caller]
     pub(crate) fn only_request(&self) -> RecordedRequest {
         let mut requests = self.requests();
@@ -229,13 +233,13 @@ impl Registry {
         requests.remove(0)
     }
 
-    /// Connections so far.
+    /// The number of connections so far, without those of health checks.
     pub(crate) fn connections(&self) -> usize {
         let checks = self.shared.check_connections.load(Ordering::SeqCst);
         lock(&self.shared.sockets).len() - checks
     }
 
-    /// Waits until what was seen satisfies `enough`.
+    /// Waits until the recorded requests satisfy `enough`.
     #[track_caller]
     pub(crate) fn wait_for_requests(
         &self,
@@ -317,7 +321,7 @@ impl RecordedRequest {
         self.all("user-agent") == ["tidegate-check"]
     }
 
-    /// All values of a field, whatever the case of its name.
+    /// All values of the field `name`, which is compared without regard to case.
     pub(crate) fn all(&self, name: &str) -> Vec<&str> {
         let named = self
             .headers
@@ -326,7 +330,7 @@ impl RecordedRequest {
         named.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The value of a field that is there once.
+    /// The value of the field `name`, which must occur exactly once.
     #[track_caller]
     pub(crate) fn header(&self, name: &str) -> &str {
         let values = self.all(name);
@@ -346,7 +350,8 @@ impl RecordedRequest {
     }
 }
 
-/// Nothing at the end of the connection, whichever way it ends between two requests.
+/// Reads the header section of a request. Returns `None` if the connection ends between two requests, whether it is closed
+/// or reset.
 fn read_head(reader: &mut BufReader<Box<dyn Socket>>) -> Option<RecordedRequest> {
     let first = read_line(reader).ok()?;
     let mut words = first.split(' ');
@@ -358,7 +363,7 @@ fn read_head(reader: &mut BufReader<Box<dyn Socket>>) -> Option<RecordedRequest>
         if line.is_empty() {
             break;
         }
-        let (name, value) = line.split_once(':').expect("a field");
+        let (name, value) = line.split_once(':').expect("a field line");
         headers.push((name.to_owned(), value.trim().to_owned()));
     }
     Some(RecordedRequest {
@@ -369,7 +374,7 @@ fn read_head(reader: &mut BufReader<Box<dyn Socket>>) -> Option<RecordedRequest>
     })
 }
 
-/// A line without its CRLF, which must be there; bytes become characters.
+/// Reads a line and removes its CRLF, which must be there. Each byte becomes one character.
 fn read_line(reader: &mut BufReader<Box<dyn Socket>>) -> io::Result<String> {
     let mut line = Vec::new();
     reader.read_until(b'\n', &mut line)?;
@@ -379,17 +384,18 @@ fn read_line(reader: &mut BufReader<Box<dyn Socket>>) -> io::Result<String> {
     Ok(line.iter().map(|byte| char::from(*byte)).collect())
 }
 
-/// A handler that panicked has left whole lists.
+/// Locks a list, which is consistent even after a handler has panicked.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock()
 }
 
-/// A listener that is shut down accepts no more, and says so to who waits.
+/// Shuts a listening socket down, which makes a blocked `accept` return an error.
 fn stop(listener: SockRef<'_>) {
     listener.shutdown(Shutdown::Both).unwrap();
 }
 
-/// Where nothing listens: a port that is held and never listened on, since a freed one may be another test's next.
+/// An address that refuses connections. The port stays reserved, because a port that is released could be given to another
+/// test.
 pub(crate) fn refusing_address() -> SocketAddr {
     static HELD: LazyLock<socket2::Socket> = LazyLock::new(|| {
         let socket = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();

@@ -4,7 +4,7 @@ use base64ct::{Base64, Encoding};
 
 use super::{Client, Proxy, TestResponse, h2};
 
-/// The version to ask in.
+/// The HTTP version of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HttpVersion {
     Http1,
@@ -15,7 +15,7 @@ impl HttpVersion {
     pub(crate) const BOTH: [Self; 2] = [Self::Http1, Self::Http2];
 }
 
-/// A request in the making.
+/// A builder for a request.
 #[derive(Clone, Debug)]
 pub(crate) struct TestRequest {
     pub(crate) method: String,
@@ -23,12 +23,12 @@ pub(crate) struct TestRequest {
     pub(crate) host: String,
     pub(crate) headers: Vec<(String, Vec<u8>)>,
     pub(crate) body: Option<Vec<u8>>,
-    /// On HTTP/1; HTTP/2 then sends no length.
+    /// Whether the body is chunked on HTTP/1; on HTTP/2, the request then has no Content-Length.
     pub(crate) is_chunked: bool,
 }
 
 impl TestRequest {
-    /// Without credentials.
+    /// A request without credentials.
     pub(crate) fn new(method: &str, target: &str) -> Self {
         Self {
             method: method.to_owned(),
@@ -40,7 +40,7 @@ impl TestRequest {
         }
     }
 
-    /// With the credentials that [`super::config`] admits.
+    /// A request with credentials that [`super::config`] accepts.
     pub(crate) fn alice(method: &str, target: &str) -> Self {
         Self::new(method, target).basic_auth(b"alice:pw")
     }
@@ -71,7 +71,7 @@ impl TestRequest {
         self
     }
 
-    /// The head as HTTP/1 writes it.
+    /// The header section in HTTP/1 format.
     pub(crate) fn head(&self) -> Vec<u8> {
         let first = format!("{} {} HTTP/1.1\r\n", self.method, self.target);
         let mut head = first.into_bytes();
@@ -92,7 +92,7 @@ impl TestRequest {
         head
     }
 
-    /// The body as HTTP/1 writes it, chunks of at most 64 KiB.
+    /// The body in HTTP/1 format, with chunks of at most 64 KiB.
     pub(crate) fn framed_body(&self) -> Vec<u8> {
         let body = self.body.as_deref().unwrap_or_default();
         if !self.is_chunked {
@@ -107,7 +107,7 @@ impl TestRequest {
     }
 }
 
-/// One chunk.
+/// One chunk in HTTP/1 format.
 pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
     let mut framed = format!("{:x}\r\n", bytes.len()).into_bytes();
     framed.extend(bytes);
@@ -115,12 +115,12 @@ pub(crate) fn chunk(bytes: &[u8]) -> Vec<u8> {
     framed
 }
 
-/// Asks over a fresh connection; not from within a runtime.
-pub(crate) fn exchange(proxy: &Proxy, http: HttpVersion, ask: &TestRequest) -> TestResponse {
+/// Sends a request on a new connection and reads the response. Must not be called inside a runtime.
+pub(crate) fn exchange(proxy: &Proxy, http: HttpVersion, request: &TestRequest) -> TestResponse {
     match http {
-        HttpVersion::Http1 => Client::connect(proxy).exchange(ask),
+        HttpVersion::Http1 => Client::connect(proxy).exchange(request),
         HttpVersion::Http2 => {
-            h2::block_on(async { h2::H2Client::connect(proxy).await.exchange(ask).await })
+            h2::block_on(async { h2::H2Client::connect(proxy).await.exchange(request).await })
         }
     }
 }

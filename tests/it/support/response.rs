@@ -1,30 +1,30 @@
-//! An answer as a client has it, of either HTTP version.
+//! A response as a client receives it, in either HTTP version.
 
 use serde_json::Value;
 
-/// What came back.
+/// A parsed response.
 #[derive(Clone, Debug)]
 pub(crate) struct TestResponse {
     pub(crate) status: u16,
-    /// In order; names in lower case.
+    /// The fields in order, with names in lower case.
     pub(crate) headers: Vec<(String, String)>,
     pub(crate) body: Vec<u8>,
-    /// The body came to its proper end.
+    /// Whether the body arrived completely.
     pub(crate) is_whole: bool,
-    /// Statuses below 200 that came first.
+    /// The status codes of the interim responses (1xx) before this response.
     pub(crate) interim: Vec<u16>,
-    /// Lines behind the last chunk, or the fields of HTTP/2's trailers.
+    /// The number of trailer fields.
     pub(crate) trailers: usize,
 }
 
 impl TestResponse {
-    /// All values of a field.
+    /// All values of the field `name`.
     pub(crate) fn header_values(&self, name: &str) -> Vec<&str> {
         let named = self.headers.iter().filter(|(known, _)| known == name);
         named.map(|(_, value)| value.as_str()).collect()
     }
 
-    /// The value of a field that is there once.
+    /// The value of the field `name`, which must occur exactly once.
     #[track_caller]
     pub(crate) fn header(&self, name: &str) -> &str {
         let values = self.header_values(name);
@@ -40,7 +40,8 @@ impl TestResponse {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// Checks everything that a refusal under `/v2/` has, but for its body after a HEAD.
+    /// Checks the header section and the body that every rejection under `/v2/` has. A response to HEAD needs
+    /// [`Self::assert_rejection_head`].
     #[track_caller]
     pub(crate) fn assert_rejection(&self, status: u16, code: &str) {
         self.assert_rejection_head(status);
@@ -50,12 +51,12 @@ impl TestResponse {
         assert_eq!(errors.len(), 1, "{body}");
         assert_eq!(errors[0]["code"], code, "{body}");
         assert!(!errors[0]["message"].as_str().unwrap().is_empty());
-        let detail = errors[0].get("detail").expect("a detail");
-        // docker tries again for 50 seconds what is UNAUTHORIZED or DENIED without one.
+        let detail = errors[0].get("detail").expect("a detail member");
+        // Without a detail, docker repeats a request for 50 seconds after UNAUTHORIZED or DENIED.
         assert_eq!(detail.is_null(), !matches!(status, 401 | 403), "{body}");
     }
 
-    /// The same for an answer to HEAD.
+    /// Checks the header section that every rejection under `/v2/` has.
     #[track_caller]
     pub(crate) fn assert_rejection_head(&self, status: u16) {
         assert_eq!(self.status, status, "{self:?}");
@@ -77,7 +78,7 @@ impl TestResponse {
         );
     }
 
-    /// All that a client sees but the request's id and the time.
+    /// Everything that a client receives, except the request ID and the time.
     pub(crate) fn without_request_id(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
         let mut headers = self.headers.clone();
         headers.retain(|(name, _)| name != "x-request-id" && name != "date");

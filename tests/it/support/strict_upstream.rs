@@ -1,7 +1,8 @@
-//! An upstream that keeps every byte, so that a test can say which requests arrived and how they were framed.
+//! An upstream that records every byte, so that a test can check which requests arrived and how they were framed.
 //!
-//! It is as strict as a parser can be: what it does not take for a well-formed request it reports, and closes.
-//! Used where hostile bytes are sent to the gate; what registries do otherwise is in `registry`.
+//! Its parser is as strict as possible: it records everything that is not a well-formed request as malformed and closes the
+//! connection. The tests that send hostile bytes to the proxy use it. Use `registry` for an upstream that behaves as
+//! registries do.
 
 use parking_lot::{Mutex, MutexGuard};
 use std::io::{Read, Write};
@@ -13,9 +14,9 @@ use socket2::SockRef;
 
 use super::{OK, PATIENCE};
 
-/// A running canary. Dropped, it closes everything.
+/// A running upstream. Dropping it closes all of its connections.
 pub(crate) struct StrictUpstream {
-    seen: Arc<Mutex<ReceivedRequests>>,
+    received_requests: Arc<Mutex<ReceivedRequests>>,
     url: String,
     listener: TcpListener,
     accepting: Option<JoinHandle<()>>,
@@ -23,23 +24,23 @@ pub(crate) struct StrictUpstream {
 
 #[derive(Default)]
 struct ReceivedRequests {
-    arrived: Vec<ForwardedRequest>,
-    /// Requests that broke off, one a connection at most.
-    broken: Vec<Vec<u8>>,
-    /// What no request may look like, and all that followed.
+    complete: Vec<ForwardedRequest>,
+    /// The bytes of incomplete requests, at most one for each connection.
+    incomplete: Vec<Vec<u8>>,
+    /// The bytes that are not a well-formed request, and all bytes after them.
     malformed: Vec<Vec<u8>>,
     sockets: Vec<TcpStream>,
     threads: Vec<JoinHandle<()>>,
 }
 
-/// A whole request, as it stood on the wire.
+/// A complete request, as it stood on the wire.
 #[derive(Clone, Debug)]
 pub(crate) struct ForwardedRequest {
-    /// With its empty line.
+    /// The header section, with its empty line.
     pub(crate) head: Vec<u8>,
-    /// Without chunk framing.
+    /// The body, without chunk framing.
     pub(crate) body: Vec<u8>,
-    /// Its body was chunked.
+    /// Whether the body was chunked.
     pub(crate) is_chunked: bool,
 }
 
@@ -47,24 +48,26 @@ impl StrictUpstream {
     pub(crate) fn start() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (accepts, seen) = (
+        let (accepting_listener, received_requests) = (
             listener.try_clone().unwrap(),
             Arc::<Mutex<ReceivedRequests>>::default(),
         );
-        let all = Arc::clone(&seen);
+        let shared_requests = Arc::clone(&received_requests);
         let accepting = thread::spawn(move || {
-            while let Ok((socket, _)) = accepts.accept() {
+            while let Ok((socket, _)) = accepting_listener.accept() {
                 socket.set_read_timeout(Some(PATIENCE)).unwrap();
                 socket.set_write_timeout(Some(PATIENCE)).unwrap();
                 socket.set_nodelay(true).unwrap();
-                lock(&all).sockets.push(socket.try_clone().unwrap());
-                let own = Arc::clone(&all);
-                let serving = thread::spawn(move || serve(socket, &own));
-                lock(&all).threads.push(serving);
+                lock(&shared_requests)
+                    .sockets
+                    .push(socket.try_clone().unwrap());
+                let connection_requests = Arc::clone(&shared_requests);
+                let serving = thread::spawn(move || serve(socket, &connection_requests));
+                lock(&shared_requests).threads.push(serving);
             }
         });
         Self {
-            seen,
+            received_requests,
             url,
             listener,
             accepting: Some(accepting),
@@ -75,24 +78,24 @@ impl StrictUpstream {
         self.url.clone()
     }
 
-    /// All whole requests so far.
+    /// All complete requests so far.
     pub(crate) fn requests(&self) -> Vec<ForwardedRequest> {
-        lock(&self.seen).arrived.clone()
+        lock(&self.received_requests).complete.clone()
     }
 
-    /// Whole requests so far, and those from now on are counted anew.
+    /// Removes and returns all complete requests so far.
     pub(crate) fn take_requests(&self) -> Vec<ForwardedRequest> {
-        std::mem::take(&mut lock(&self.seen).arrived)
+        std::mem::take(&mut lock(&self.received_requests).complete)
     }
 
-    /// Requests that broke off, of connections that have ended; fails when anything else came.
+    /// The incomplete requests of connections that have ended. Fails if malformed bytes arrived.
     #[track_caller]
     pub(crate) fn violations(&self) -> Vec<String> {
-        let seen = lock(&self.seen);
+        let received_requests = lock(&self.received_requests);
         let text = |bytes: &Vec<u8>| String::from_utf8_lossy(bytes).into_owned();
-        let malformed: Vec<_> = seen.malformed.iter().map(text).collect();
+        let malformed: Vec<_> = received_requests.malformed.iter().map(text).collect();
         assert!(malformed.is_empty(), "{malformed:?}");
-        seen.broken.iter().map(text).collect()
+        received_requests.incomplete.iter().map(text).collect()
     }
 }
 
@@ -101,28 +104,28 @@ impl Drop for StrictUpstream {
         let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
         let accepting = self.accepting.take().into_iter();
         let ended: Vec<_> = accepting.map(JoinHandle::join).collect();
-        for socket in &lock(&self.seen).sockets {
+        for socket in &lock(&self.received_requests).sockets {
             let _ = socket.shutdown(Shutdown::Both);
         }
-        let threads = std::mem::take(&mut lock(&self.seen).threads);
-        let all = ended
+        let threads = std::mem::take(&mut lock(&self.received_requests).threads);
+        let results = ended
             .into_iter()
             .chain(threads.into_iter().map(JoinHandle::join));
-        if all.filter(Result::is_err).count() > 0 && !thread::panicking() {
-            panic!("a thread of the canary failed");
+        if results.filter(Result::is_err).count() > 0 && !thread::panicking() {
+            panic!("a thread of the strict upstream failed");
         }
     }
 }
 
 impl ForwardedRequest {
-    /// `METHOD target`
+    /// The method and the target.
     pub(crate) fn request_line(&self) -> String {
         let text = self.text();
         let first = text.split("\r\n").next().unwrap();
         first.trim_end_matches(" HTTP/1.1").to_owned()
     }
 
-    /// All values of a field.
+    /// All values of the field `name`.
     pub(crate) fn header_values(&self, name: &str) -> Vec<String> {
         let text = self.text();
         let fields = text
@@ -133,61 +136,63 @@ impl ForwardedRequest {
         named.map(|(_, value)| value.to_owned()).collect()
     }
 
-    /// A byte a character.
+    /// The header section, with one character for each byte.
     pub(crate) fn text(&self) -> String {
         self.head.iter().map(|byte| char::from(*byte)).collect()
     }
 }
 
-fn serve(mut socket: TcpStream, seen: &Mutex<ReceivedRequests>) {
+fn serve(mut socket: TcpStream, received_requests: &Mutex<ReceivedRequests>) {
     let mut bytes = Vec::new();
     let mut space = vec![0; 64 * 1024];
     loop {
         match parse(&bytes) {
             Parsed::Whole(request, length) => {
                 bytes.drain(..length);
-                // A health check comes at every start of a gate; it is no arrival of a test.
+                // The proxy sends a health check whenever it starts; the tests do not count it as a request.
                 if request.header_values("user-agent") == ["tidegate-check"] {
                     let _ = socket.write_all(OK.as_bytes());
                     break;
                 }
-                let count = lock(seen).arrived.len();
+                let count = lock(received_requests).complete.len();
                 let is_head = request.head.starts_with(b"HEAD ");
-                lock(seen).arrived.push(request);
+                lock(received_requests).complete.push(request);
                 let body = if is_head { "" } else { "{}" };
-                let answer = format!(
+                let response = format!(
                     "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nX-Count: {count}\r\n\r\n{body}"
                 );
-                if socket.write_all(answer.as_bytes()).is_err() {
+                if socket.write_all(response.as_bytes()).is_err() {
                     break;
                 }
             }
             Parsed::Malformed => {
-                lock(seen).malformed.push(std::mem::take(&mut bytes));
+                lock(received_requests)
+                    .malformed
+                    .push(std::mem::take(&mut bytes));
                 break;
             }
-            Parsed::Part => match socket.read(&mut space) {
+            Parsed::Incomplete => match socket.read(&mut space) {
                 Ok(count) if count > 0 => bytes.extend(&space[..count]),
                 _ => break,
             },
         }
     }
     if !bytes.is_empty() {
-        lock(seen).broken.push(bytes);
+        lock(received_requests).incomplete.push(bytes);
     }
     let _ = socket.shutdown(Shutdown::Both);
 }
 
 enum Parsed {
-    /// And how many bytes it is long.
+    /// A complete request and its length in bytes.
     Whole(ForwardedRequest, usize),
-    Part,
+    Incomplete,
     Malformed,
 }
 
 fn parse(bytes: &[u8]) -> Parsed {
     let Some(end) = find(bytes, b"\r\n\r\n") else {
-        return Parsed::Part;
+        return Parsed::Incomplete;
     };
     let (head, rest) = bytes.split_at(end + 4);
     let Some((length, is_chunked)) = framing(&head[..end]) else {
@@ -209,12 +214,12 @@ fn parse(bytes: &[u8]) -> Parsed {
             },
             head.len() + length,
         ),
-        Ok(None) => Parsed::Part,
+        Ok(None) => Parsed::Incomplete,
         Err(()) => Parsed::Malformed,
     }
 }
 
-/// Length of the body, or that it is chunked; nothing when the head is not exactly as the RFCs write it.
+/// The length of the body, and whether it is chunked. Returns `None` if the header section is not strictly RFC 9112.
 fn framing(head: &[u8]) -> Option<(usize, bool)> {
     let text: String = head.iter().map(|byte| char::from(*byte)).collect();
     let mut lines = text.split("\r\n");
@@ -260,7 +265,8 @@ fn framing(head: &[u8]) -> Option<(usize, bool)> {
     }
 }
 
-/// The body and the length of its framing; an error when it is not exactly as the RFCs write it.
+/// Returns the decoded body and the number of bytes that it took on the wire, `None` if it is incomplete, and an error if
+/// it is not strictly RFC 9112 section 7.1.
 fn decode_chunked(bytes: &[u8]) -> Result<Option<(Vec<u8>, usize)>, ()> {
     let (mut body, mut at) = (Vec::new(), 0);
     loop {

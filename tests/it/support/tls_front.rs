@@ -1,4 +1,4 @@
-//! TLS in front of a registry, as an inner nginx or a registry's own would speak it.
+//! A TLS server in front of a fake registry, as an inner nginx would be, or the TLS of the registry itself.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
@@ -15,10 +15,10 @@ use tokio_rustls::TlsAcceptor;
 
 use super::Registry;
 
-/// What a client asked for: the name, and whether it resumed a session.
+/// The server name (SNI) of a client, and whether it resumed a session.
 type ClientHello = (Option<String>, bool);
 
-/// Speaks until dropped.
+/// A running TLS server. Dropping it closes all of its connections.
 pub(crate) struct TlsFront {
     runtime: Option<Runtime>,
     port: u16,
@@ -27,12 +27,12 @@ pub(crate) struct TlsFront {
 }
 
 impl TlsFront {
-    /// Shows a certificate, and passes the bytes on.
+    /// Presents a certificate and relays the bytes to the registry.
     pub(crate) fn start(registry: &Registry, pair: &(String, String)) -> Self {
         Self::start_with(registry, pair, Arc::new(NoClientAuth))
     }
 
-    /// Shows a certificate, and requires one of this authority.
+    /// Presents a certificate and requires a client certificate of this CA.
     pub(crate) fn requiring(registry: &Registry, pair: &(String, String), authority: &str) -> Self {
         let mut roots = RootCertStore::empty();
         let root = CertificateDer::from_pem_slice(authority.as_bytes()).unwrap();
@@ -57,7 +57,7 @@ impl TlsFront {
             .with_client_cert_verifier(verifier)
             .with_single_cert(chain, key)
             .unwrap();
-        let behind: SocketAddr = registry.authority().parse().unwrap();
+        let registry_address: SocketAddr = registry.authority().parse().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -73,7 +73,13 @@ impl TlsFront {
             let acceptor = TlsAcceptor::from(Arc::new(config));
             while let Ok((stream, _)) = listener.accept().await {
                 let (seen, shown) = (Arc::clone(&seen), Arc::clone(&shown));
-                tokio::spawn(relay(acceptor.clone(), stream, behind, seen, shown));
+                tokio::spawn(relay(
+                    acceptor.clone(),
+                    stream,
+                    registry_address,
+                    seen,
+                    shown,
+                ));
             }
         });
         Self {
@@ -88,14 +94,14 @@ impl TlsFront {
         self.port
     }
 
-    /// Of every handshake that was finished.
+    /// One entry for each completed handshake.
     pub(crate) fn client_hellos(&self) -> Vec<ClientHello> {
         self.hellos.lock().unwrap().clone()
     }
 }
 
 impl TlsFront {
-    /// The certificates that clients have shown, one for each handshake.
+    /// The certificates that clients have presented, one for each handshake.
     pub(crate) fn clients(&self) -> Vec<CertificateDer<'static>> {
         self.clients.lock().unwrap().clone()
     }
@@ -112,11 +118,11 @@ impl Drop for TlsFront {
 async fn relay(
     acceptor: TlsAcceptor,
     stream: TcpStream,
-    behind: SocketAddr,
+    registry_address: SocketAddr,
     hellos: Arc<Mutex<Vec<ClientHello>>>,
     clients: Arc<Mutex<Vec<CertificateDer<'static>>>>,
 ) {
-    // A client that does not trust us goes.
+    // A client that does not trust the certificate aborts the handshake.
     let Ok(mut outer) = acceptor.accept(stream).await else {
         return;
     };
@@ -128,10 +134,10 @@ async fn relay(
         let shown = session.peer_certificates().unwrap_or_default().first();
         clients.lock().unwrap().extend(shown.cloned());
     }
-    let Ok(mut inner) = TcpStream::connect(behind).await else {
+    let Ok(mut inner) = TcpStream::connect(registry_address).await else {
         return;
     };
-    // However it ends, both ends hear of it.
+    // However the relay ends, both sides are closed.
     let _ = copy_bidirectional(&mut outer, &mut inner).await;
     let _ = outer.shutdown().await;
 }
