@@ -154,7 +154,12 @@ fn a_cut_over_http2_resets_the_stream_and_leaves_the_connection() {
             .start_request(&TestRequest::alice("GET", BLOB))
             .await
             .unwrap();
-        let response = response.await.unwrap();
+        let mut response = response.await.unwrap();
+        // What the client has not read when the stream is reset may be lost.
+        let mut received = 0;
+        while received < 1000 {
+            received += response.body_mut().data().await.unwrap().unwrap().len();
+        }
         let cut = std::thread::spawn(move || {
             let id = eventually_some("the transfer is shown", || {
                 let json = get_unix(&socket, "/status.json").text();
@@ -164,7 +169,7 @@ fn a_cut_over_http2_resets_the_stream_and_leaves_the_connection() {
             post(&socket, "POST", &format!("/cut?id={id}"), "").status
         });
         let answer = collect(response).await;
-        assert!(!answer.is_whole && answer.body.len() == 1000, "{answer:?}");
+        assert!(!answer.is_whole && answer.body.is_empty(), "{answer:?}");
         assert_eq!(cut.join().unwrap(), 200);
         let next = client.exchange(&TestRequest::alice("GET", "/v2/")).await;
         assert_eq!(next.status, 200);
