@@ -61,6 +61,7 @@ fn for_everyone(number: usize) -> Grant {
         },
         patterns: vec![Pattern::parse(&format!("team{number}/**")).unwrap()],
         actions: [Action::Push].into_iter().collect(),
+        file: None,
         line: number + 1,
     }
 }

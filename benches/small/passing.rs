@@ -148,6 +148,7 @@ impl Route {
             external,
             is_site: &|host| host == HOST,
             user: None,
+            websocket: None,
             request_id: "0123456789abcdef",
             worker: 0,
         };

@@ -423,7 +423,9 @@ fn a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstr
     }
 }
 
-fn a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstream_over(kind: ListenerKind) {
+fn a_body_that_does_not_match_its_content_length_is_never_complete_for_the_upstream_over(
+    kind: ListenerKind,
+) {
     let (upstream, proxy) = start(kind);
     let upload = |length| {
         fields(

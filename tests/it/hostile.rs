@@ -21,7 +21,6 @@ const LOGIN: &str = "Authorization: Basic YWxpY2U6cHc=";
 const FORWARDED: &str = "X-Forwarded-Proto: https";
 
 #[test]
-#[test]
 fn no_generated_request_reaches_the_upstream_without_credentials() {
     attack_listener(ListenerKind::Https);
 }

@@ -15,7 +15,6 @@ use crate::support::{ListenerKind, Proxy, TestRequest};
 type Field = (Vec<u8>, Vec<u8>);
 
 #[test]
-#[test]
 fn no_generated_request_reaches_the_upstream_without_credentials() {
     attack_listener(ListenerKind::Https);
 }
