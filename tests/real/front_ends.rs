@@ -135,7 +135,7 @@ fn docker_logs_in_pushes_and_pulls_through_each_front_end() {
     for (number, (front_end, transport)) in CASES.into_iter().enumerate() {
         let dir = directory();
         let _front_end = start(&lab, front_end, transport, &dir);
-        let refused = docker.login("wrong").fails();
+        let refused = docker.try_login("wrong").fails();
         assert!(
             refused.contains("401 Unauthorized"),
             "{front_end:?} {transport:?}: {refused}"

@@ -192,9 +192,14 @@ impl Setup {
                 );
             }
         }
-        if seed.is_multiple_of(PROGRAM_EVERY) && toml.contains("\nupstream") {
+        // The program is reached at 127.0.0.1, unless the configuration has other addresses only.
+        let ports = [other.tls, other.plain];
+        let port = ports
+            .into_iter()
+            .find(|port| toml.contains(&format!("\"127.0.0.1:{port}\"")));
+        if let Some(port) = port.filter(|_| seed.is_multiple_of(PROGRAM_EVERY)) {
             counts.programs += 1;
-            let program = self.start_tidegate(&toml);
+            let program = self.start_tidegate(&toml, port);
             let (open, what) = self.compare_program(&requests, &responses, &predictions);
             drop(program);
             counts.open_in_program += open;
@@ -229,8 +234,7 @@ impl Setup {
             .then(|| started("nginx", &command, &self.lab, own.tls))
     }
 
-    fn start_tidegate(&self, toml: &str) -> Service {
-        let [_, other] = self.ports;
+    fn start_tidegate(&self, toml: &str, port: u16) -> Service {
         let file = self.lab.path("generated.toml");
         fs::write(&file, toml).unwrap();
         let mut command = self.lab.command(env!("CARGO_BIN_EXE_tidegate"));
@@ -238,11 +242,6 @@ impl Setup {
             .args(["serve", "-c"])
             .arg(&file)
             .env("STATE_DIRECTORY", self.lab.path("state"));
-        let port = if toml.contains(&format!(":{}\"", other.tls)) {
-            other.tls
-        } else {
-            other.plain
-        };
         started("generated", &command, &self.lab, port)
     }
 
