@@ -66,7 +66,11 @@ pub(crate) fn access(
     if networks.deny_all() && !(is_any && login.is_some()) {
         return Err(DENY_ALL.to_owned());
     }
-    let lines = networks.lines();
+    let mut lines = networks.lines();
+    // Under satisfy any, networks that are only denied are those that need the password. Without an allow, every client needs it.
+    if is_any && login.is_some() && !lines.iter().any(|line| line.key == "allow") {
+        lines.clear();
+    }
     if is_any && login.is_some() && !lines.is_empty() {
         if !access.grants.is_empty() {
             return Err("satisfy any and rules by method at the same time".to_owned());

@@ -974,6 +974,10 @@ const NETWORKS: &[(&str, &str)] = &[
         "",
     ),
     (
+        "satisfy any; deny 10.0.0.0/8; auth_basic x; auth_basic_user_file u;",
+        "",
+    ),
+    (
         "deny all; auth_basic x; auth_basic_user_file u;",
         "respond = 403",
     ),
