@@ -110,6 +110,8 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
             let _open_connection = open_connection;
             let shutdown = context.shutdown.clone();
             let reason = ConnectionDriver::new(&mut http, &state, context.shutdown).await;
+            // Before hyper drops the response body, which is logged with the timeout that is recorded here.
+            record_close(&info, &state, &reason, metrics);
             let http1::Parts { io, read_buf, .. } = http.into_parts();
             let (stream, early) = io.into_inner().into_parts();
             let tunnel = tunnels.take();
@@ -119,10 +121,8 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
                 && read_buf.is_empty()
             {
                 Box::pin(tunnel.run(stream, early, &state)).await;
-                record_close(&info, &state, &reason, metrics);
                 return;
             }
-            record_close(&info, &state, &reason, metrics);
             Box::pin(close(stream, reason, &state, shutdown)).await;
         }
     }
