@@ -239,7 +239,7 @@ fn a_certificate_is_issued_over_tls_and_a_restart_orders_none() {
     wait_until("a certificate", || lab.has_certificate(port));
     eprintln!("from start to certificate: {:?}", began.elapsed());
     let log = lab.log("proxy");
-    assert!(log.contains("by=tls-alpn-01") && log.contains("answered a certificate authority"));
+    assert!(log.contains("by=tls-alpn-01") && log.contains("responded to a certificate authority"));
     assert_eq!(lab.orders("proxy"), 1, "{log}");
     assert_modes(&lab.path("state/acme"));
     assert_eq!(
@@ -317,7 +317,7 @@ fn a_failed_order_is_logged_and_a_reload_orders_again() {
     });
     let log = lab.log("proxy");
     assert!(log.contains("(urn:ietf:params:acme:error:"), "{log}");
-    assert!(log.contains("handshakes are refused"), "{log}");
+    assert!(log.contains("handshakes fail"), "{log}");
     let output = lab
         .request("gate.test", port, &lab.path("root.pem"))
         .fails();
@@ -348,7 +348,7 @@ fn two_proxies_order_one_certificate_and_either_one_answers_the_challenge() {
     assert_eq!(lab.orders("second"), 1);
     assert!(
         lab.log("first")
-            .contains("answered a certificate authority"),
+            .contains("responded to a certificate authority"),
         "{}",
         lab.log("first")
     );
