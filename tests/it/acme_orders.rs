@@ -15,7 +15,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::runtime::Runtime;
 
-use crate::binary::Gate;
+use crate::binary::ServeProcess;
 use crate::supervised::{Manager, Successor, serve};
 use crate::support::acme::Directory;
 use crate::support::certs::{self, AUTHORITY};
@@ -382,7 +382,7 @@ fn a_successor_presents_the_same_certificate_and_places_no_order() {
     let config_text = config_text(&directory).replace("{upstream}", &registry.url());
     fs::write(&file, config_text).unwrap();
     let manager = Manager::new(dir.path());
-    let mut server = Gate::spawn(&mut serve(file.to_str().unwrap(), &manager));
+    let mut server = ServeProcess::spawn(&mut serve(file.to_str().unwrap(), &manager));
     assert!(manager.next_message().starts_with("READY=1"));
     let first = wait_for(|| presented_certificate(server.address));
     server.signal(Signal::USR2);

@@ -168,7 +168,7 @@ fn help_version_and_usage_errors_are_printed() {
 fn the_server_serves_reloads_reopens_logs_and_stops_gracefully() {
     let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
-    let mut server = Gate::start(&file);
+    let mut server = ServeProcess::start(&file);
     assert_eq!(server.login("alice:pw"), 200);
     let carol = format!("carol:{}\n", bcrypt::hash("new", 4).unwrap());
     std::fs::write(dir.path().join("htpasswd"), carol).unwrap();
@@ -198,7 +198,7 @@ fn connections_survive_sigstop_and_sigcont() {
     let registry = Registry::accepting_all();
     let limits = "[limits]\nidle = \"60s\"\nbody_idle = \"60s\"\n";
     let (_dir, file) = configured(config(limits, "").upstream(&registry.url()));
-    let mut server = Gate::start(&file);
+    let mut server = ServeProcess::start(&file);
     let (mut kept, mut uploading) = (server.client(), server.client());
     assert_eq!(
         kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
@@ -239,7 +239,7 @@ fn the_server_starts_after_it_was_killed_during_its_start() {
         child.kill().unwrap();
         child.wait().unwrap();
     }
-    let server = Gate::start(&file);
+    let server = ServeProcess::start(&file);
     assert_eq!(server.login("alice:pw"), 200);
 }
 
@@ -248,7 +248,7 @@ fn a_changed_password_file_is_logged() {
     let registry = Registry::accepting_all();
     let text = config("", "").upstream(&registry.url());
     let (dir, file) = configured(&text);
-    let server = Gate::start(&file);
+    let server = ServeProcess::start(&file);
     let users = dir.path().join("htpasswd");
     let hash = bcrypt::hash("new", 4).unwrap();
     std::fs::write(&users, format!("carol:{hash}\nplain:secretword\n")).unwrap();
@@ -297,7 +297,7 @@ fn an_endpoint_that_goes_down_and_comes_up_is_logged_once_each() {
     let _held = unstable.held_port();
     let urls = format!("{{ urls = [{:?}, {url:?}] }}", stable.url());
     let (_dir, file) = configured(config("", "").set("upstream", &urls));
-    let mut server = Gate::start(&file);
+    let mut server = ServeProcess::start(&file);
     // Once the endpoint has responded, only refused connections can mark it down.
     while unstable.requests().len() < 2 {
         assert_eq!(server.login("alice:pw"), 200);
@@ -324,7 +324,7 @@ fn the_shutdown_waits_for_a_transfer_unless_a_second_signal_arrives() {
     for is_graceful in [true, false] {
         let text = config("", "").upstream(&registry.url());
         let (_dir, file) = configured(&text);
-        let mut server = Gate::start(&file);
+        let mut server = ServeProcess::start(&file);
         let mut client = server.client();
         let before = registry.requests().len();
         client.send(
@@ -364,13 +364,13 @@ fn an_address_in_use_is_named_in_the_error() {
 }
 
 /// A running executable. Dropping it kills the process.
-pub(crate) struct Gate {
+pub(crate) struct ServeProcess {
     pub(crate) child: Child,
     lines: Receiver<String>,
     pub(crate) address: SocketAddr,
 }
 
-impl Gate {
+impl ServeProcess {
     pub(crate) fn start(file: &str) -> Self {
         Self::spawn(&mut command(&["serve", "-c", file]))
     }
@@ -472,7 +472,7 @@ impl Gate {
     }
 }
 
-impl Drop for Gate {
+impl Drop for ServeProcess {
     fn drop(&mut self) {
         // The process may have ended already.
         let _ = self.child.kill();

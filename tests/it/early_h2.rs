@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::binary::{Gate, configured};
+use crate::binary::{ServeProcess, configured};
 use crate::early::rejected_uploads;
 use crate::support::frames::{
     ACK, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Outcome, PING, RST_STREAM, RawH2,
@@ -298,7 +298,7 @@ fn kept_streams_use_little_memory() {
     const STREAMS: usize = 50;
     let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
-    let server = Gate::start(&file);
+    let server = ServeProcess::start(&file);
     let mut connections: Vec<RawH2> = (0..CONNECTIONS)
         .map(|_| connect_to(server.address))
         .collect();

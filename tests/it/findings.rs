@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tidegate::config::parse;
 use tidegate::server::Server;
 
-use crate::binary::{Gate, apart};
+use crate::binary::{ServeProcess, apart};
 use crate::support::proxy::{ALICE, directory, write_private};
 
 /// A configuration without any warning. `site` has the keys of the site, and `auth` is the value of the route's `auth`.
@@ -184,7 +184,7 @@ fn sixty_weak_hashes_are_one_warning_in_check_at_start_and_at_reload() {
     assert!(output.ends_with("with 1 warning\n"), "{output}");
     let (_server, problems) = Server::open(Path::new(&file)).unwrap();
     assert_one_warning(&problems.to_string(), 0);
-    let mut server = Gate::start(&file);
+    let mut server = ServeProcess::start(&file);
     write_private(&path, &weak(100));
     let output = server.line("$apr1$");
     assert_one_warning(&output, 100);

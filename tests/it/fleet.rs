@@ -14,7 +14,7 @@ use rustls_pki_types::pem::PemObject;
 use tidegate::server::Command;
 
 use crate::admin::{admin, get, watched};
-use crate::binary::{Gate, command, run, text};
+use crate::binary::{ServeProcess, command, run, text};
 use crate::live_certificates::shake;
 use crate::support::certs::AUTHORITY;
 use crate::support::proxy::{TestConfig, directory};
@@ -132,21 +132,21 @@ fn two_processes_that_start_together_share_one_ca() {
         .upstream(&registry.url())
         .to_string();
     let dirs = [directory(), directory()];
-    let gates = std::thread::scope(|scope| {
+    let processes = std::thread::scope(|scope| {
         let starting = dirs.each_ref().map(|dir| {
             let file = dir.path().join("proxy.toml");
             fs::write(&file, &text).unwrap();
             scope.spawn(move || {
                 let file = file.to_str().unwrap();
-                Gate::spawn(&mut command(&["serve", "-c", file]))
+                ServeProcess::spawn(&mut command(&["serve", "-c", file]))
             })
         });
-        starting.map(|gate| gate.join().unwrap())
+        starting.map(|process| process.join().unwrap())
     });
     let root = CertificateDer::from_pem_file(state.join("ca.pem")).unwrap();
     let client = certs::client_config(root, rustls::ALL_VERSIONS, &["http/1.1"]);
-    for gate in &gates {
-        let mut client = Client::tls(gate.address, "localhost", Arc::clone(&client));
+    for process in &processes {
+        let mut client = Client::tls(process.address, "localhost", Arc::clone(&client));
         assert_eq!(
             client.exchange(&TestRequest::alice("GET", "/v2/")).status,
             200
@@ -201,18 +201,18 @@ fn a_second_stop_ends_the_delay_and_the_drain() {
     let delayed = "[limits]\ndrain_delay = \"60s\"\n";
     let text = config(delayed, "").upstream(&registry.url()).to_string();
     let (_dir, file) = crate::binary::configured(text);
-    let mut gate = Gate::start(&file);
-    let mut client = gate.client();
+    let mut process = ServeProcess::start(&file);
+    let mut client = process.client();
     assert_eq!(
         client.exchange(&TestRequest::alice("GET", "/v2/")).status,
         200
     );
     let began = Instant::now();
-    gate.signal(Signal::TERM);
-    gate.line("not ready from now on");
-    assert_eq!(gate.login("alice:pw"), 200, "it still accepts");
-    gate.signal(Signal::TERM);
-    gate.line("stopped");
-    assert_eq!(gate.end(), Some(0));
+    process.signal(Signal::TERM);
+    process.line("not ready from now on");
+    assert_eq!(process.login("alice:pw"), 200, "it still accepts");
+    process.signal(Signal::TERM);
+    process.line("stopped");
+    assert_eq!(process.end(), Some(0));
     assert!(began.elapsed() < Duration::from_secs(20));
 }

@@ -7,7 +7,7 @@
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
-use crate::binary::{Gate, configured};
+use crate::binary::{ServeProcess, configured};
 use crate::support::frames::{
     ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, INITIAL_WINDOW,
     PADDED, PING, PREFACE, PRIORITY, RST_STREAM, RawH2, SETTINGS, WINDOW_UPDATE, frame,
@@ -74,7 +74,7 @@ fn assert_abuse_is_contained(
 ) {
     let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
-    let proxy = Gate::start(&file);
+    let proxy = ServeProcess::start(&file);
     let mut other = proxy.client();
     let mut request_once = |what: &str| {
         let began = Instant::now();
@@ -335,7 +335,7 @@ fn streams_whose_window_stays_closed_hold_little_memory() {
     });
     let (_dir, file) =
         configured(config("[limits]\nwrite_idle = \"2s\"\n", "").upstream(&registry.url()));
-    let proxy = Gate::start(&file);
+    let proxy = ServeProcess::start(&file);
     let mut warm = RawH2::connect(proxy.address);
     warm.send(get(1));
     assert!(warm.ping_round_trip());

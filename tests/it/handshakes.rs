@@ -8,7 +8,7 @@ use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject as _;
 
 use crate::admin::{admin, get, number, watched};
-use crate::binary::{Gate, configured};
+use crate::binary::{ServeProcess, configured};
 use crate::support::client::connect_tcp;
 use crate::support::eventually;
 use crate::support::{Client, Proxy, Registry, certs, config};
@@ -32,10 +32,10 @@ fn send_raw(address: std::net::SocketAddr, bytes: &[u8]) -> Vec<u8> {
     received
 }
 
-fn start(registry: &Registry) -> (tempfile::TempDir, Gate) {
+fn start(registry: &Registry) -> (tempfile::TempDir, ServeProcess) {
     let text = config(LOG, "").upstream(&registry.url());
     let (dir, file) = configured(&text);
-    let proxy = Gate::start(&file);
+    let proxy = ServeProcess::start(&file);
     (dir, proxy)
 }
 

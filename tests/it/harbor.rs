@@ -286,7 +286,7 @@ fn an_upload_with_a_form_as_its_body_gets_415() {
 fn the_proxy_waits_while_harbor_commits_a_blob_in_silence() {
     let harbor = Registry::start(|exchange| {
         exchange.body();
-        exchange.patience(Duration::from_millis(800));
+        exchange.set_timeout(Duration::from_millis(800));
         exchange.wait_closed();
         exchange.send("HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n");
     });

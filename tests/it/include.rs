@@ -5,7 +5,7 @@ use std::path::Path;
 
 use tidegate::config;
 
-use crate::binary::{Gate, command, configured, text};
+use crate::binary::{ServeProcess, command, configured, text};
 use crate::support::proxy::directory;
 use crate::support::{
     Client, HttpVersion, Proxy, Registry, TestRequest, certs, config as test_config, exchange,
@@ -23,7 +23,7 @@ fn variables_of_the_environment_are_replaced() {
     let mut serve = command(&["serve", "-c", &file]);
     serve.env("SITE_NAME", "local");
     serve.env("UPSTREAM", upstream.trim_start_matches("http://"));
-    let proxy = Gate::spawn(&mut serve);
+    let proxy = ServeProcess::spawn(&mut serve);
     let response = proxy
         .client()
         .exchange(&TestRequest::alice("GET", "/v2/a/tags/list"));

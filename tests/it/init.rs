@@ -13,7 +13,7 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use tempfile::TempDir;
 
-use crate::binary::{Gate, command, configured, run, text};
+use crate::binary::{ServeProcess, command, configured, run, text};
 use crate::htpasswd_command::Terminal;
 use crate::support::proxy::directory;
 use crate::support::{Client, Registry, TestRequest, certs, config, kept_port};
@@ -67,20 +67,20 @@ fn what_init_writes_serves_and_its_ca_is_trusted() {
         text(&early.stderr).contains("the first start creates it: tidegate serve -c"),
         "{early:?}"
     );
-    let mut gate = Gate::start(&file);
+    let mut process = ServeProcess::start(&file);
     let shown = run(&["ca", "-c", &file]);
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");
     let root = CertificateDer::from_pem_slice(&shown.stdout).unwrap();
     assert!(text(&shown.stdout).ends_with("-----END CERTIFICATE-----\n"));
     let client = certs::client_config(root.into_owned(), rustls::ALL_VERSIONS, &["http/1.1"]);
-    let address = SocketAddr::from(([127, 0, 0, 1], gate.address.port()));
+    let address = SocketAddr::from(([127, 0, 0, 1], process.address.port()));
     let mut client = Client::tls(address, "localhost", client);
     let login = format!("alice:{password}");
     let request = TestRequest::new("GET", "/v2/").basic_auth(login.as_bytes());
     assert_eq!(client.exchange(&request).status, 200);
     drop(client);
-    gate.signal(Signal::TERM);
-    assert_eq!(gate.end(), Some(0));
+    process.signal(Signal::TERM);
+    assert_eq!(process.end(), Some(0));
 
     let again = init(&first, &arguments, "");
     assert_eq!(again.status.code(), Some(1), "{again:?}");
@@ -112,7 +112,7 @@ fn other_users_can_read_the_ca_and_nothing_else() {
     serve
         .current_dir(dir.path())
         .env_remove("RUNTIME_DIRECTORY");
-    let _gate = Gate::spawn(&mut with_umask(serve, "077"));
+    let _gate = ServeProcess::spawn(&mut with_umask(serve, "077"));
     let mode = |name: &str| fs::metadata(dir.path().join(name)).unwrap().mode() & 0o7777;
     assert_eq!(mode("state"), 0o711);
     assert_eq!(
@@ -172,7 +172,7 @@ fn ca_names_an_example_of_a_site_that_has_only_wildcard_hosts() {
          [[site.route]]\npath = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"\nauth = { mode = \"none\" }\n",
     )
     .unwrap();
-    let _gate = Gate::start(&file);
+    let _gate = ServeProcess::start(&file);
     let shown = run(&["ca", "-c", &file]);
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");
     assert!(
@@ -418,7 +418,7 @@ fn the_first_block_of_the_readme_writes_what_serves() {
     let mut serve = ordinary(&mut serve, &dir);
     // `state.dir` is in the file, so that nothing of the machine is used.
     serve.env("STATE_DIRECTORY", dir.path().join("unused"));
-    let _gate = Gate::spawn(&mut serve);
+    let _gate = ServeProcess::spawn(&mut serve);
     let mut ca = command(&line("ca"));
     let shown = ordinary(ca.current_dir(dir.path()), &dir).output().unwrap();
     assert_eq!(shown.status.code(), Some(0), "{shown:?}");

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustls::version::{TLS12, TLS13};
 use rustls::{ClientConfig, ClientConnection, HandshakeKind};
 
-use crate::binary::{Gate, command, configured};
+use crate::binary::{ServeProcess, command, configured};
 use crate::support::client::connect_tcp;
 use crate::support::proxy::directory;
 use crate::support::{Client, PATIENCE, Proxy, Registry, TestRequest, certs, config, pause};
@@ -194,7 +194,7 @@ fn the_log_reports_each_change_of_a_certificate_once() {
         fs::rename(path("draft"), path(name)).unwrap();
     };
     let old = fs::read_to_string(path("cert.pem")).unwrap();
-    let proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let proxy = ServeProcess::spawn(&mut command(&["serve", "-c", &file]));
     let (cert, key) = certs::AUTHORITY.issue(&["other.test"]);
     replace("cert.pem", &cert);
     let line = proxy.line("does not belong to the certificate");

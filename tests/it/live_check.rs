@@ -3,7 +3,7 @@
 use std::io::Write as _;
 use std::process::{Output, Stdio};
 
-use crate::binary::{Gate, command, configured, run, text};
+use crate::binary::{ServeProcess, command, configured, run, text};
 use crate::listeners::kept_port;
 use crate::support::proxy::TestConfig;
 use crate::support::registry::refusing_address;
@@ -121,7 +121,7 @@ fn a_blob_is_pushed_and_pulled_through_the_proxy() {
         let (dir, file) = configured(&proxy_config);
         let folder = dir.path().to_str().unwrap();
         std::fs::write(&file, proxy_config.in_dir(folder)).unwrap();
-        let _proxy = Gate::start(&file);
+        let _proxy = ServeProcess::start(&file);
         let output = push(&file, &AS_ALICE, "pw");
         assert_eq!(output.status.code(), Some(0), "{output:?}");
         let printed = text(&output.stdout);
@@ -159,7 +159,7 @@ fn an_upload_location_at_another_origin_is_reported() {
     let (port, _kept) = kept_port();
     let proxy_config = config("", "").https(format_args!("127.0.0.1:{port}"));
     let (_dir, file) = configured(proxy_config.upstream(&registry.url()));
-    let proxy = Gate::start(&file);
+    let proxy = ServeProcess::start(&file);
     let output = push(&file, &AS_ALICE, "pw");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let printed = text(&output.stderr);
@@ -179,7 +179,7 @@ fn a_server_with_another_certificate_gets_no_password() {
     let proxy_config = config("", "").https(format_args!("127.0.0.1:{port}"));
     let proxy_config = proxy_config.upstream(&registry.url());
     let (_other_dir, other_file) = configured(&proxy_config);
-    let _proxy = Gate::start(&other_file);
+    let _proxy = ServeProcess::start(&other_file);
     // The same configuration with another certificate.
     let (_dir, file) = configured(&proxy_config);
     let output = push(&file, &AS_ALICE, "pw");
@@ -227,7 +227,7 @@ fn a_missing_right_to_push_is_reported_as_such() {
         let (dir, file) = configured(&proxy_config);
         let folder = dir.path().to_str().unwrap();
         std::fs::write(&file, proxy_config.in_dir(folder)).unwrap();
-        let _proxy = Gate::start(&file);
+        let _proxy = ServeProcess::start(&file);
         let output = push(&file, &AS_ALICE, "pw");
         let advice = format!("tidegate check -c {file} --who alice --may push team/app");
         assert_fails(
@@ -257,7 +257,7 @@ fn a_registry_that_requires_a_password_of_its_own_is_reported() {
     );
     let (proxy_config, _kept) = config_on_kept_port("", "", &registry);
     let (_dir, file) = configured(&proxy_config);
-    let proxy = Gate::start(&file);
+    let proxy = ServeProcess::start(&file);
     // The proxy accepts the password, and the registry rejects the request.
     let output = push(&file, &AS_ALICE, "pw");
     assert_fails(&output, &["password of its own", "mode = \"upstream\""]);
@@ -268,7 +268,7 @@ fn a_registry_that_requires_a_password_of_its_own_is_reported() {
     drop(proxy);
     // In mode `upstream` the registry checks the password, so its rejection means a wrong password.
     let (_dir, file) = configured(proxy_config.set("auth", "{ mode = \"upstream\" }"));
-    let _proxy = Gate::start(&file);
+    let _proxy = ServeProcess::start(&file);
     let output = push(&file, &AS_ALICE, "pw");
     assert_fails(
         &output,
@@ -281,7 +281,7 @@ fn a_client_at_its_limit_of_wrong_passwords_gets_the_time_to_wait() {
     let registry = storing_registry("/v2/team/app/blobs/uploads/u");
     let (proxy_config, _kept) = config_on_kept_port("[throttle]\nguesses = 1\n", "", &registry);
     let (_dir, file) = configured(&proxy_config);
-    let _proxy = Gate::start(&file);
+    let _proxy = ServeProcess::start(&file);
     assert_fails(&push(&file, &AS_ALICE, "one"), &["wrong password"]);
     let output = push(&file, &AS_ALICE, "another");
     assert_fails(&output, &["429", "too many wrong passwords", "wait "]);
@@ -292,7 +292,7 @@ fn a_running_proxy_with_an_older_configuration_is_reported() {
     let registry = storing_registry("/v2/team/app/blobs/uploads/u");
     let (proxy_config, _kept) = config_on_kept_port("", "", &registry);
     let (_dir, file) = configured(&proxy_config);
-    let _proxy = Gate::start(&file);
+    let _proxy = ServeProcess::start(&file);
     std::fs::write(
         &file,
         proxy_config.set("hosts", "[\"new.example\"]").to_string(),
@@ -337,7 +337,7 @@ fn the_check_sends_the_proxy_header_that_a_listener_requires() {
     let (proxy_config, _kept) = config_on_kept_port("", "", &registry);
     let proxy_config = proxy_config.after("workers", "proxy_protocol = [\"127.0.0.0/8\"]");
     let (_dir, file) = configured(&proxy_config);
-    let _proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let _proxy = ServeProcess::spawn(&mut command(&["serve", "-c", &file]));
     let output = push(&file, &AS_ALICE, "pw");
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     assert!(text(&output.stdout).contains("serves localhost with its certificate"));

@@ -3,7 +3,7 @@
 
 use std::fs;
 
-use crate::binary::{Gate, configured, run, text};
+use crate::binary::{ServeProcess, configured, run, text};
 use crate::support::proxy::TestConfig;
 use crate::support::{Registry, TestRequest, config, eventually};
 
@@ -20,8 +20,8 @@ fn with_file(registry: &Registry) -> TestConfig {
 }
 
 /// The status of a push into `team/app` and of a pull from `other`, as alice.
-fn statuses(gate: &Gate) -> (u16, u16) {
-    let mut client = gate.client();
+fn statuses(process: &ServeProcess) -> (u16, u16) {
+    let mut client = process.client();
     let mut status = |method, target| client.exchange(&TestRequest::alice(method, target)).status;
     (
         status("POST", "/v2/team/app/blobs/uploads/"),
@@ -43,13 +43,13 @@ fn a_change_takes_effect_without_a_reload_and_an_error_changes_nothing() {
     );
 
     fs::write(&grants, PUSH).unwrap();
-    let gate = Gate::start(&file);
-    assert_eq!(statuses(&gate), (200, 403));
+    let process = ServeProcess::start(&file);
+    assert_eq!(statuses(&process), (200, 403));
     fs::write(&grants, PULL).unwrap();
     eventually("the other grants are in use", || {
-        statuses(&gate) == (403, 200)
+        statuses(&process) == (403, 200)
     });
-    let line = gate.line("grant file reloaded");
+    let line = process.line("grant file reloaded");
     assert!(line.contains("grants=1"), "{line}");
 
     for (content, problem) in [
@@ -64,10 +64,10 @@ fn a_change_takes_effect_without_a_reload_and_an_error_changes_nothing() {
         ("grants = 1\n", "unknown key \"grants\""),
     ] {
         fs::write(&grants, content).unwrap();
-        let line = gate.line(problem);
+        let line = process.line(problem);
         assert!(line.contains("grants.toml"), "{line}");
-        gate.line("the grants as last read stay in use");
-        assert_eq!(statuses(&gate), (403, 200), "{content}");
+        process.line("the grants as last read stay in use");
+        assert_eq!(statuses(&process), (403, 200), "{content}");
         let check = run(&["check", "-c", &file]);
         assert_eq!(check.status.code(), Some(78), "{check:?}");
         assert!(text(&check.stderr).contains(problem), "{check:?}");
@@ -75,17 +75,17 @@ fn a_change_takes_effect_without_a_reload_and_an_error_changes_nothing() {
     // A reload judges the file as a start does, but keeps its last grants, and does not fail.
     let reloaded = run(&["reload", "-c", &file]);
     assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
-    assert_eq!(statuses(&gate), (403, 200));
+    assert_eq!(statuses(&process), (403, 200));
     fs::remove_file(&grants).unwrap();
-    gate.line("cannot read the grants");
-    assert_eq!(statuses(&gate), (403, 200));
+    process.line("cannot read the grants");
+    assert_eq!(statuses(&process), (403, 200));
 
     // A group of the configuration is known in the file; a user without a password is a warning.
     fs::write(&grants, PUSH.replace("\"@users\"", "\"@ci\", \"carol\"")).unwrap();
-    let line = gate.line("\"carol\" is in no usable line of");
+    let line = process.line("\"carol\" is in no usable line of");
     assert!(line.contains("grants.toml:2:"), "{line}");
     eventually("the repaired file is in use", || {
-        statuses(&gate) == (200, 403)
+        statuses(&process) == (200, 403)
     });
     let file_of_grant = run(&[
         "check", "-c", &file, "--who", "alice", "--may", "push", "team/app",
@@ -132,13 +132,13 @@ fn a_grant_file_belongs_to_a_registry_with_passwords() {
         text(&check.stdout).contains("the file has no grant"),
         "{check:?}"
     );
-    let gate = Gate::start(&file);
-    assert_eq!(statuses(&gate), (403, 403));
+    let process = ServeProcess::start(&file);
+    assert_eq!(statuses(&process), (403, 403));
     // Grants of the file and of the configuration add up.
     let more =
         "[[site.route.grant]]\nto = [\"@users\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n";
     let (dir, file) = configured(text_of(more));
     fs::write(dir.path().join("grants.toml"), PUSH).unwrap();
-    let gate = Gate::start(&file);
-    assert_eq!(statuses(&gate), (200, 200));
+    let process = ServeProcess::start(&file);
+    assert_eq!(statuses(&process), (200, 200));
 }

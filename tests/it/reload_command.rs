@@ -9,7 +9,7 @@ use std::process::{Output, Stdio};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::binary::{Gate, command, text};
+use crate::binary::{ServeProcess, command, text};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
 use crate::support::{Client, Registry, TestRequest, config, eventually};
@@ -29,15 +29,15 @@ fn with_realm(registry: &Registry, dir: &TempDir, realm: &str, top: &str) -> Tes
 }
 
 /// The challenge of the proxy, which has the realm of the configuration in use.
-fn realm(proxy: &Gate) -> String {
+fn realm(proxy: &ServeProcess) -> String {
     let response = proxy.client().exchange(&TestRequest::new("GET", "/v2/"));
     response.header("www-authenticate").to_owned()
 }
 
 /// Starts a process whose pid file is in `runtime`.
-fn serve(file: &Path, runtime: &Path) -> Gate {
+fn serve(file: &Path, runtime: &Path) -> ServeProcess {
     let mut command = command(&["serve", "-c", file.to_str().unwrap()]);
-    Gate::spawn(command.env("RUNTIME_DIRECTORY", runtime))
+    ServeProcess::spawn(command.env("RUNTIME_DIRECTORY", runtime))
 }
 
 fn reload(file: &Path, runtime: &Path) -> Output {
@@ -45,7 +45,7 @@ fn reload(file: &Path, runtime: &Path) -> Output {
     command.env("RUNTIME_DIRECTORY", runtime).output().unwrap()
 }
 
-fn assert_reload_succeeds(output: &Output, proxy: &Gate) {
+fn assert_reload_succeeds(output: &Output, proxy: &ServeProcess) {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let process = format!("process {} has reloaded", proxy.child.id());
     assert!(text(&output.stdout).contains(&process), "{output:?}");
@@ -133,7 +133,7 @@ fn the_process_is_found_after_state_dir_was_edited() {
         command
     };
     write("one", "state");
-    let proxy = Gate::spawn(&mut run("serve"));
+    let proxy = ServeProcess::spawn(&mut run("serve"));
     for (realm_now, state) in [("two", "state"), ("three", "elsewhere")] {
         write(realm_now, state);
         assert_reload_succeeds(&run("reload").output().unwrap(), &proxy);

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConnection;
 use socket2::{Domain, Type};
 
-use crate::binary::{Gate, configured};
+use crate::binary::{ServeProcess, configured};
 use crate::support::frames::{
     END_HEADERS, END_STREAM, HEADERS, INITIAL_WINDOW, RawH2, WINDOW_UPDATE, frame, header_block,
 };
@@ -144,10 +144,10 @@ fn wait_stalled(port: u16, is_remote: bool, mut send: impl FnMut()) {
 
 const LIMITS: &str = "[limits]\nupstream_connections = 1000\nupstream_queue = 1000\n";
 
-fn start(registry: &Registry) -> (tempfile::TempDir, Gate) {
+fn start(registry: &Registry) -> (tempfile::TempDir, ServeProcess) {
     let text = config(LIMITS, "").upstream(&registry.url());
     let (dir, file) = configured(&text);
-    let proxy = Gate::start(&file);
+    let proxy = ServeProcess::start(&file);
     for _ in 0..8 {
         assert_eq!(proxy.login("alice:pw"), 200);
     }
@@ -160,7 +160,7 @@ fn port_of(registry: &Registry) -> u16 {
 }
 
 #[track_caller]
-fn assert_little_memory(proxy: &Gate, before: u64, most: u64, what: &str) {
+fn assert_little_memory(proxy: &ServeProcess, before: u64, most: u64, what: &str) {
     let more = proxy.memory().saturating_sub(before);
     let each = more / PEERS as u64;
     println!("{what}: {each} KiB each");
@@ -225,7 +225,7 @@ fn requests_that_wait_for_an_upstream_connection_use_little_memory() {
     let limits = "[limits]\nupstream_connections = 8\nupstream_wait = \"60s\"\n";
     let text = config(limits, "").upstream(&registry.url());
     let (_dir, file) = configured(&text);
-    let proxy = Gate::start(&file);
+    let proxy = ServeProcess::start(&file);
     for _ in 0..8 {
         assert_eq!(proxy.login("alice:pw"), 200);
     }

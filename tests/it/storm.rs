@@ -10,7 +10,7 @@ use std::time::Duration;
 use rustix::fs::{CWD, FileType, Mode, mknodat};
 use rustix::process::Signal;
 
-use crate::binary::{Gate, command, configured, run, text};
+use crate::binary::{ServeProcess, command, configured, run, text};
 use crate::listeners::kept_port;
 use crate::support::h2::{self, H2Client, block_on};
 use crate::support::proxy::TestConfig;
@@ -142,7 +142,7 @@ fn forty_reloads_under_load_lose_no_request() {
 fn reloads_leave_no_descriptor_and_no_thread_behind() {
     let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
-    let proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let proxy = ServeProcess::spawn(&mut command(&["serve", "-c", &file]));
     let mut client = proxy.client();
     let mut reload = || {
         proxy.signal(Signal::HUP);
@@ -354,7 +354,7 @@ fn a_reload_during_a_truncating_write_keeps_the_users() {
 fn the_command_prints_why_a_reload_failed() {
     let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
-    let _proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let _proxy = ServeProcess::spawn(&mut command(&["serve", "-c", &file]));
     let (other, _) = certs::AUTHORITY.issue(&["localhost"]);
     fs::write(dir.path().join("cert.pem"), other).unwrap();
     let output = run(&["reload", "-c", &file]);

@@ -220,7 +220,7 @@ fn a_client_that_does_not_read_stops_the_registry() {
     for http in HttpVersion::BOTH {
         let (sender, receiver) = channel();
         let registry = Registry::start(move |exchange| {
-            exchange.patience(STILL);
+            exchange.set_timeout(STILL);
             exchange.send("HTTP/1.1 200 OK\r\nContent-Length: 99999999999\r\n\r\n");
             let piece = pattern(MIB);
             let mut sent = 0;

@@ -15,7 +15,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::binary::{Gate, apart, command, configured, run, text};
+use crate::binary::{ServeProcess, apart, command, configured, run, text};
 use crate::support::client::StreamEnd;
 use crate::support::proxy::write_private;
 use crate::support::request::chunk;
@@ -67,7 +67,7 @@ fn the_service_manager_is_notified_of_start_reload_and_stop() {
     let registry = Registry::accepting_all();
     let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
-    let mut proxy = Gate::spawn(&mut serve(&file, &manager));
+    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
     let ready = manager.next_message();
     let serving = format!("STATUS=serving on https://{}", proxy.address);
     assert!(
@@ -123,7 +123,7 @@ fn watchdog_messages_are_sent_while_the_workers_run() {
     let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
     let mut serve = serve(&file, &manager);
-    let proxy = Gate::spawn(serve.env("WATCHDOG_USEC", "200000"));
+    let proxy = ServeProcess::spawn(serve.env("WATCHDOG_USEC", "200000"));
     assert!(manager.next_message().starts_with("READY=1"));
     for _ in 0..4 {
         let since = Instant::now();
@@ -136,7 +136,7 @@ fn watchdog_messages_are_sent_while_the_workers_run() {
     }
     // WATCHDOG_PID names another process, so that the proxy sends no watchdog messages.
     drop(proxy);
-    let proxy = Gate::spawn(serve.env("WATCHDOG_PID", "1"));
+    let proxy = ServeProcess::spawn(serve.env("WATCHDOG_PID", "1"));
     while manager.next_message().starts_with("WATCHDOG") {}
     proxy.signal(Signal::TERM);
     assert!(manager.next_message().starts_with("STOPPING=1"));
@@ -194,7 +194,7 @@ fn sockets_from_systemd_are_assigned_by_name() {
         .map(|_| TcpListener::bind("127.0.0.1:0").unwrap())
         .collect();
     let all: Vec<_> = sockets.iter().collect();
-    let proxy = Gate::spawn(&mut activated(&file, &all, "https:plain:https").command);
+    let proxy = ServeProcess::spawn(&mut activated(&file, &all, "https:plain:https").command);
     let plain = proxy.line("listening on http://");
     let address = |index: usize| sockets[index].local_addr().unwrap();
     assert!(plain.contains(&address(1).to_string()), "{plain}");
@@ -241,12 +241,12 @@ fn a_restart_with_an_inherited_socket_refuses_no_connection() {
     let address = socket.local_addr().unwrap();
     let load = Load::begin(address, 2);
     for _ in 0..5 {
-        let mut proxy = Gate::spawn(&mut activated(&file, &[&socket], "https").command);
+        let mut proxy = ServeProcess::spawn(&mut activated(&file, &[&socket], "https").command);
         load.wait_for_more(20);
         proxy.signal(Signal::TERM);
         assert_eq!(proxy.end(), Some(0));
     }
-    let _last = Gate::spawn(&mut activated(&file, &[&socket], "https").command);
+    let _last = ServeProcess::spawn(&mut activated(&file, &[&socket], "https").command);
     load.wait_for_more(20);
     load.end();
 }
@@ -342,7 +342,7 @@ fn reload_reports_whether_the_process_has_reloaded() {
         "{not_running:?}"
     );
 
-    let proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let proxy = ServeProcess::spawn(&mut command(&["serve", "-c", &file]));
     let process = proxy.child.id().to_string();
     for _ in 0..5 {
         let reloaded = run(&["reload", "-c", &file]);
@@ -379,7 +379,7 @@ fn reload_reports_whether_the_process_has_reloaded() {
 fn a_second_process_with_the_same_configuration_does_not_start() {
     let registry = Registry::accepting_all();
     let (_dir, file) = default_config(&registry);
-    let proxy = Gate::spawn(&mut command(&["serve", "-c", &file]));
+    let proxy = ServeProcess::spawn(&mut command(&["serve", "-c", &file]));
     let second = run(&["serve", "-c", &file]);
     assert_eq!(second.status.code(), Some(1), "{second:?}");
     let stderr = text(&second.stderr);
@@ -388,7 +388,7 @@ fn a_second_process_with_the_same_configuration_does_not_start() {
         "{stderr}"
     );
     drop(proxy);
-    Gate::spawn(&mut command(&["serve", "-c", &file]));
+    ServeProcess::spawn(&mut command(&["serve", "-c", &file]));
 }
 
 #[test]
@@ -396,7 +396,7 @@ fn an_upgrade_loses_no_request() {
     let registry = Registry::accepting_all();
     let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
-    let mut proxy = Gate::spawn(&mut serve(&file, &manager));
+    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
     assert!(manager.next_message().starts_with("READY=1"));
     let load = Load::begin(proxy.address, 2);
     let mut upload = proxy.client();
@@ -453,7 +453,7 @@ fn an_upgrade_passes_on_the_unix_socket_of_behind_proxy() {
     );
     let (folder, file) = config_with_listen(&registry, &listen);
     let manager = Manager::new(folder.path());
-    let mut proxy = Gate::spawn(&mut serve(&file, &manager));
+    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
     assert!(manager.next_message().starts_with("READY=1"));
     let inode = || std::os::unix::fs::MetadataExt::ino(&std::fs::metadata(&path).unwrap());
     let request = TestRequest::alice("GET", "/v2/").header("X-Forwarded-Proto", "https");
@@ -485,7 +485,7 @@ fn an_upgrade_passes_on_the_admin_listener() {
         let listen = format!("https = [\"127.0.0.1:0\"]\nadmin = \"{place}\"");
         let (folder, file) = config_with_listen(&registry, &listen);
         let manager = Manager::new(folder.path());
-        let mut proxy = Gate::spawn(&mut serve(&file, &manager));
+        let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
         let line = proxy.line("(admin)");
         let metrics = || {
             let response = match line.split_once("http://") {
@@ -529,7 +529,7 @@ fn an_upgrade_that_fails_leaves_the_old_process_in_service() {
     let registry = Registry::accepting_all();
     let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
-    let proxy = Gate::spawn(&mut serve(&file, &manager));
+    let proxy = ServeProcess::spawn(&mut serve(&file, &manager));
     assert!(manager.next_message().starts_with("READY=1"));
     let good = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, "nonsense").unwrap();
@@ -564,7 +564,7 @@ fn an_upgrade_starts_the_file_that_is_now_at_the_path() {
     command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    let proxy = Gate::spawn(command.stdin(std::process::Stdio::null()));
+    let proxy = ServeProcess::spawn(command.stdin(std::process::Stdio::null()));
     assert!(manager.next_message().starts_with("READY=1"));
     // A package update replaces the file in the same way.
     let script = "#!/bin/sh\necho the new program >&2; exit 3\n";
@@ -614,9 +614,9 @@ fn the_token_secret_may_be_a_credential() {
         &credentials.join("tokens"),
         "0123456789abcdef0123456789abcdef",
     );
-    let proxy = Gate::spawn(&mut serve(Some(&credentials)));
+    let proxy = ServeProcess::spawn(&mut serve(Some(&credentials)));
     let scope = "/v2/_token?service=localhost&scope=repository:a:pull";
-    let token = |proxy: &Gate| {
+    let token = |proxy: &ServeProcess| {
         let response = proxy.client().exchange(&TestRequest::alice("GET", scope));
         let body: serde_json::Value = serde_json::from_slice(&response.body).unwrap();
         body["token"].as_str().unwrap().to_owned()
@@ -625,7 +625,7 @@ fn the_token_secret_may_be_a_credential() {
     drop(proxy);
     // Another process with the same credential accepts the token: the status is 502 because there is no upstream. An invalid
     // token gets 401.
-    let proxy = Gate::spawn(&mut serve(Some(&credentials)));
+    let proxy = ServeProcess::spawn(&mut serve(Some(&credentials)));
     let status = |token: &str| {
         let request =
             TestRequest::new("GET", "/v2/").header("authorization", format!("Bearer {token}"));

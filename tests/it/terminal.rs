@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::admin::{admin, get, get_unix};
-use crate::binary::{Gate, apart, configured, run, text};
+use crate::binary::{ServeProcess, apart, configured, run, text};
 use crate::support::h2::{H2Client, block_on, collect};
 use crate::support::registry::Exchange;
 use crate::support::request::chunk;
@@ -88,8 +88,8 @@ fn post(path: &Path, method: &str, target: &str, field: &str) -> TestResponse {
 fn a_download_is_shown_with_its_progress_and_can_be_ended() {
     let registry = stuck();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
-    let gate = Gate::start(&file);
-    let mut client = gate.client();
+    let process = ServeProcess::start(&file);
+    let mut client = process.client();
     client.send(TestRequest::alice("GET", BLOB).head());
     assert_eq!(client.read_head().unwrap().status, 200);
     assert_eq!(client.read_exact(1000).len(), 1000);
@@ -126,7 +126,7 @@ fn a_download_is_shown_with_its_progress_and_can_be_ended() {
     assert_eq!(ended, expected);
     let (rest, _end) = client.read_to_end();
     assert!(rest.is_empty(), "{} bytes after the cut", rest.len());
-    let logged = gate.line("an operator has ended a transfer");
+    let logged = process.line("an operator has ended a transfer");
     for words in [&*format!("id={id}"), "team/app", "alice"] {
         assert!(logged.contains(words), "{words} in {logged}");
     }
@@ -138,7 +138,7 @@ fn a_download_is_shown_with_its_progress_and_can_be_ended() {
     let again = failed(&["cut", &id], &file, 1);
     assert!(again.contains(&format!("no transfer {id}")), "{again}");
     assert!(done(&["status"], &file).contains("no transfers"));
-    assert_eq!(gate.login("alice:pw"), 200, "nothing else has changed");
+    assert_eq!(process.login("alice:pw"), 200, "nothing else has changed");
 }
 
 #[test]
@@ -180,12 +180,12 @@ fn a_cut_over_http2_resets_the_stream_and_leaves_the_connection() {
 fn an_upload_that_is_cut_gets_a_403() {
     let registry = stuck();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
-    let gate = Gate::start(&file);
+    let process = ServeProcess::start(&file);
     for request in [
         TestRequest::alice("PATCH", UPLOAD).chunked(),
         TestRequest::alice("PATCH", UPLOAD).header("content-length", "12"),
     ] {
-        let mut client = gate.client();
+        let mut client = process.client();
         client.send(request.head());
         client.send(match request.is_chunked {
             true => chunk(b"some"),
@@ -218,14 +218,14 @@ fn an_upload_that_is_cut_gets_a_403() {
 fn an_unblocked_network_can_log_in_again() {
     let registry = Registry::accepting_all();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
-    let gate = Gate::start(&file);
+    let process = ServeProcess::start(&file);
     for number in 0..10 {
-        assert_eq!(gate.login(&format!("alice:{number}")), 401);
+        assert_eq!(process.login(&format!("alice:{number}")), 401);
     }
-    assert_eq!(gate.login("alice:pw"), 429);
+    assert_eq!(process.login("alice:pw"), 429);
     let other = done(&["unblock", "192.0.2.0/24"], &file);
     assert!(other.contains("nothing was cleared"), "{other}");
-    assert_eq!(gate.login("alice:pw"), 429);
+    assert_eq!(process.login("alice:pw"), 429);
     let shown = done(&["status"], &file);
     assert!(
         shown.contains("throttled") && shown.contains("alice"),
@@ -236,10 +236,10 @@ fn an_unblocked_network_can_log_in_again() {
         cleared,
         "cleared 10 wrong passwords of 1 client network in 127.0.0.1/32\n"
     );
-    assert_eq!(gate.login("alice:pw"), 200);
-    let logged = gate.line("an operator has cleared the wrong passwords");
+    assert_eq!(process.login("alice:pw"), 200);
+    let logged = process.line("an operator has cleared the wrong passwords");
     assert!(logged.contains("192.0.2.0/24"), "{logged}");
-    let logged = gate.line("an operator has cleared the wrong passwords");
+    let logged = process.line("an operator has cleared the wrong passwords");
     assert!(logged.contains("guesses=10"), "{logged}");
     for (network, reason) in [
         ("10.0.0.1/8", "the network is written 10.0.0.0/8"),
@@ -312,7 +312,7 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
     assert!(none.contains("tidegate serve"), "{none}");
     // Outside of a service there is no default socket.
     let mut serve = crate::binary::command(&["serve", "-c", &file]);
-    let outside = Gate::spawn(serve.env_remove("RUNTIME_DIRECTORY"));
+    let outside = ServeProcess::spawn(serve.env_remove("RUNTIME_DIRECTORY"));
     let mut asked = crate::binary::command(&["status", "-c", &file]);
     let asked = asked.env_remove("RUNTIME_DIRECTORY").output().unwrap();
     let state = dir.path().join("state/admin.sock");
@@ -320,7 +320,7 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
     assert!(text(&asked.stderr).contains(&remedy), "{asked:?}");
     drop(outside);
     failed(&["check", "--ready"], &file, 1);
-    let gate = Gate::start(&file);
+    let process = ServeProcess::start(&file);
     eventually("the proxy is ready", || {
         tell(&["check", "--ready"], &file).status.success()
     });
@@ -329,7 +329,7 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
     // A configuration that was edited and is wrong now hides nothing.
     fs::write(&file, "nonsense").unwrap();
     assert!(done(&["status"], &file).contains("ready"));
-    drop(gate);
+    drop(process);
     let rejected = failed(&["status"], &file, 78);
     assert!(rejected.contains("rejected"), "{rejected}");
 
@@ -340,7 +340,7 @@ fn the_commands_find_the_process_and_say_why_they_do_not() {
     let (dir, file) = configured(good.after("https", format_args!("admin = \"{address}\"")));
     let down = failed(&["status"], &file, 1);
     assert!(down.contains("is the proxy running"), "{down}");
-    let _gate = Gate::start(&file);
+    let _gate = ServeProcess::start(&file);
     assert!(!dir.path().join("admin.sock").exists());
     assert!(done(&["status"], &file).contains("serving"));
     for arguments in [["cut", "1"], ["unblock", "::1"]] {
@@ -362,8 +362,8 @@ fn each_process_of_a_shared_directory_has_an_admin_socket_of_its_own() {
     fs::copy(&first, &second).unwrap();
     let second = second.to_str().unwrap();
     let link = dir.path().join("admin.sock");
-    let mut one = Gate::start(&first);
-    let two = Gate::start(second);
+    let mut one = ServeProcess::start(&first);
+    let two = ServeProcess::start(second);
     for guess in 0..10 {
         assert_eq!(two.login(&format!("alice:{guess}")), 401);
     }
@@ -387,11 +387,11 @@ fn a_clean_stop_removes_the_files_of_the_process() {
     let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
     let before = names(dir.path());
-    let mut gate = Gate::start(&file);
+    let mut process = ServeProcess::start(&file);
     done(&["reload"], &file);
     assert!(names(dir.path()).len() >= before.len() + 4);
-    gate.signal(Signal::TERM);
-    assert_eq!(gate.end(), Some(0));
+    process.signal(Signal::TERM);
+    assert_eq!(process.end(), Some(0));
     let mut left = names(dir.path());
     left.retain(|name| !before.contains(name));
     assert_eq!(left, ["access.log"]);
@@ -420,10 +420,10 @@ fn quotation_marks_are_not_escaped() {
     let registry = Registry::accepting_all();
     let text = config("", "").upstream(&registry.url());
     let (_dir, file) = configured(&text);
-    let gate = Gate::start(&file);
+    let process = ServeProcess::start(&file);
     fs::write(&file, "[listen]\nhttps = \"nowhere\"\n").unwrap();
-    gate.signal(Signal::HUP);
-    gate.line("not reloaded");
+    process.signal(Signal::HUP);
+    process.line("not reloaded");
     let shown = done(&["status"], &file);
     assert!(
         shown.contains("warning: the reload at") && shown.contains('"'),
@@ -436,7 +436,7 @@ fn quotation_marks_are_not_escaped() {
 fn without_an_endpoint_the_proxy_is_not_ready() {
     let (port, _kept) = crate::support::kept_port();
     let (_dir, file) = configured(config("", "").upstream(&format!("http://127.0.0.1:{port}")));
-    let _gate = Gate::start(&file);
+    let _gate = ServeProcess::start(&file);
     eventually("the endpoint is down", || {
         status(&file)["endpoints"][0]["state"] == "down"
     });
@@ -462,7 +462,7 @@ fn a_command_reports_its_progress_to_a_terminal_and_not_to_a_pipe() {
     let (port, _kept) = crate::support::kept_port();
     let good = config("", "").upstream(&registry.url());
     let (dir, file) = configured(good.https(format_args!("127.0.0.1:{port}")));
-    let _gate = Gate::start(&file);
+    let _gate = ServeProcess::start(&file);
     let nginx = dir.path().join("nginx.conf");
     let block = "server { listen 443 ssl; ssl_certificate a; ssl_certificate_key b; server_name a.test; \
                  location / { proxy_pass http://127.0.0.1:5000; } }";
@@ -504,7 +504,7 @@ fn a_command_reports_its_progress_to_a_terminal_and_not_to_a_pipe() {
 fn a_terminal_is_cleared_and_filled_again_while_it_is_watched() {
     let registry = Registry::accepting_all();
     let (dir, file) = configured(config("", "").upstream(&registry.url()));
-    let _gate = Gate::start(&file);
+    let _gate = ServeProcess::start(&file);
     let program = env!("CARGO_BIN_EXE_tidegate");
     let watch = format!("exec timeout 5 '{program}' status --watch -c '{file}'");
     let shown = in_terminal(&watch, dir.path());

@@ -453,9 +453,9 @@ fn bytes_after_a_handshake_belong_to_the_tunnel_or_are_a_request_of_their_own() 
     let deciding = Registry::start(|exchange: &mut Exchange<'_>| {
         let is_slow = exchange.head.target.ends_with("slow");
         if is_slow {
-            exchange.patience(Duration::from_millis(300));
+            exchange.set_timeout(Duration::from_millis(300));
             assert_eq!(exchange.raw(), None, "bytes before the 101");
-            exchange.patience(PATIENCE);
+            exchange.set_timeout(PATIENCE);
         }
         if exchange.head.all("upgrade").is_empty() {
             return exchange.send(OK);
@@ -560,7 +560,7 @@ fn the_slower_side_slows_the_faster_one() {
         // The connection breaks when the test ends.
         let block = pattern(64 << 10);
         let mut blocks = 0;
-        exchange.patience(Duration::from_millis(500));
+        exchange.set_timeout(Duration::from_millis(500));
         while exchange.is_open() && blocks < 1024 {
             exchange.send(&block);
             blocks += 1;

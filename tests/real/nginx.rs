@@ -1,4 +1,4 @@
-//! nginx itself: it accepts the corpus of the importer, and before the same registry it answers as the gate does with the
+//! nginx itself: it accepts the corpus of the importer, and before the same registry it answers as tidegate does with the
 //! imported file, but for a list of intended differences.
 
 use std::fs;
@@ -123,13 +123,13 @@ fn make_named(text: &str, lab: &Lab) {
     }
 }
 
-/// nginx and the gate before one registry.
+/// nginx and tidegate before one registry.
 struct Pair {
     lab: Lab,
     _nginx: Service,
     _gate: Service,
     nginx: Ports,
-    gate: Ports,
+    tidegate: Ports,
 }
 
 #[derive(Clone, Copy)]
@@ -145,20 +145,20 @@ impl Pair {
         Self::of(lab, |lab, ports| config(lab, ports, &location), |toml| toml)
     }
 
-    /// nginx with this file for its ports, and the gate with what comes of the same for the gate's, edited.
+    /// nginx with this file for its ports, and tidegate with what comes of the same for tidegate's, edited.
     fn of(
         lab: Lab,
         config: impl Fn(&Lab, Ports) -> String,
         edited: impl FnOnce(String) -> String,
     ) -> Self {
-        let [nginx, gate] = [(); 2].map(|()| Ports {
+        let [nginx, tidegate] = [(); 2].map(|()| Ports {
             tls: free_port(),
             plain: free_port(),
         });
         let own = lab.path("nginx.conf");
         fs::write(&own, config(&lab, nginx)).unwrap();
         let theirs = lab.path("imported.conf");
-        fs::write(&theirs, config(&lab, gate)).unwrap();
+        fs::write(&theirs, config(&lab, tidegate)).unwrap();
         let imported = run(lab
             .command(env!("CARGO_BIN_EXE_tidegate"))
             .args(["import", "nginx"])
@@ -185,13 +185,13 @@ impl Pair {
             .args(["serve", "-c"])
             .arg(&toml)
             .env("STATE_DIRECTORY", lab.path("state"));
-        let gate_service = started("imported", &command, &lab, gate);
+        let service = started("imported", &command, &lab, tidegate);
         Self {
             _nginx: nginx_service,
-            _gate: gate_service,
+            _gate: service,
             lab,
             nginx,
-            gate,
+            tidegate,
         }
     }
 
@@ -440,7 +440,7 @@ fn pushed(lab: &Lab) -> String {
     curl.push_blob("team/app", &file).0
 }
 
-/// The name of a request, nginx's status, the gate's, and why they differ.
+/// The name of a request, nginx's status, tidegate's, and why they differ.
 type Difference = (&'static str, u16, u16, &'static str);
 
 impl Pair {
@@ -448,19 +448,19 @@ impl Pair {
     fn compare(&self, script: &[Request], intended: &[Difference]) {
         let (mut wrong, mut met) = (Vec::new(), Vec::new());
         for request in script {
-            let ours = self.ask(request, self.gate);
+            let ours = self.ask(request, self.tidegate);
             let theirs = self.ask(request, self.nginx);
             let difference = intended.iter().find(|(name, ..)| *name == request.name);
             let is_right = match difference {
-                Some((_, nginx, gate, _)) => {
+                Some((_, nginx, tidegate, _)) => {
                     met.push(request.name);
-                    (theirs.status, ours.status) == (*nginx, *gate) && !is_same(&ours, &theirs)
+                    (theirs.status, ours.status) == (*nginx, *tidegate) && !is_same(&ours, &theirs)
                 }
                 None => is_same(&ours, &theirs),
             };
             if !is_right {
                 wrong.push(format!(
-                    "{}:\n  nginx {theirs:?}\n  gate  {ours:?}",
+                    "{}:\n  nginx {theirs:?}\n  tidegate  {ours:?}",
                     request.name
                 ));
             }
@@ -474,7 +474,7 @@ impl Pair {
     }
 }
 
-/// Where there is no content, its type says nothing: the errors of nginx are pages, those of the gate JSON.
+/// Where there is no content, its type says nothing: the errors of nginx are pages, those of tidegate JSON.
 fn is_same(ours: &Answer, theirs: &Answer) -> bool {
     let kept = |answer: &Answer| {
         let is_content = answer.body.is_some();

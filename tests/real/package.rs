@@ -1,7 +1,7 @@
 //! The Debian package on a machine of its own: installed, served from, upgraded under load, removed.
 //!
 //! The machine is this one's files under a layer in memory, in namespaces of its own, with systemd as its first process:
-//! what is installed there is gone when it ends, and the gate runs in the whole sandbox of its unit. The steps stand in
+//! what is installed there is gone when it ends, and the proxy runs in the whole sandbox of its unit. The steps stand in
 //! `package/checks.sh`, and those of a machine with nginx in `package/migration.sh`.
 
 use std::path::{Path, PathBuf};

@@ -160,7 +160,7 @@ impl Recorder {
     /// What the last client's request said in these fields, all lines of each.
     fn last(&self) -> [String; 4] {
         let heads = self.heads.lock().unwrap();
-        // The gate's own checks name no client.
+        // tidegate's own checks name no client.
         let of_clients = heads.iter().rev();
         let mut of_clients = of_clients.filter(|head| !field(head, "x-real-ip").is_empty());
         let head = of_clients.next().unwrap();
@@ -177,7 +177,7 @@ fn field(head: &[String], name: &str) -> String {
 
 const RECEIVED: [&str; 4] = ["x-forwarded-for", "x-real-ip", "host", "x-forwarded-proto"];
 
-/// Request, field, nginx's text, the gate's, why.
+/// Request, field, nginx's text, tidegate's, why.
 type Told = (
     &'static str,
     &'static str,
@@ -238,7 +238,7 @@ fn received(edited: impl FnOnce(String) -> String, server: &str, intended: &[Tol
     let (mut wrong, mut met) = (Vec::new(), Vec::new());
     for (name, options) in &cases {
         let asked = request("", "https://{tls}/v2/team/app/tags/list", &with(options));
-        let [theirs, ours] = [pair.nginx, pair.gate].map(|ports: Ports| {
+        let [theirs, ours] = [pair.nginx, pair.tidegate].map(|ports: Ports| {
             assert_eq!(pair.ask(&asked, ports).status, 200, "{name}");
             let port = format!(":{}", ports.tls);
             recorder.last().map(|value| value.replace(&port, ":TLS"))
@@ -255,7 +255,9 @@ fn received(edited: impl FnOnce(String) -> String, server: &str, intended: &[Tol
                 None => theirs == ours,
             };
             if !is_right {
-                wrong.push(format!("{name}, {field}: nginx {theirs:?}, gate {ours:?}"));
+                wrong.push(format!(
+                    "{name}, {field}: nginx {theirs:?}, tidegate {ours:?}"
+                ));
             }
         }
     }
@@ -439,7 +441,7 @@ fn harbors_own_nginx_is_replaced_by_the_gate() {
         said["token"].as_str().unwrap().to_owned()
     };
     // Either takes what the other one's way has brought.
-    let (one, two) = (token(pair.nginx), token(pair.gate));
+    let (one, two) = (token(pair.nginx), token(pair.tidegate));
     let [one, two] = [one, two].map(|token| format!("Authorization: Bearer {token}"));
     let script = [
         ask("ping", "/v2/", &[]),
@@ -500,7 +502,7 @@ const HARBOR: &[Difference] = &[
         "a token without a password",
         401,
         401,
-        "add_header without always is for success alone; the gate sets it in every answer of the upstream",
+        "add_header without always is for success alone; tidegate sets it in every answer of the upstream",
     ),
     ("tags of nothing", 404, 404, "the same"),
     ("portal", 404, 404, "the same"),

@@ -1,13 +1,13 @@
-//! One exchange at the registry: what its handler reads, and what it says.
+//! One exchange at the registry of the tests: the handler reads the request and sends the response.
 
 use std::io::{self, BufRead, BufReader, Read};
 use std::time::Duration;
 
 use super::{RecordedRequest, RequestEnd, Shared, Socket, lock, read_line};
 
-/// One request at the registry, for its handler.
+/// A request at the registry, with which the handler reads the body and sends the response.
 pub(crate) struct Exchange<'a> {
-    /// Without its body.
+    /// The request head.
     pub(crate) head: RecordedRequest,
     index: usize,
     reader: &'a mut BufReader<Box<dyn Socket>>,
@@ -21,12 +21,12 @@ enum Framing {
     Done,
     Broken,
     Length(usize),
-    /// Bytes left of the present chunk.
+    /// The number of bytes that are missing of the current chunk.
     Chunked(usize),
 }
 
 impl<'a> Exchange<'a> {
-    /// A request whose head has come, the `index`-th of all.
+    /// Creates the exchange of a request whose head was read. `index` is its number among all requests.
     pub(super) fn new(
         head: RecordedRequest,
         index: usize,
@@ -46,12 +46,12 @@ impl<'a> Exchange<'a> {
         exchange
     }
 
-    /// True when another request may follow.
+    /// Whether another request may follow on the connection.
     pub(super) fn is_reusable(&self) -> bool {
         self.is_open && self.framing == Framing::Done
     }
 
-    /// More of the body; nothing at its end, or where it broke off.
+    /// Reads more of the body. `None` at its end, and if the client broke the connection.
     pub(crate) fn more(&mut self) -> Option<Vec<u8>> {
         let bytes = self.read_more();
         if bytes.is_err() {
@@ -65,7 +65,7 @@ impl<'a> Exchange<'a> {
         bytes
     }
 
-    /// All the rest of the body.
+    /// Reads the rest of the body.
     pub(crate) fn body(&mut self) -> Vec<u8> {
         let mut body = Vec::new();
         while let Some(more) = self.more() {
@@ -74,20 +74,20 @@ impl<'a> Exchange<'a> {
         body
     }
 
-    /// Sends bytes; a peer that went away is no failure of the registry's.
+    /// Sends bytes. It is no error if the peer has closed the connection.
     pub(crate) fn send(&mut self, bytes: impl AsRef<[u8]>) {
         if self.shared.is_killed() || self.reader.get_mut().write_all(bytes.as_ref()).is_err() {
             self.is_open = false;
         }
     }
 
-    /// True when the peer still took what was sent last.
+    /// Whether the last bytes could be sent.
     pub(crate) fn is_open(&self) -> bool {
         self.is_open
     }
 
-    /// From now on a read or write that takes longer fails.
-    pub(crate) fn patience(&self, time: Duration) {
+    /// Sets the timeout of reads and writes.
+    pub(crate) fn set_timeout(&self, time: Duration) {
         self.reader.get_ref().set_timeout(time);
     }
 
