@@ -45,4 +45,5 @@ mod skopeo;
 mod status_page;
 mod swarm;
 mod tokens;
+mod ui;
 mod websocket;
