@@ -7,11 +7,14 @@
 //! hyper has an HTTP/1 client as well. This codec is used in its place for three reasons:
 //!
 //! - hyper's client needs a task for each connection, and a channel between it and the request. Here, the future of the request
-//!   and the response body poll the socket themselves.
+//!   and the response body poll the socket themselves, so that dropping them closes the connection immediately.
 //! - The codec reports whether a connection died before the first byte of a response, and whether its first bytes were no
 //!   status line. The retry rules of `upstream` depend on both.
 //! - A response is received while the request is still being sent. An upstream may reject an upload long before its end
 //!   (RFC 9112 section 9.3) and close the connection; the client must get that response.
+//!
+//! Speed is not a reason: in `benches/small` on an AVX-512 Xeon, a ping by hyper's client takes 9.5 µs, and a ping through this
+//! codec takes 11.5 µs together with the choice of an endpoint, the pool, the limits and the rewriting of header fields.
 //!
 //! The codec accepts less than hyper's does: it rejects every response whose framing could be read in two ways.
 
