@@ -82,7 +82,7 @@ cat $config
 grep -q ':8443"' $config
 fails grep -q ':443"' $config
 
-: 3, the check names each file that the user may not read, and what to do
+: 3, the check names each file that the user may not read, with the remedy
 fails step 3 2>&1 | tee /tmp/check
 grep -q 'key.pem' /tmp/check
 chgrp tidegate /etc/nginx/certs/key.pem
