@@ -328,7 +328,8 @@ fn rows<'a>(value: &'a Value, key: &str) -> impl Iterator<Item = &'a Value> {
     rows.into_iter().flatten()
 }
 
-/// The string in a field, with control characters escaped; a dash if the field is `null` or missing.
+/// The string in a field of a JSON object, with control characters escaped, because the terminal would interpret them. A dash if
+/// the field is `null` or missing.
 fn text(value: &Value, key: &str) -> String {
     let text = value.get(key).and_then(Value::as_str);
     text.map_or_else(|| UNKNOWN.to_owned(), escape)
@@ -338,7 +339,7 @@ fn number(value: &Value, key: &str) -> Option<u64> {
     value.get(key).and_then(Value::as_u64)
 }
 
-/// `12-31 23:59:58` of a time in RFC 3339.
+/// Shortens a time in RFC 3339 to month, day and time, such as `12-31 23:59:58`.
 fn day_and_time(time: &str) -> String {
     match time.get(5..19) {
         Some(shown) => shown.replace('T', " "),

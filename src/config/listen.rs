@@ -242,13 +242,13 @@ fn default_admin_socket() -> Option<AdminSocket> {
     Some(AdminSocket::Unix(directory.join(DEFAULT_ADMIN_SOCKET)))
 }
 
-/// The directory that systemd has created for the service (`RuntimeDirectory=`).
+/// The directory that systemd has created for the service (`RuntimeDirectory=`). `None` if systemd passes none.
 pub(crate) fn runtime_directory() -> Option<PathBuf> {
     first_path(std::env::var_os("RUNTIME_DIRECTORY")?)
 }
 
-/// The first path of a variable in which systemd passes a directory. If the unit names several directories, there are colons
-/// between them (systemd.exec(5)). `None` if the variable is empty.
+/// Returns the first path in the value of an environment variable such as `RUNTIME_DIRECTORY`, in which systemd separates several
+/// directories by colons (systemd.exec(5)). `None` if the value is empty.
 pub(crate) fn first_path(variable: OsString) -> Option<PathBuf> {
     let first = std::env::split_paths(&variable).next();
     first.filter(|path| !path.as_os_str().is_empty())

@@ -313,14 +313,14 @@ impl fmt::Debug for SharedTicketer {
     }
 }
 
-/// The time for which a key encrypts new tickets, as for the keys that rustls keeps in memory.
+/// The time for which a key encrypts new tickets. It is the same as in rustls' own ticket rotation.
 const INTERVAL_SECONDS: u32 = 6 * 60 * 60;
 const KEY_SIZE: usize = 32;
-/// The name of a key's file without the number of the interval, which follows.
+/// The prefix of the name of a key's file. The rest of the name is the number of the interval in which the key encrypts tickets.
 const KEY_NAME: &str = "ticket-key-";
-/// The longest wait for another instance that creates a key, which takes some milliseconds.
+/// The maximum wait for the lock while another instance creates a key, which takes some milliseconds.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// The longest such wait in [`SharedTicketKeys::poll`], whose thread also polls password files and certificates.
+/// The maximum wait for this lock in [`SharedTicketKeys::poll`], whose thread also polls password files and certificates.
 const POLL_LOCK_TIMEOUT: Duration = Duration::from_secs(1);
 
 #[cfg(test)]

@@ -656,20 +656,23 @@ async fn ten_thousand_decisions_of_access_agree_with_the_model() {
         old = (rules, Some(access));
     }
     // The random requests must cover every kind of decision.
-    for kind in [
-        "forwarded",
-        "mounted",
-        "filtered",
-        "unauthorized",
-        "forbidden",
-        "invalid",
-    ] {
+    for kind in DECISION_NAMES {
         assert!(
             seen.get(kind).is_some_and(|count| *count >= 50),
             "SEED={seed}: {seen:?}"
         );
     }
 }
+
+/// Every name that [`decision_name`] returns.
+const DECISION_NAMES: [&str; 6] = [
+    "forwarded",
+    "mounted",
+    "filtered",
+    "unauthorized",
+    "forbidden",
+    "invalid",
+];
 
 fn decision_name(decision: &Decision) -> &'static str {
     match decision {
@@ -908,14 +911,7 @@ fn the_proxy_forwards_only_requests_that_the_model_permits() {
             assert!(status == 200 || forwarded.is_empty(), "{case}");
         }
     }
-    for kind in [
-        "forwarded",
-        "mounted",
-        "filtered",
-        "unauthorized",
-        "forbidden",
-        "invalid",
-    ] {
+    for kind in DECISION_NAMES {
         assert!(seen.contains_key(kind), "SEED={seed}: {seen:?}");
     }
 }

@@ -288,9 +288,6 @@ fn a_closed_repository_is_in_no_catalog_and_cannot_be_mounted() {
 #[test]
 fn allow_and_deny_apply_to_the_client_not_to_a_trusted_proxy() {
     let registry = Registry::accepting_all();
-    let status = |proxy: &Proxy, http, connection: Connection, request: &TestRequest| {
-        connection.exchange(proxy, http, request).status
-    };
     let (anonymous, alice) = (
         TestRequest::new("GET", "/v2/"),
         TestRequest::alice("GET", "/v2/"),
@@ -302,64 +299,39 @@ fn allow_and_deny_apply_to_the_client_not_to_a_trusted_proxy() {
     let denied = start(&format!("deny = [{office}]"));
     // The network of the trusted proxies admits no client behind them.
     let proxies = start("allow = [\"127.0.0.2\", \"127.0.0.3\"]");
-    for http in HttpVersion::BOTH {
-        for connection in INSIDE {
-            assert_eq!(
-                status(&both, http, connection, &anonymous),
-                401,
-                "{connection:?}"
-            );
-            assert_eq!(
-                status(&both, http, connection, &alice),
-                200,
-                "{connection:?}"
-            );
-            assert_eq!(
-                status(&any, http, connection, &anonymous),
-                200,
-                "{connection:?}"
-            );
-            assert_eq!(
-                status(&denied, http, connection, &alice),
-                403,
-                "{connection:?}"
-            );
-            assert_eq!(
-                status(&proxies, http, connection, &alice),
-                403,
-                "{connection:?}"
-            );
+    let assert_statuses = |connection: Connection, expected: &[(&Proxy, &TestRequest, u16)]| {
+        for http in HttpVersion::BOTH {
+            for (case, (proxy, request, status)) in expected.iter().enumerate() {
+                let response = connection.exchange(proxy, http, request);
+                assert_eq!(response.status, *status, "{connection:?}, case {case}");
+            }
         }
-        for connection in OUTSIDE {
-            // If the trusted proxy does not name a client, the trusted proxy itself counts as the client.
-            let is_the_proxy = matches!(connection, Connection::Proxy("192.0.2.7, unknown"));
-            assert_eq!(
-                status(&both, http, connection, &alice),
-                403,
-                "{connection:?}"
-            );
-            assert_eq!(
-                status(&any, http, connection, &anonymous),
-                401,
-                "{connection:?}"
-            );
-            assert_eq!(
-                status(&any, http, connection, &alice),
-                200,
-                "{connection:?}"
-            );
-            assert_eq!(
-                status(&denied, http, connection, &alice),
-                200,
-                "{connection:?}"
-            );
-            let expected = if is_the_proxy { 200 } else { 403 };
-            assert_eq!(
-                status(&proxies, http, connection, &alice),
-                expected,
-                "{connection:?}"
-            );
-        }
+    };
+    for connection in INSIDE {
+        assert_statuses(
+            connection,
+            &[
+                (&both, &anonymous, 401),
+                (&both, &alice, 200),
+                (&any, &anonymous, 200),
+                (&denied, &alice, 403),
+                (&proxies, &alice, 403),
+            ],
+        );
+    }
+    for connection in OUTSIDE {
+        // If the trusted proxy does not name a client, the trusted proxy itself counts as the client.
+        let is_the_proxy = matches!(connection, Connection::Proxy("192.0.2.7, unknown"));
+        assert_statuses(
+            connection,
+            &[
+                (&both, &alice, 403),
+                (&any, &anonymous, 401),
+                (&any, &alice, 200),
+                (&denied, &alice, 200),
+                (&proxies, &alice, if is_the_proxy { 200 } else { 403 }),
+            ],
+        );
     }
 }
 

@@ -223,7 +223,8 @@ fn held_registry() -> (Registry, Arc<Barrier>) {
 #[test]
 fn a_thousand_requests_of_one_client_are_all_served() {
     const CONNECTIONS: usize = 11;
-    /// One stream of each connection is left for the request whose response shows that the proxy has read the others.
+    /// The requests of each connection that wait for the registry. The limit is 100 streams. The last stream is for one more
+    /// request: its response shows that the proxy has read the requests before it.
     const EACH: usize = 99;
     let (registry, barrier) = held_registry();
     let proxy = Proxy::with_defaults(&registry);

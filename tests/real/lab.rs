@@ -74,7 +74,7 @@ impl Lab {
 
     /// Starts a lab whose route has the given `auth.mode` and ends with `grants`.
     pub(crate) fn configured(mode: &'static str, grants: &'static str) -> Self {
-        Self::create(mode, None, grants, "", |_| String::new())
+        Self::with_lifetime(mode, None, grants)
     }
 
     /// Starts a lab like [`configured`](Self::configured), with `lifetime` as the lifetime of tokens.
@@ -83,31 +83,31 @@ impl Lab {
         lifetime: Option<&'static str>,
         grants: &'static str,
     ) -> Self {
-        Self::create(mode, lifetime, grants, "", |_| String::new())
+        let mut lab = Self::prepare(mode);
+        (lab.lifetime, lab.grants) = (lifetime, grants);
+        lab.run()
     }
 
     /// Starts a lab whose site requires client certificates.
     pub(crate) fn requiring_client_certificates() -> Self {
-        Self::create("basic", None, "", "", |certs| {
-            format!("client_ca = \"{}\"", certs.client_ca().display())
-        })
+        let mut lab = Self::prepare("basic");
+        lab.site = format!("client_ca = \"{}\"", lab.certs.client_ca().display());
+        lab.run()
     }
 
     /// Starts a lab whose proxy requires a PROXY header at the start of every connection from this machine.
     pub(crate) fn behind_balancers() -> Self {
-        let listen = "proxy_protocol = [\"127.0.0.1\", \"::1\"]";
-        Self::create("basic", None, "", listen, |_| String::new())
+        let mut lab = Self::prepare("basic");
+        lab.listen = "proxy_protocol = [\"127.0.0.1\", \"::1\"]";
+        lab.run()
     }
 
-    /// The same, over plain HTTP on [`Self::inner_port`] and on the Unix socket `http.sock`. A front end that terminates TLS must be
-    /// started on [`Self::port`].
+    /// Starts a lab in mode "basic" whose proxy serves plain HTTP, on [`Self::inner_port`] and on the Unix socket `http.sock`
+    /// (`listen.behind_proxy`). The test starts another proxy that terminates TLS on [`Self::port`].
     pub(crate) fn behind_front_end() -> Self {
-        let mut lab = Self::unstarted("basic", None, "", "", |_| String::new());
+        let mut lab = Self::prepare("basic");
         lab.behind = Some(free_port());
-        lab.write_configs();
-        lab.start_registry();
-        lab.start_proxy();
-        lab
+        lab.run()
     }
 
     /// Adds tables to the end of the configuration and starts the proxy again.
@@ -118,30 +118,18 @@ impl Lab {
         self.restart_proxy();
     }
 
-    fn create(
-        mode: &'static str,
-        lifetime: Option<&'static str>,
-        grants: &'static str,
-        listen: &'static str,
-        site: impl Fn(&Certs) -> String,
-    ) -> Self {
-        let mut lab = Self::unstarted(mode, lifetime, grants, listen, site);
-        lab.write_configs();
-        lab.start_registry();
-        lab.start_proxy();
-        lab
+    /// Writes the configurations, and starts the registry and the proxy.
+    fn run(mut self) -> Self {
+        self.write_configs();
+        self.start_registry();
+        self.start_proxy();
+        self
     }
 
-    fn unstarted(
-        mode: &'static str,
-        lifetime: Option<&'static str>,
-        grants: &'static str,
-        listen: &'static str,
-        site: impl Fn(&Certs) -> String,
-    ) -> Self {
+    /// Creates the directory, the certificates and the ports of a lab in this `auth.mode`. Nothing but Harbor is started.
+    fn prepare(mode: &'static str) -> Self {
         let dir = TempDir::with_prefix("real-").unwrap();
         let certs = Certs::make(&dir.path().join("certs"));
-        let site = site(&certs);
         let (port, registry_port) = (free_port(), free_port());
         let mut lab = Self {
             proxy: None,
@@ -151,12 +139,12 @@ impl Lab {
             registry_port,
             admin_port: free_port(),
             mode,
-            lifetime,
+            lifetime: None,
             dir,
-            grants,
-            listen,
+            grants: "",
+            listen: "",
             harbor: None,
-            site,
+            site: String::new(),
             behind: None,
         };
         for folder in ["home", "state", "tmp", "registry"] {
@@ -248,12 +236,12 @@ impl Lab {
         format!("http://localhost:{}/", self.admin_port)
     }
 
-    /// The URL of `path` at the registry itself, for requests that bypass the proxy.
+    /// The http URL of `path` at the registry, for requests that bypass the proxy.
     pub(crate) fn behind(&self, path: &str) -> String {
         format!("http://127.0.0.1:{}{path}", self.registry_port)
     }
 
-    /// The URL of `path` at the proxy.
+    /// The https URL of `path` at the proxy, which is what a client requests.
     pub(crate) fn url(&self, path: &str) -> String {
         format!("https://{}{path}", self.host())
     }

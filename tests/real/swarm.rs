@@ -682,7 +682,8 @@ fn now() -> f64 {
         .as_secs_f64()
 }
 
-/// Makes an image of one layer in the form that skopeo calls `dir`, and returns the layer.
+/// Writes an image with one layer of random bytes to `folder`, in the layout that `skopeo copy dir:FOLDER` reads. Returns the
+/// path of the layer.
 fn make_image(folder: &Path) -> PathBuf {
     fs::create_dir_all(folder).unwrap();
     let (file, layer, config) = (

@@ -130,6 +130,12 @@ impl H2Client {
         self.try_exchange(request).await.expect("a response")
     }
 
+    /// Sends `GET /v2/` with the credentials of alice, and returns the status of the response.
+    pub(crate) async fn ping(&mut self) -> u16 {
+        let ping = TestRequest::alice("GET", "/v2/");
+        self.exchange(&ping).await.status
+    }
+
     /// Sends a request and reads its response, or returns the error that came instead.
     pub(crate) async fn try_exchange(
         &mut self,

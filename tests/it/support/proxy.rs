@@ -41,7 +41,8 @@ pub(crate) struct TestConfig {
     rest: String,
 }
 
-/// A [`TestConfig`] with `tables` before `[listen]`, and `route` as further keys of the route.
+/// Creates a [`TestConfig`] with the TOML text `tables` before the table `[listen]`, and with the lines `route` at the end of the
+/// route.
 pub(crate) fn config(tables: &str, route: &str) -> TestConfig {
     let log = if tables.contains("[log]") {
         ""

@@ -78,7 +78,8 @@ impl TestResponse {
         );
     }
 
-    /// Everything that a client receives, except the request ID and the time.
+    /// Returns the status, the header fields without `X-Request-Id` and `Date`, and the body. Two responses that a client must
+    /// not be able to tell apart are equal in them.
     pub(crate) fn without_request_id(&self) -> (u16, Vec<(String, String)>, Vec<u8>) {
         let mut headers = self.headers.clone();
         headers.retain(|(name, _)| name != "x-request-id" && name != "date");

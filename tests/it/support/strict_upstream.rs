@@ -219,7 +219,8 @@ fn parse(bytes: &[u8]) -> Parsed {
     }
 }
 
-/// The length of the body, and whether it is chunked. Returns `None` if the header section is not strictly RFC 9112.
+/// Parses the head of a request. Returns the value of `Content-Length` (0 without one), and whether the body is chunked. `None` if
+/// the head violates the grammar of RFC 9112, or frames the body twice.
 fn framing(head: &[u8]) -> Option<(usize, bool)> {
     let text: String = head.iter().map(|byte| char::from(*byte)).collect();
     let mut lines = text.split("\r\n");
