@@ -2,7 +2,8 @@
 //!
 //! Used while a snapshot is built, which creates one [`LiveGrantFile`] for each route that names a file. A thread of `server`
 //! calls [`LiveGrantFile::poll`] at intervals and logs the result. A file is used in full or not at all: if it cannot be read, or
-//! has an error, the grants as last read stay in use.
+//! has an error, its content as last read stays in use. A reload reads that content again with the groups and the other grants of
+//! the new configuration, so that no right outlives the line that gave it.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,7 +28,14 @@ pub(crate) struct LiveGrantFile {
     /// The password file of the route, for warnings about users that it does not have.
     users: Option<Arc<LiveUsers>>,
     /// Requests never take this lock, because its holder may be waiting for a disk.
-    detector: Mutex<ChangeDetector<Seen>>,
+    last_read: Mutex<LastRead>,
+}
+
+#[derive(Debug)]
+struct LastRead {
+    detector: ChangeDetector<Seen>,
+    /// The content from which the grants were parsed.
+    bytes: Arc<[u8]>,
 }
 
 /// The result of a poll.
@@ -43,6 +51,7 @@ pub(crate) enum GrantEvent {
 
 /// The content of a file that can be used.
 struct Content {
+    bytes: Arc<[u8]>,
     granted: RouteGrants,
     warnings: Problems,
     /// The version of the file that was read. `None` if the file changed while it was read.
@@ -105,35 +114,38 @@ impl Loader<'_> {
     /// the old grants stay until a later poll.
     fn load(self, stable: Option<Seen>, problems: &mut Problems) -> Option<LiveGrantFile> {
         let users = self.users.as_deref();
-        let (grants, version) = match (read(self.file, users), self.old) {
-            (Ok(content), None) => {
-                report(self.file, content.warnings, problems);
-                (content.granted.grants, None)
-            }
-            (Ok(content), Some(_))
-                if content.stamp.is_some_and(|stamp| stable == Some(Ok(stamp))) =>
-            {
-                report(self.file, content.warnings, problems);
-                (content.granted.grants, stable)
-            }
-            (Ok(_), Some(old)) => (old.grants.current(), None),
+        let is_stable = |content: &Content| {
+            let stamp = content.stamp;
+            stamp.is_some_and(|stamp| stable == Some(Ok(stamp)))
+        };
+        let last_content = |old: &LiveGrantFile| {
+            let bytes = Arc::clone(&old.last_read.lock().bytes);
+            (parse(self.file, bytes, None, users), None)
+        };
+        let (content, version) = match (read(self.file, users), self.old) {
+            (Ok(content), Some(_)) if is_stable(&content) => (Ok(content), stable),
+            (Ok(_), Some(old)) => last_content(old),
             (Err(failure), Some(old)) => {
                 let what = format!("{}: {}", self.file.path.display(), first_error(&failure));
                 let place = self.file.path.place;
                 problems.push(Problem::warning(place, what).because(KEEPS_LAST_GRANTS));
-                (old.grants.current(), None)
+                last_content(old)
             }
-            (Err(failure), None) => {
-                report(self.file, failure, problems);
-                return None;
-            }
+            (content, None) => (content, None),
         };
+        let content = content
+            .map_err(|failure| report(self.file, failure, problems))
+            .ok()?;
+        report(self.file, content.warnings, problems);
         Some(LiveGrantFile {
             route: self.route,
             file: self.file.clone(),
-            grants: LiveGrants::new(grants),
+            grants: LiveGrants::new(content.granted.grants),
             users: self.users,
-            detector: Mutex::new(ChangeDetector::new(version)),
+            last_read: Mutex::new(LastRead {
+                detector: ChangeDetector::new(version),
+                bytes: content.bytes,
+            }),
         })
     }
 }
@@ -153,21 +165,22 @@ impl LiveGrantFile {
     pub(crate) fn file_state(&self) -> LoadedVersion {
         LoadedVersion {
             path: self.path().to_owned(),
-            read: self.detector.lock().read(),
+            read: self.last_read.lock().detector.read(),
         }
     }
 
     /// Checks whether the file has changed, and reads it if the poll before saw the same change.
     pub(crate) fn poll(&self) -> GrantEvent {
-        let mut detector = self.detector.lock();
+        let mut last_read = self.last_read.lock();
         let seen = file_watch::poll(self.path());
-        if !detector.is_due(seen) {
+        if !last_read.detector.is_due(seen) {
             return GrantEvent::Unchanged;
         }
         match read(&self.file, self.users.as_deref()) {
             Ok(content) if content.stamp.is_some_and(|stamp| seen == Ok(stamp)) => {
                 let before = self.grants.current();
-                let has_recovered = detector.succeeded(seen);
+                let has_recovered = last_read.detector.succeeded(seen);
+                last_read.bytes = content.bytes;
                 if before == content.granted.grants && !has_recovered {
                     return GrantEvent::Unchanged;
                 }
@@ -176,7 +189,9 @@ impl LiveGrantFile {
             }
             // The file was written between the poll and the reading. A later poll sees it unchanged.
             Ok(_) => GrantEvent::Unchanged,
-            Err(failure) if detector.failed(failure.to_string()) => GrantEvent::Failed(failure),
+            Err(failure) if last_read.detector.failed(failure.to_string()) => {
+                GrantEvent::Failed(failure)
+            }
             Err(_) => GrantEvent::Unchanged,
         }
     }
@@ -187,10 +202,20 @@ fn read(file: &GrantFile, users: Option<&LiveUsers>) -> Result<Content, Problems
         let what = format!("cannot read the grants: {error}");
         let mut problems = Problems::new(&*file.path);
         problems.push(Problem::error(None, what).fix(
-            "correct the path, which is relative to the folder of the configuration, or let the user of the proxy read the file",
+            "correct the path, which is relative to the folder of the file that has the route, or let the user of the proxy read it",
         ));
         problems
     })?;
+    parse(file, bytes.into(), stamp, users)
+}
+
+/// Parses the content of a file, and warns of users that the password file does not have.
+fn parse(
+    file: &GrantFile,
+    bytes: Arc<[u8]>,
+    stamp: Option<FileStamp>,
+    users: Option<&LiveUsers>,
+) -> Result<Content, Problems> {
     let (granted, mut problems) = file.parse(&bytes);
     let Some(granted) = granted else {
         return Err(problems);
@@ -201,6 +226,7 @@ fn read(file: &GrantFile, users: Option<&LiveUsers>) -> Result<Content, Problems
         passwords::check_user_patterns(&granted.homes, &users, path, &mut problems);
     }
     Ok(Content {
+        bytes,
         granted,
         warnings: problems,
         stamp,

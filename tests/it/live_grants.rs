@@ -142,3 +142,44 @@ fn a_grant_file_belongs_to_a_registry_with_passwords() {
     let process = ServeProcess::start(&file);
     assert_eq!(statuses(&process), (200, 200));
 }
+
+#[test]
+fn a_reload_revokes_grants_and_groups_although_the_file_cannot_be_used() {
+    let registry = Registry::accepting_all();
+    let with_grants = |groups: &str, own: &str| {
+        let text = config(groups, own).upstream(&registry.url());
+        text.after("auth", "grant_file = \"grants.toml\"")
+            .to_string()
+    };
+    let group = "[groups]\nci = [\"alice\"]\nother = [\"alice\"]\n";
+    let own =
+        "[[site.route.grant]]\nto = [\"@users\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n";
+    let (dir, file) = configured(with_grants(group, own));
+    let grants = dir.path().join("grants.toml");
+    fs::write(&grants, PUSH.replace("@users", "@ci")).unwrap();
+    let process = ServeProcess::start(&file);
+    assert_eq!(statuses(&process), (200, 200));
+    let configure = |text: String| {
+        let text = text.replace("{dir}", dir.path().to_str().unwrap());
+        fs::write(&file, text).unwrap();
+        run(&["reload", "-c", &file])
+    };
+
+    fs::write(&grants, "[[grant]]\nto = [").unwrap();
+    process.line("the grants as last read stay in use");
+    // The grant of the configuration is gone. The content of the file as last read is still used.
+    let reloaded = configure(with_grants(group, ""));
+    assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
+    assert_eq!(statuses(&process), (200, 403));
+    // Alice is no member of the group any more, which the content of the file names.
+    let moved = group.replace("ci = [\"alice\"]", "ci = [\"bob\"]");
+    let reloaded = configure(with_grants(&moved, ""));
+    assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
+    assert_eq!(statuses(&process), (403, 403));
+    // Without the group, the content of the file means nothing, as at a start.
+    let reloaded = configure(with_grants("[groups]\nother = [\"alice\"]\n", ""));
+    assert_eq!(reloaded.status.code(), Some(1), "{reloaded:?}");
+    let said = text(&reloaded.stderr);
+    assert!(said.contains("no group \"@ci\""), "{said}");
+    assert_eq!(statuses(&process), (403, 403));
+}
