@@ -56,7 +56,7 @@ impl Listen {
 pub struct Admin {
     /// The address; `None` if there is no admin listener.
     pub socket: Option<AdminSocket>,
-    /// Whether the configuration names no address, so that the socket is `admin.sock` in the runtime directory.
+    /// Whether the configuration names no address, so that `admin.sock` in the runtime directory is a link to the socket.
     pub is_default: bool,
     /// The networks that may use the listener, in addition to this machine.
     pub allow: Networks,

@@ -428,8 +428,9 @@ impl UnixSocket {
     }
 }
 
-/// Whether a process listens on the Unix socket at `path`, as far as this process may connect to it.
-pub(crate) fn has_unix_listener(path: &Path) -> bool {
+/// Whether a process may be listening on the Unix socket at `path`. False only if the kernel says that none is: a socket of another
+/// user, to which this process may not connect, counts as one with a listener.
+pub(crate) fn may_have_unix_listener(path: &Path) -> bool {
     let connect = || -> io::Result<()> {
         let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
         // With a full backlog, connect(2) would block.
@@ -438,7 +439,10 @@ pub(crate) fn has_unix_listener(path: &Path) -> bool {
     };
     match connect() {
         Ok(()) => true,
-        Err(error) => error.kind() == io::ErrorKind::WouldBlock,
+        Err(error) => !matches!(
+            error.kind(),
+            io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
+        ),
     }
 }
 

@@ -167,7 +167,7 @@ impl Acceptors {
         self.sockets = kept;
         self.sockets.extend(added);
         if let Some(admin_socket) = admin_socket {
-            self.admin_socket = admin_socket;
+            self.admin_socket.replace(admin_socket);
         }
         for socket in removed {
             self.remove(socket);
@@ -201,7 +201,7 @@ impl Acceptors {
         }
     }
 
-    /// Ends the accept loops of the admin listener, and returns when every accepted connection has its response.
+    /// Ends the accept loops of the admin listener, and waits until every accepted connection has its response, for a second at most.
     pub(crate) async fn close_admin(&mut self) {
         self.admin_socket.finish(OnClose::DrainBacklog).await;
         for socket in std::mem::take(&mut self.sockets) {
@@ -266,7 +266,7 @@ impl AcceptLoop {
 /// file.
 #[derive(Debug, Default)]
 struct AdminSocket {
-    /// The path in the configuration, or the default one.
+    /// The path of the socket.
     path: Option<PathBuf>,
     /// A socket that listens, but is not yet published at its path.
     bound: Option<BoundAdminSocket>,
@@ -285,21 +285,26 @@ struct BoundAdminSocket {
 }
 
 impl AdminSocket {
-    /// Binds the socket that the configuration names, if it names one. `None` if that fails, which is reported.
-    fn bind(admin: &config::Admin, config_file: &Path, problems: &mut Problems) -> Option<Self> {
-        let Some(configured) = admin.path() else {
-            return Some(Self::default());
-        };
-        let (path, link) = match configured.parent() {
+    /// Returns the path of the socket of a configuration, and the path of the link to it if it is the default socket.
+    fn paths(admin: &config::Admin, config_file: &Path) -> Option<(PathBuf, Option<PathBuf>)> {
+        let configured = admin.path()?;
+        Some(match configured.parent() {
             Some(directory) if admin.is_default => (
                 pid_file::default_admin_socket_in(directory, config_file),
                 Some(configured.clone()),
             ),
             _ => (configured.clone(), None),
+        })
+    }
+
+    /// Binds the socket that the configuration names, if it names one. `None` if that fails, which is reported.
+    fn bind(admin: &config::Admin, config_file: &Path, problems: &mut Problems) -> Option<Self> {
+        let Some((path, link)) = Self::paths(admin, config_file) else {
+            return Some(Self::default());
         };
         match UnixSocket::bind(&path) {
             Ok(socket) => Some(Self {
-                path: Some(configured.clone()),
+                path: Some(path.clone()),
                 bound: Some(BoundAdminSocket { socket, path, link }),
                 ..Self::default()
             }),
@@ -328,10 +333,23 @@ impl AdminSocket {
         config_file: &Path,
         problems: &mut Problems,
     ) -> Option<Option<Self>> {
-        if self.path.as_ref() == admin.path() {
+        let wanted = Self::paths(admin, config_file).map(|(path, _)| path);
+        if self.path == wanted {
             return Some(None);
         }
         Self::bind(admin, config_file, problems).map(Some)
+    }
+
+    /// Puts `new` in the place of this socket, which stops accepting.
+    fn replace(&mut self, new: Self) {
+        let link = new.bound.as_ref().and_then(|bound| bound.link.as_ref());
+        if let Some(path) = &self.path
+            && link == Some(path)
+        {
+            // The link replaces the file of this socket, whose accept loop ends only later.
+            let _ = std::fs::remove_file(path);
+        }
+        *self = new;
     }
 
     /// Publishes the socket at its path and starts the accept loop, unless that was done before. Must be called within the main

@@ -2,14 +2,15 @@
 //!
 //! The default socket of each configuration has a name of its own next to the pid file, so that processes with different
 //! configurations can share a runtime directory, and `tidegate status` finds the one it was asked for. The link gives other
-//! programs (curl, ssh) a name that is known in advance. It belongs to the process that was there first.
+//! programs (curl, ssh) a name that is known in advance. It belongs to the process that was there first; of two processes that
+//! start at the same moment after a crash, either may get it.
 
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-use crate::net::listener::has_unix_listener;
+use crate::net::listener::may_have_unix_listener;
 
 /// A link that this process has created. Dropping the value removes it, unless it leads to another socket by then.
 #[derive(Debug)]
@@ -19,7 +20,8 @@ pub(crate) struct AdminLink {
 }
 
 impl AdminLink {
-    /// Links `path` to `socket`, a socket of this process in the same directory. `None` if another process listens at `path`.
+    /// Links `path` to `socket`, a socket of this process in the same directory. `None` if another process may be listening at
+    /// `path`.
     ///
     /// # Errors
     /// The path is neither a link nor a socket, or this process has no write permission for the directory.
@@ -31,10 +33,10 @@ impl AdminLink {
         match fs::symlink_metadata(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
-            // The process that this one succeeds in an upgrade created it.
+            // In an upgrade, the process before this one has created the link.
             Ok(_) if link.is_in_place() => return Ok(Some(link)),
-            Ok(_) if has_unix_listener(path) => return Ok(None),
-            // What a process that was killed has left.
+            Ok(_) if may_have_unix_listener(path) => return Ok(None),
+            // A process that was killed has left the link or the socket.
             Ok(found) if found.is_symlink() || found.file_type().is_socket() => {
                 fs::remove_file(path)?;
             }
@@ -42,7 +44,7 @@ impl AdminLink {
         }
         match symlink(&link.target, path) {
             Ok(()) => Ok(Some(link)),
-            // Another process that starts now was faster.
+            // Another process has created the link since.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(None),
             Err(error) => Err(error),
         }

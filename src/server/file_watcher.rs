@@ -54,7 +54,7 @@ fn run(stopped: &Receiver<()>, interval: Duration, poll: impl Fn()) {
     while stopped.recv_timeout(interval) == Err(RecvTimeoutError::Timeout) {
         // A panic must not end the thread: all later changes of the files would be missed.
         if catch_unwind(AssertUnwindSafe(&poll)).is_err() {
-            tracing::error!("the check of password files and certificates for changes panicked");
+            tracing::error!("the check of files for changes panicked");
         }
     }
 }

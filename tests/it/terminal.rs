@@ -381,6 +381,29 @@ fn each_process_of_a_shared_directory_has_an_admin_socket_of_its_own() {
     assert_eq!(done(&["check", "--ready"], second), "ready\n");
 }
 
+/// A reload that removes or adds `admin = "unix:…/admin.sock"` changes whether this path is a socket or a link to the default one.
+#[test]
+fn commands_reach_the_process_after_the_default_socket_was_named_and_unnamed() {
+    let registry = Registry::accepting_all();
+    let unnamed = config("", "").upstream(&registry.url());
+    let (dir, file) = configured(&unnamed);
+    let link = dir.path().join("admin.sock");
+    let named = unnamed.to_string().replacen(
+        "[listen]\n",
+        &format!("[listen]\nadmin = \"unix:{}\"\n", link.display()),
+        1,
+    );
+    let unnamed = fs::read_to_string(&file).unwrap();
+    let _process = ServeProcess::start(&file);
+    for (text, is_link) in [(&named, false), (&unnamed, true), (&named, false)] {
+        fs::write(&file, text).unwrap();
+        done(&["reload"], &file);
+        assert_eq!(link.is_symlink(), is_link, "{text}");
+        assert_eq!(get_unix(&link, "/readyz").status, 200);
+        assert_eq!(done(&["check", "--ready"], &file), "ready\n");
+    }
+}
+
 /// What a process creates in its runtime directory is gone when it ends, but not what another process has there.
 #[test]
 fn a_clean_stop_removes_the_files_of_the_process() {
