@@ -289,7 +289,7 @@ impl SnapshotBuilder<'_> {
                     Some(build_route(route, authenticator, grant_file, upstream?))
                 })
                 .collect();
-            check_webroots(&site.responses, problems);
+            check_webroots_exist(&site.responses, problems);
             let counts = self.site_counts(&name);
             sites.push(Site {
                 name,
@@ -390,7 +390,7 @@ fn build_route(
 }
 
 /// Warns of directories of ACME clients that do not exist. An ACME client may create them later.
-fn check_webroots(responses: &[StaticResponse], problems: &mut Problems) {
+fn check_webroots_exist(responses: &[StaticResponse], problems: &mut Problems) {
     for response in responses {
         if let StaticContent::Webroot(path) = &response.content
             && !path.is_dir()

@@ -75,7 +75,7 @@ impl FileSource for ReportingSource<'_> {
         self.count.set(self.count.get() + 1);
         let files = pluralize(self.count.get(), "file");
         self.progress.show(&format!(
-            "reading {files}, and comparing the result with nginx"
+            "reading {files}, and comparing the result with a model of nginx"
         ));
         FsSource.read(path)
     }

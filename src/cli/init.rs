@@ -312,9 +312,6 @@ impl Draft {
         text += &format!("https = [\"[::]:{}\"]\n", self.port);
         if self.has_http_listener() {
             text += "# Let's Encrypt may check the name here; browsers are sent to https.\nhttp = [\"[::]:80\"]\n";
-            if self.port != 443 {
-                text += &format!("public_port = {}\n", self.port);
-            }
         }
         if self.has_own_state_dir() {
             text += "\n# What the proxy keeps: its CA or its ACME account and certificates, and the pid file.\n[state]\ndir = \"state\"\n";

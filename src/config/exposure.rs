@@ -64,8 +64,7 @@ fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> 
     if !matches!(route.auth, Auth::Open)
         || requires_certificate
         || !route.admission.allow.is_empty()
-        || route.granted.is_some()
-        || route.grant_file.is_some()
+        || route.has_grants()
     {
         return false;
     }

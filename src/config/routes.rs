@@ -58,6 +58,13 @@ pub struct Route {
     pub grant_file: Option<GrantFile>,
 }
 
+impl Route {
+    /// Whether grants decide what users may do, in the configuration or in a file of their own.
+    pub fn has_grants(&self) -> bool {
+        self.granted.is_some() || self.grant_file.is_some()
+    }
+}
+
 /// The result of reading a `[[site.route]]` table.
 pub(crate) enum RouteOrResponse {
     /// A route to an upstream.

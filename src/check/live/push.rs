@@ -471,8 +471,8 @@ impl RoundTrip<'_> {
             Auth::LeftToUpstream | Auth::Open => problem.fix(format!(
                 "give {subject} the right to push in the registry (in Harbor: a role in the project that may push)"
             )),
-            Auth::Basic { .. } | Auth::Token { .. } if self.route.granted.is_some() => problem.fix(format!(
-                "tidegate check -c {file} --who {user} --may push {repository} reports what the grants allow; add a [[site.route.grant]]"
+            Auth::Basic { .. } | Auth::Token { .. } if self.route.has_grants() => problem.fix(format!(
+                "tidegate check -c {file} --who {user} --may push {repository} reports what the grants allow; add a grant"
             )),
             Auth::Basic { .. } | Auth::Token { .. } => problem.fix(
                 "look at route.allow and route.deny, which may exclude this machine, and at the rules of the registry itself",
