@@ -88,7 +88,7 @@ struct StreamTask<F> {
     progress: Rc<SendProgress>,
     timer: Option<Pin<Box<Sleep>>>,
     seen_pauses: u64,
-    /// Keeps the stream after an early response. hyper's future is complete then.
+    /// Keeps the stream after an early response. hyper's future is complete then, or has timed out, and is not polled again.
     keep: Option<Pin<Box<dyn Future<Output = ()>>>>,
 }
 

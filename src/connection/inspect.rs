@@ -92,8 +92,10 @@ impl ByteInspector for Http1Inspector {
         let has_ended = self.framing.has_ended_head();
         self.state
             .record_head_progress(has_ended, self.framing.is_in_head());
-        self.state
-            .set_request_incomplete(!self.framing.is_between_requests());
+        // While a handshake is undecided, the inspector reads only a part of what the client sends. A client that leaves then is
+        // noticed as one that leaves amid a request.
+        let is_incomplete = !self.framing.is_between_requests() || self.framing.awaits_upgrade();
+        self.state.set_request_incomplete(is_incomplete);
         let FramingViolation { at, region } = match result {
             Ok(inspected) => {
                 if self.framing.awaits_upgrade() {

@@ -35,6 +35,9 @@ pub(crate) struct GuardedResponseFuture {
     /// Where the tunnel goes that begins after the response. HTTP/1 only, where the response also says whether the connection is
     /// closed after it.
     tunnels: Option<TunnelSlot>,
+    /// Whether the inspector waits for this response, because the request has `Upgrade` and no body. On a connection with pipelined
+    /// requests, it waits for one response and not for those before it.
+    may_switch: bool,
     /// `None` once the response is ready. Declared after the future: see the module documentation.
     guard: Option<RequestGuard>,
 }
@@ -43,11 +46,13 @@ impl GuardedResponseFuture {
     pub(crate) fn new(
         future: ResponseFuture,
         tunnels: Option<TunnelSlot>,
+        may_switch: bool,
         guard: RequestGuard,
     ) -> Self {
         Self {
             future,
             tunnels,
+            may_switch,
             guard: Some(guard),
         }
     }
@@ -71,9 +76,10 @@ impl Future for GuardedResponseFuture {
                 ResponseBody::new(body, guard),
             )));
         }
-        if guard
-            .as_ref()
-            .is_some_and(|guard| guard.connection().end_upgrade())
+        if self.may_switch
+            && guard
+                .as_ref()
+                .is_some_and(|guard| guard.connection().end_upgrade())
         {
             // hyper may have found no bytes to read while they were kept.
             cx.waker().wake_by_ref();

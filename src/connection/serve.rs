@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Method, Request};
+use http::{Method, Request, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -110,18 +110,22 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
             let _open_connection = open_connection;
             let shutdown = context.shutdown.clone();
             let reason = ConnectionDriver::new(&mut http, &state, context.shutdown).await;
-            // Before hyper drops the response body, which is logged with the timeout that is recorded here.
-            record_close(&info, &state, &reason, metrics);
+            let tunnel = tunnels.take();
+            if tunnel.is_none() {
+                // Before hyper drops the response body, which is logged with the timeout that is recorded here.
+                record_close(&info, &state, &reason, metrics);
+            }
             let http1::Parts { io, read_buf, .. } = http.into_parts();
             let (stream, early) = io.into_inner().into_parts();
-            let tunnel = tunnels.take();
-            if let (Some(tunnel), CloseReason::Done) = (tunnel, &reason)
-                // Otherwise the client may not have got all of the response, and it could take bytes of the tunnel for the rest.
-                && !state.is_write_blocked()
-                && read_buf.is_empty()
-            {
-                Box::pin(tunnel.run(stream, early, &state)).await;
-                return;
+            if let Some(tunnel) = tunnel {
+                let is_response_sent =
+                    matches!(reason, CloseReason::Done) && !state.is_write_blocked();
+                // Otherwise the client could take bytes of the tunnel for the rest of the response, or hyper has bytes of it.
+                if is_response_sent && read_buf.is_empty() {
+                    let reason = Box::pin(tunnel.run(stream, early, &state)).await;
+                    return record_close(&info, &state, &reason, metrics);
+                }
+                record_close(&info, &state, &reason, metrics);
             }
             Box::pin(close(stream, reason, &state, shutdown)).await;
         }
@@ -199,12 +203,14 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
         move |request| {
             let upload = Arc::new(upload_state(&request, share.as_ref()));
             let guard = RequestGuard::new(&state, &upload);
+            let may_switch =
+                request.headers().contains_key(header::UPGRADE) && request.body().is_end_stream();
             let future = handler.handle(IncomingRequest {
                 request,
                 connection: Arc::clone(&info),
                 upload,
             });
-            GuardedResponseFuture::new(future, tunnels.clone(), guard)
+            GuardedResponseFuture::new(future, tunnels.clone(), may_switch, guard)
         }
     }
 }

@@ -132,7 +132,7 @@ impl<IO: Socket> AsyncRead for MonitoredSocket<IO> {
             self.state.record_progress();
             return Poll::Ready(Ok(()));
         }
-        if out.remaining() > SMALL {
+        if out.remaining() >= SMALL {
             ready!(Pin::new(&mut self.stream).poll_read(cx, out))?;
             self.state.record_progress();
             return Poll::Ready(Ok(()));

@@ -2,11 +2,12 @@
 //!
 //! `response` finds the tunnel in the body of the 101 response and leaves it in the [`TunnelSlot`] of the connection. When hyper
 //! has written the response, `serve` takes the tunnel and the socket, and [`PendingTunnel::run`] copies bytes in both directions
-//! until either side has ended, nothing has passed for a while, or the tunnel is ended from outside. The content is not
-//! inspected.
+//! until both sides have ended, one side has broken the connection, nothing has passed for a while, or the tunnel is ended from
+//! outside. The content is not inspected.
 //!
-//! Each direction holds at most one buffer, from the read to the complete write, so the slower side slows the faster one down, and
-//! a tunnel without traffic holds no buffer. The client is subject to `limits.write_idle` and `limits.min_rate` as in a download.
+//! Each direction holds at most one buffer here, from the read to the complete write, so the slower side slows the faster one down,
+//! and a tunnel without traffic holds no buffer. The client is subject to `limits.write_idle` and `limits.min_rate` as in a
+//! download.
 
 use std::cell::RefCell;
 use std::future::{Future as _, poll_fn};
@@ -21,6 +22,7 @@ use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::close::CLOSE_TIMEOUT;
+use super::driver::CloseReason;
 use super::request_guard::RequestGuard;
 use super::state::{ConnectionState, TimeoutKind};
 use crate::body::{self, BodyEnd, Observer, OpenTunnel, Tunnel};
@@ -33,7 +35,8 @@ pub(crate) type TunnelSlot = Rc<RefCell<Option<PendingTunnel>>>;
 
 /// A tunnel that is about to begin, with the guard of its request.
 pub(crate) struct PendingTunnel {
-    tunnel: Tunnel,
+    /// `None` once [`Self::run`] copies the bytes.
+    tunnel: Option<Tunnel>,
     observer: Option<Box<dyn Observer>>,
     /// The number of bytes that the client has got.
     sent: u64,
@@ -45,7 +48,7 @@ impl PendingTunnel {
     pub(crate) fn new(open: OpenTunnel, guard: RequestGuard) -> Self {
         let OpenTunnel { tunnel, observer } = open;
         Self {
-            tunnel,
+            tunnel: Some(tunnel),
             observer,
             sent: 0,
             guard,
@@ -53,57 +56,93 @@ impl PendingTunnel {
     }
 
     /// Copies bytes between `client` and the upstream until the tunnel ends, and closes both connections. `early` are the bytes
-    /// that the client sent before it had the response.
-    pub(crate) async fn run<IO>(mut self, mut client: IO, early: Vec<u8>, state: &ConnectionState)
+    /// that the client sent before it had the response. Returns why the connection of the client is closed.
+    pub(crate) async fn run<IO>(
+        mut self,
+        mut client: IO,
+        early: Vec<u8>,
+        state: &ConnectionState,
+    ) -> CloseReason
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let end = self.copy(&mut client, early, state).await;
-        match &end {
-            End::TimedOut => state.record_timeout(TimeoutKind::Write),
-            End::Silent(_) | End::Cut | End::Displaced => {
-                let _ = timeout(CLOSE_TIMEOUT, client.shutdown()).await;
+        let Some(tunnel) = self.tunnel.take() else {
+            return CloseReason::Done;
+        };
+        // This closes the connection to the upstream first: a request that has displaced the tunnel may be waiting for it.
+        let end = self.copy(&mut client, tunnel, early, state).await;
+        let reason = match &end {
+            End::TimedOut => {
+                state.record_timeout(TimeoutKind::Write);
+                CloseReason::TimedOut(TimeoutKind::Write)
             }
-            // Without close_notify, because an end that was not complete must not look like one that was.
-            End::UpstreamBroken(_) | End::ClientGone => {}
-            // Both directions were closed after their last byte.
-            End::Complete => {}
-        }
+            // Both directions were closed after their last byte, or the client has closed.
+            End::Complete | End::ClientGone => CloseReason::Done,
+            End::UpstreamBroken(_) | End::Silent(_) | End::Cut | End::Displaced => {
+                let _ = timeout(CLOSE_TIMEOUT, client.shutdown()).await;
+                CloseReason::Done
+            }
+        };
         self.report_end(end);
+        reason
     }
 
-    async fn copy<IO>(&mut self, client: &mut IO, early: Vec<u8>, state: &ConnectionState) -> End
+    async fn copy<IO>(
+        &mut self,
+        client: &mut IO,
+        mut tunnel: Tunnel,
+        early: Vec<u8>,
+        state: &ConnectionState,
+    ) -> End
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
         let mut upload = Flow::new(early.into());
-        let mut download = Flow::new(std::mem::take(&mut self.tunnel.first));
-        let mut max_silence = self.tunnel.max_silence;
+        let mut download = Flow::new(std::mem::take(&mut tunnel.first));
+        let mut max_silence = tunnel.max_silence;
         let mut last_progress = Instant::now();
-        let mut is_half_closed = false;
+        let mut half_closed_by = None;
+        // The upstream takes no more bytes. Those that it sent before may still be on their way to the client.
+        let mut upload_error = None;
         let mut timer = Box::pin(sleep(max_silence));
         poll_fn(|cx| {
-            if let Poll::Ready(end) = self.poll_interrupted(cx) {
+            if let Poll::Ready(end) = self.poll_interrupted(&tunnel, cx) {
                 return Poll::Ready(end);
             }
-            let up = upload.poll(client, &mut self.tunnel.upstream, cx);
-            let down = download.poll(&mut self.tunnel.upstream, client, cx);
-            if self.count(upload.take_moved(), download.take_moved()) {
+            let mut up = upload.poll(client, &mut tunnel.upstream, cx);
+            if let Poll::Ready(Err(Failure::Write(error))) = up {
+                upload.abandon();
+                upload_error = Some(error);
+                up = Poll::Ready(Ok(()));
+            }
+            let down = download.poll(&mut tunnel.upstream, client, cx);
+            if self.count(&tunnel, upload.take_moved(), download.take_moved()) {
                 last_progress = Instant::now();
             }
+            let is_client_closed = up.is_ready() && upload_error.is_none();
             match (up, down) {
-                (Poll::Ready(Err(Failure::Read(_))), _)
-                | (_, Poll::Ready(Err(Failure::Write(_)))) => return Poll::Ready(End::ClientGone),
-                (Poll::Ready(Err(Failure::Write(error))), _)
-                | (_, Poll::Ready(Err(Failure::Read(error)))) => {
+                (Poll::Ready(Err(_)), _) | (_, Poll::Ready(Err(Failure::Write(_)))) => {
+                    return Poll::Ready(End::ClientGone);
+                }
+                (_, Poll::Ready(Err(Failure::Read(error)))) => {
                     return Poll::Ready(End::UpstreamBroken(error));
                 }
-                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => return Poll::Ready(End::Complete),
+                (Poll::Ready(Ok(())), Poll::Ready(Ok(()))) => {
+                    return Poll::Ready(match upload_error.take() {
+                        Some(error) => End::UpstreamBroken(error),
+                        None => End::Complete,
+                    });
+                }
                 (Poll::Pending, Poll::Pending) => {}
                 (Poll::Ready(Ok(())), Poll::Pending) | (Poll::Pending, Poll::Ready(Ok(()))) => {
-                    if !is_half_closed {
-                        (is_half_closed, last_progress) = (true, Instant::now());
+                    if half_closed_by.is_none() {
+                        last_progress = Instant::now();
                         max_silence = max_silence.min(HALF_CLOSED_SILENCE);
+                        half_closed_by = Some(if is_client_closed {
+                            Side::Client
+                        } else {
+                            Side::Upstream
+                        });
                     }
                 }
             }
@@ -123,7 +162,10 @@ impl PendingTunnel {
                     return Poll::Ready(End::TimedOut);
                 }
                 if silent_until.is_some_and(|at| at <= now) {
-                    return Poll::Ready(End::Silent(max_silence));
+                    return Poll::Ready(match half_closed_by {
+                        Some(Side::Client) => End::ClientGone,
+                        Some(Side::Upstream) | None => End::Silent(max_silence),
+                    });
                 }
                 timer.as_mut().reset(wakeup);
             }
@@ -132,22 +174,22 @@ impl PendingTunnel {
     }
 
     /// Ready if the tunnel is ended from outside.
-    fn poll_interrupted(&mut self, cx: &Context<'_>) -> Poll<End> {
+    fn poll_interrupted(&mut self, tunnel: &Tunnel, cx: &Context<'_>) -> Poll<End> {
         if let Some(observer) = &mut self.observer
             && observer.poll_cut(cx).is_ready()
         {
             return Poll::Ready(End::Cut);
         }
-        let displaced = self.tunnel.upstream.poll_displaced(cx);
+        let displaced = tunnel.upstream.poll_displaced(cx);
         displaced.map(|()| End::Displaced)
     }
 
     /// Counts bytes that were passed to the upstream and to the client. Returns whether there were any.
-    fn count(&mut self, received: usize, sent: usize) -> bool {
+    fn count(&mut self, tunnel: &Tunnel, received: usize, sent: usize) -> bool {
         if received + sent == 0 {
             return false;
         }
-        self.tunnel.upstream.record_transfer(received + sent);
+        tunnel.upstream.record_transfer(received + sent);
         self.sent += sent as u64;
         if let Some(observer) = &mut self.observer {
             if received > 0 {
@@ -187,12 +229,19 @@ impl Drop for PendingTunnel {
     }
 }
 
+/// One side of a tunnel.
+#[derive(Clone, Copy)]
+enum Side {
+    Client,
+    Upstream,
+}
+
 /// How a tunnel ended.
 #[derive(Debug)]
 enum End {
     /// Both sides have closed, and every byte was passed on.
     Complete,
-    /// The client broke the connection.
+    /// The client broke the connection, or closed its direction and got nothing more from the upstream.
     ClientGone,
     /// The client does not read, or reads too slowly.
     TimedOut,
@@ -243,6 +292,12 @@ impl Flow {
             must_flush: false,
             state: FlowState::Open,
         }
+    }
+
+    /// Drops what was read and not written, and reads no more.
+    fn abandon(&mut self) {
+        (self.early, self.buffer, self.written) = (Bytes::new(), None, 0);
+        self.state = FlowState::Closed;
     }
 
     fn take_moved(&mut self) -> usize {
@@ -307,6 +362,8 @@ impl Flow {
             let count = self.accept(count)?;
             self.early.advance(count);
         }
+        // An empty slice would keep the buffer, of which the bytes were a part.
+        self.early = Bytes::new();
         while let Some(buffer) = &self.buffer {
             let rest = buffer.filled().get(self.written..).unwrap_or_default();
             let count = ready!(Pin::new(&mut *to).poll_write(cx, rest))?;
@@ -333,3 +390,123 @@ impl Flow {
 /// How long the second direction of a tunnel may be silent after the first one has ended. A WebSocket ends with one message in
 /// each direction (RFC 6455 section 7.1.1).
 const HALF_CLOSED_SILENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt as _, ReadBuf};
+
+    use super::*;
+    use crate::body::{MinRate, TunnelEnd, UploadState};
+    use crate::connection::Settings;
+    use crate::connection::shutdown::ShutdownTrigger;
+
+    /// An upstream that has sent `rest` and has closed: a write fails, as after an RST, and reads still return what has arrived.
+    struct ClosedUpstream {
+        rest: Vec<u8>,
+    }
+
+    impl AsyncRead for ClosedUpstream {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            out: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            let count = self.rest.len().min(out.remaining()).min(1000);
+            let read: Vec<u8> = self.rest.drain(..count).collect();
+            out.put_slice(&read);
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl AsyncWrite for ClosedUpstream {
+        fn poll_write(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            _: &[u8],
+        ) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    impl TunnelEnd for ClosedUpstream {
+        fn poll_displaced(&self, _: &Context<'_>) -> Poll<()> {
+            Poll::Pending
+        }
+
+        fn record_transfer(&self, _: usize) {}
+    }
+
+    #[tokio::test(flavor = "local", start_paused = true)]
+    async fn a_slow_client_gets_what_the_upstream_sent_before_it_closed() {
+        let hour = Duration::from_secs(3600);
+        let settings = Settings {
+            handshake: hour,
+            head: hour,
+            head_size: 1000,
+            idle: hour,
+            write_idle: hour,
+            min_rate: MinRate {
+                rate: 1,
+                window: hour,
+            },
+            h2_streams: 1,
+            h2_resets: 1,
+            h2_window: 1,
+            h2_connection_window: 1,
+        };
+        let state = Rc::new(ConnectionState::new(
+            &settings,
+            ShutdownTrigger::new().subscribe(),
+        ));
+        let sent: Vec<u8> = (0..100_000_u32).map(|byte| byte as u8).collect();
+        let open = OpenTunnel {
+            tunnel: Tunnel {
+                upstream: Box::new(ClosedUpstream { rest: sent.clone() }),
+                first: Bytes::new(),
+                max_silence: hour,
+            },
+            observer: None,
+        };
+        let guard = RequestGuard::new(&state, &Arc::new(UploadState::default()));
+        let (near, mut far) = tokio::io::duplex(64);
+        let tunnel = PendingTunnel::new(open, guard);
+        let mut received = Vec::new();
+        let (reason, read) = tokio::join!(
+            tunnel.run(near, b"a frame".to_vec(), &state),
+            far.read_to_end(&mut received)
+        );
+        assert_eq!(read.unwrap(), sent.len());
+        assert!(received == sent && matches!(reason, CloseReason::Done));
+    }
+
+    #[tokio::test]
+    async fn early_bytes_are_released_when_they_are_written() {
+        let owner = Arc::new([7; 100]);
+        let early = Bytes::from_owner(Shared(Arc::clone(&owner)));
+        let mut flow = Flow::new(early.slice(..50));
+        drop(early);
+        assert_eq!(Arc::strong_count(&owner), 2);
+        let (mut near, _far) = tokio::io::duplex(1000);
+        poll_fn(|cx| flow.poll_write(&mut near, cx)).await.unwrap();
+        assert_eq!(flow.take_moved(), 50);
+        assert_eq!(Arc::strong_count(&owner), 1, "the tunnel keeps the buffer");
+    }
+
+    struct Shared(Arc<[u8; 100]>);
+
+    impl AsRef<[u8]> for Shared {
+        fn as_ref(&self) -> &[u8] {
+            &*self.0
+        }
+    }
+}

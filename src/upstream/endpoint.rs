@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use http::header::{HOST, USER_AGENT};
 use http::{HeaderValue, Method, Request, Response, request, response};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::balance::{Candidate, endpoint_hash};
 use super::client_wait::ClientWait;
@@ -190,6 +190,11 @@ impl EndpointClient {
         let mut connected = connect::open(&self.endpoint, &self.settings).await;
         if matches!(connected, Err(Error::Exhausted(_))) && self.pool.free_descriptor() {
             connected = connect::open(&self.endpoint, &self.settings).await;
+            if matches!(connected, Err(Error::Exhausted(_))) {
+                // An upload or a tunnel closes its connection when its task runs, perhaps on another worker.
+                sleep(DISPLACED_CLOSE).await;
+                connected = connect::open(&self.endpoint, &self.settings).await;
+            }
         }
         match connected {
             Ok(stream) => {
@@ -311,6 +316,9 @@ impl Drop for HealthCheck {
 
 /// The time for a health check, from the connect to the response head.
 const PROBE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The time for the task of a displaced request to close its connection.
+const DISPLACED_CLOSE: Duration = Duration::from_millis(20);
 
 /// The longest lifetime of a connection to a host name. The name may resolve to other addresses by then, and a connection
 /// that is never idle would never be replaced.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use serde_json::Value;
 use tidegate::server::{Command, Scheme};
 
-use crate::admin::get_unix;
+use crate::admin::{admin, get, get_unix};
 use crate::support::client::{StreamEnd, connect_tcp, is_timeout};
 use crate::support::h2::{H2Client, block_on};
 use crate::support::proxy::TestConfig;
@@ -504,9 +504,9 @@ fn bytes_after_a_handshake_belong_to_the_tunnel_or_are_a_request_of_their_own() 
     assert_eq!(client.read_response("GET").status, 400);
 }
 
-/// No client needs this, so the proxy may close the connection, but the bytes are never a request.
+/// The response to the first request decides nothing about the bytes after the handshake.
 #[test]
-fn bytes_after_a_handshake_that_is_pipelined_are_no_request() {
+fn bytes_after_a_handshake_that_is_pipelined_belong_to_the_tunnel() {
     let upstream = echo();
     let proxy = Proxy::start(&upstream, ui());
     let secret = "/v2/secret/tags/list";
@@ -514,11 +514,10 @@ fn bytes_after_a_handshake_that_is_pipelined_are_no_request() {
         let mut client = Client::connect(&proxy);
         let first = TestRequest::alice("GET", "/v2/").head();
         let last = TestRequest::alice("GET", secret).head();
-        client.send([first, alices("/ui/ws").head(), last].concat());
+        client.send([first, alices("/ui/ws").head(), last.clone()].concat());
         assert_eq!(client.read_response("GET").status, 200);
         assert_eq!(client.read_head().unwrap().status, 101);
-        client.socket.shutdown(std::net::Shutdown::Write).unwrap();
-        let _ = client.read_to_end();
+        assert_eq!(client.read_exact(last.len()), last);
     }
     let seen = upstream.requests();
     assert!(
@@ -545,6 +544,31 @@ fn a_client_that_leaves_or_sends_much_before_the_response_is_noticed() {
     // The proxy keeps some of it; the rest stays in the buffers of the sockets.
     let sent = (0..1024).take_while(|_| client.try_send(&block).is_ok());
     assert!(sent.count() < 512);
+    // A client that has sent more than the proxy keeps, and leaves.
+    let mut client = Client::connect(&proxy);
+    client.send(alices("/ui/ws").head());
+    upstream.wait_for_requests(|requests| requests.len() == 3);
+    client.send(pattern(48 << 10));
+    drop(client);
+    upstream.wait_for_requests(|requests| requests[2].end == RequestEnd::Broken);
+}
+
+#[test]
+fn a_client_that_closes_one_direction_of_a_silent_tunnel_has_left() {
+    let upstream = Registry::start(|exchange: &mut Exchange<'_>| {
+        exchange.send(accepted());
+        exchange.wait_closed();
+        pause(Duration::from_secs(2));
+    });
+    let keys = "upstream = { urls = [\"{upstream}\"], read_timeout = \"1s\" }";
+    let proxy = Proxy::start(&upstream, with_ui("", keys));
+    let client = opened(&proxy);
+    client.socket.shutdown(std::net::Shutdown::Write).unwrap();
+    upstream.wait_for_requests(|requests| requests[0].end == RequestEnd::Broken);
+    pause(Duration::from_millis(1500));
+    let log = proxy.stop_and_read_access_log();
+    let tunnel = line(&log, "path=/ui/ws");
+    assert!(tunnel.contains(" termination=client_abort"), "{tunnel}");
 }
 
 #[test]
@@ -623,13 +647,18 @@ fn a_client_that_does_not_read_is_closed() {
         }
     });
     let limits = "[limits]\nwrite_idle = \"1s\"\n";
-    let proxy = Proxy::start(&upstream, with_ui(limits, "upstream = \"{upstream}\""));
+    let text = with_ui(limits, "upstream = \"{upstream}\"");
+    let proxy = Proxy::start(&upstream, text.after("https", "admin = \"127.0.0.1:0\""));
     let client = opened(&proxy);
     eventually("the tunnel is closed", || {
         let log = std::fs::read_to_string(proxy.path("access.log")).unwrap_or_default();
         log.contains("path=/ui/ws")
     });
     drop(client);
+    eventually("the timeout of the connection is counted", || {
+        let metrics = get(admin(&proxy), "/metrics").text();
+        metrics.contains("tidegate_connections_closed_total{reason=\"write_timeout\"} 1\n")
+    });
     let log = proxy.stop_and_read_access_log();
     assert!(
         line(&log, "path=/ui/ws").contains("termination=timeout"),
