@@ -59,6 +59,9 @@ fn the_image_of_a_release_serves_a_push_and_a_pull() {
         "--read-only",
         "--cap-drop",
         "ALL",
+        // The image asks every 30 seconds, as long as `wait_until` waits.
+        "--health-interval",
+        "1s",
         "--volume",
         &folder,
         "--volume",
