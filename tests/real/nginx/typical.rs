@@ -3,7 +3,7 @@
 //! - tidegate forwards nothing that nginx does not forward to the same upstream with the same path.
 //! - The table in `docs/from-nginx.md` has the counts of each file, and what tidegate does not forward although nginx does.
 //!
-//! `TYPICAL=NAME` restricts the test to one file, and prints its import.
+//! `TYPICAL=NAME` restricts the test to one file, and prints its import and the output of `tidegate check`.
 
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
@@ -331,9 +331,9 @@ impl Setup {
         drop(nginx);
 
         let file = self.install(typical, self.tidegate, upstreams);
-        let toml = self.import(&file);
+        let (toml, checked) = self.import(&file);
         if is_printed {
-            println!("{}", fs::read_to_string(&toml).unwrap());
+            println!("{}\n{checked}", fs::read_to_string(&toml).unwrap());
         }
         let service = self.start_tidegate(&toml, typical);
         let ours = self.send(&requests, self.tidegate);
@@ -466,7 +466,8 @@ impl Setup {
         service
     }
 
-    fn import(&self, file: &Path) -> PathBuf {
+    /// Returns the imported file, and what `tidegate check` says about it.
+    fn import(&self, file: &Path) -> (PathBuf, String) {
         let program = env!("CARGO_BIN_EXE_tidegate");
         let mut import = self.lab.command(program);
         import
@@ -477,8 +478,10 @@ impl Setup {
         fs::write(&toml, run(&import).succeeds()).unwrap();
         let mut check = self.lab.command(program);
         check.args(["check", "-c"]).arg(&toml);
-        run(check.env("STATE_DIRECTORY", self.lab.path("state"))).succeeds();
-        toml
+        let checked = run(check.env("STATE_DIRECTORY", self.lab.path("state")));
+        let story = checked.story().to_owned();
+        checked.succeeds();
+        (toml, story)
     }
 
     fn start_tidegate(&self, toml: &Path, typical: &Typical) -> Service {
