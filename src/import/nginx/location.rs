@@ -173,7 +173,7 @@ fn literal(text: &str) -> Option<String> {
 
 /// The ends of a regular expression that matches a prefix.
 const ENDS: &[&str] = &[
-    "", ".*", ".*$", "(.*)", "(.*)$", ".+", "(.+)", "(.+)$", "(/|$)", "(/.*)?$", "(?:/|$)", "($|/)",
+    "", ".*", ".*$", "(.*)", "(.*)$", ".+", "(.+)", "(.+)$", "(/|$)", "(/.*)?$", "(?:/|$)",
 ];
 /// The maximum number of prefixes of one regular expression.
 const MAX_PREFIXES: usize = 32;

@@ -1122,12 +1122,13 @@ fn a_prefix_without_a_slash_does_not_close_another_upstream() {
 #[test]
 fn websockets_pass_where_they_passed_in_nginx() {
     let upgrade = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;";
+    let added = "path = \"/v2/\" # a registry has no WebSockets\nupstream = \"http://127.0.0.1:1\"";
     let registry = "path = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"";
     let other = |path: &str| {
         format!("path = \"{path}\"\nupstream = \"http://127.0.0.1:1\"\nregistry = false")
     };
     let whole = format!("location / {{ {upgrade} proxy_pass http://127.0.0.1:1; }}");
-    has(&server(&whole), &[&other("/"), registry]);
+    has(&server(&whole), &[&other("/"), added]);
     let with_registry = format!("{whole}\nlocation /v2/ {{ proxy_pass http://127.0.0.1:1; }}");
     let done = server(&with_registry);
     has(&done, &[&other("/"), registry]);
