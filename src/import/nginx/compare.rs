@@ -17,7 +17,7 @@ use crate::config::{Auth, Config};
 use crate::import::nginx::client_rules::{Dependencies, RuleId};
 use crate::import::nginx::nginx_model::{NginxModel, SelectedServer};
 use crate::import::nginx::output;
-use crate::import::nginx::output::{OutputConfig, Route, RouteAction, Site};
+use crate::import::nginx::output::{Line, OutputConfig, Route, RouteAction, Site};
 use crate::import::nginx::parser::SourcePos;
 use crate::import::nginx::probes::{HostProbes, Probes};
 use crate::import::nginx::request::Request;
@@ -397,6 +397,14 @@ impl Round<'_, '_> {
             self.warn(cause.at, what);
             return false;
         }
+        if nginx.is_sibling_elsewhere(&forwarded) {
+            let what = format!(
+                "{}: {SIBLINGS}, by the route {}",
+                cause.label, forwarded.route
+            );
+            self.warn(cause.at, what);
+            return false;
+        }
         let is_known = self.differences.iter().any(|known| {
             known.forwarded.site == forwarded.site
                 && known.forwarded.route == forwarded.route
@@ -490,6 +498,22 @@ impl Response {
             || (self.is_slash_redirect && bare(path) == bare(&forwarded.path));
         is_same_path
             && forwarded.urls.iter().all(|url| urls.contains(url))
+            && (*sends_authorization || !forwarded.sends_authorization)
+    }
+
+    /// Whether nginx forwards the request to another upstream only because its path begins with the text of a location, such as
+    /// `/v2x` for `/v2`. No route can match such paths, and clients do not use them.
+    fn is_sibling_elsewhere(&self, forwarded: &Forwarded) -> bool {
+        let Outcome::Forward {
+            urls,
+            sends_authorization,
+            ..
+        } = &self.verdict.outcome
+        else {
+            return false;
+        };
+        self.verdict.cause.is_sibling
+            && !forwarded.urls.iter().any(|url| urls.contains(url))
             && (*sends_authorization || !forwarded.sends_authorization)
     }
 }
@@ -596,6 +620,10 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
         .iter()
         .find(|route| route.at == cause.at && matches!(route.action, RouteAction::Forward { .. }))
         .cloned();
+    let is_own_route = forwarded.route.trim_end_matches('/') == request.path.trim_end_matches('/');
+    if cause.paths.contains(&request.path) && !is_own_route {
+        return close_few_paths(site, difference, model.as_ref());
+    }
     let is_narrower = cause.cover.len() > forwarded.route.trim_end_matches('/').len()
         && is_below(&request.path, &cause.cover);
     if is_narrower {
@@ -612,7 +640,7 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
         };
         site.routes.push(Route {
             at,
-            location: format!("for {}", cause.label),
+            location: origin(cause),
             path: path.clone(),
             comment: None,
             action,
@@ -630,7 +658,7 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
     let what = match model.filter(|model| model.at != route.at) {
         Some(model) => {
             route.at = model.at;
-            route.action = model.action;
+            take_conditions(&mut route.action, model.action);
             "has the conditions of"
         }
         None => {
@@ -645,14 +673,83 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
     Some((cause.at, what))
 }
 
+/// Adds routes for the few paths that the cause's location matches: with its conditions, or closed.
+fn close_few_paths(
+    site: &mut Site,
+    difference: &Difference,
+    model: Option<&Route>,
+) -> Option<Warning> {
+    let Difference {
+        request,
+        forwarded,
+        verdict: Verdict { cause, .. },
+        ..
+    } = difference;
+    let outer = forwarded.route.trim_end_matches('/');
+    let is_new = |path: &&str| {
+        let is_same = |route: &Route| route.path.trim_end_matches('/') == *path;
+        *path != outer && is_below(path, outer) && !site.routes.iter().any(is_same)
+    };
+    let paths = cause.paths.iter().map(|path| path.trim_end_matches('/'));
+    let paths: BTreeSet<String> = paths.filter(is_new).map(str::to_owned).collect();
+    for path in &paths {
+        site.routes.push(Route {
+            at: cause.at,
+            location: origin(cause),
+            path: path.clone(),
+            comment: None,
+            action: model.map_or_else(|| respond_403(cause), |model| model.action.clone()),
+        });
+    }
+    let what = match model {
+        Some(_) => "have the conditions of",
+        None => "are closed because of",
+    };
+    let what = format!(
+        "the paths {} {what} {}: nginx does not forward {request} as the route {} would",
+        Vec::from_iter(paths.clone()).join(", "),
+        cause.label,
+        forwarded.route
+    );
+    (!paths.is_empty()).then_some((cause.at, what))
+}
+
 /// Whether a path is the prefix or below it.
 fn is_below(path: &str, prefix: &str) -> bool {
     let rest = path.strip_prefix(prefix);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Replaces the conditions of an action by those of another one. The upstream remains, because nginx forwards most of the paths to it.
+fn take_conditions(action: &mut RouteAction, model: RouteAction) {
+    match (action, model) {
+        (
+            RouteAction::Forward { lines, grants },
+            RouteAction::Forward {
+                lines: model,
+                grants: model_grants,
+            },
+        ) if grants.is_empty()
+            && model_grants.is_empty()
+            // A value may have {user}, which needs the route's own `auth`.
+            && !lines.iter().any(|line| line.key == "request_headers") =>
+        {
+            let is_condition = |line: &Line| CONDITIONS.contains(&line.key);
+            lines.retain(|line| !is_condition(line));
+            lines.extend(model.into_iter().filter(is_condition));
+        }
+        (action, model) => *action = model,
+    }
+}
+
 fn close_route(route: &mut Route, reason: &str) {
     route.action = RouteAction::respond(403, Some(format!("closed: {reason}")));
+}
+
+/// What the comment of a route says about the directive that it was made for.
+fn origin(cause: &Cause) -> String {
+    let location = cause.label.strip_prefix("location ");
+    location.map_or_else(|| format!("for {}", cause.label), str::to_owned)
 }
 
 fn respond_403(cause: &Cause) -> RouteAction {
@@ -669,6 +766,8 @@ const MIN_WORK_PER_SITE: usize = 4_000;
 const STEPS_PER_REQUEST: usize = 16;
 /// The number of tests whether a network contains a client that take as long as a request.
 const TESTS_PER_REQUEST: usize = 100;
+/// The keys that decide about who may use a route.
+const CONDITIONS: &[&str] = &["auth", "allow", "deny", "satisfy"];
 /// The methods that are compared.
 const METHODS: [Method; 7] = [
     Method::GET,
@@ -684,4 +783,5 @@ const TOO_MANY: &str = "its paths, hosts, networks and password files are too ma
 const NOT_COMPARED: &str = "the result has errors that tidegate check reports, so it is not compared with nginx: import again after the correction, or compare each route by hand";
 const NOTHING_THERE: &str =
     "nginx serves files or responds itself to some paths that tidegate forwards to the upstream";
+const SIBLINGS: &str = "paths that only begin with this text reach another upstream than in nginx";
 const OPTIONS: &str = "tidegate handles OPTIONS as GET: it forwards OPTIONS where nginx responded itself or required more";

@@ -150,7 +150,10 @@ fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &He
             "X-Forwarded-Proto is https, or the value of a peer in listen.trusted_proxies"
         }
         "upgrade" | "connection" if !matches!(value, "" | "close" | "keep-alive") => {
-            "WebSockets pass on routes with registry = false only: if this location has no registry, add that to the route"
+            context
+                .remarks
+                .unsupported_as(WEBSOCKETS, set_header.at, label(set_header));
+            return;
         }
         "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip" | "upgrade" | "connection" => {
             context
@@ -167,6 +170,12 @@ fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &He
         }
     };
     context.remarks.warn(set_header.at, what);
+}
+
+/// Whether nginx passes WebSockets in a location.
+pub(crate) fn passes_websockets(scope: &Scope<'_>) -> bool {
+    let mut fields = scope.all("proxy_set_header").into_iter();
+    fields.any(|d| d.first().eq_ignore_ascii_case("upgrade") && !d.arg(1).is_empty())
 }
 
 /// Adds the fields of `add_header` to the table. Returns whether all of them have `always`.
@@ -248,5 +257,7 @@ fn set(table: &mut FieldTable, written: &str, value: &str, name: &HeaderName) {
     table.push((written.to_owned(), Value::Text(value.to_owned())));
 }
 
+const WEBSOCKETS: &str =
+    "WebSockets pass without a key on routes with registry = false; a registry has none";
 const VARIABLE: &str = "header values with variables that have no placeholder";
 const CORS: &str = "Access-Control-*: tidegate sends these fields for the origins in cors";

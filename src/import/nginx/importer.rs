@@ -14,6 +14,7 @@ use crate::import::nginx::main_context;
 use crate::import::nginx::main_context::ListenAddresses;
 use crate::import::nginx::nginx_model::NginxModel;
 use crate::import::nginx::output::OutputConfig;
+use crate::import::nginx::parser::Directive;
 use crate::import::nginx::probes::Probes;
 use crate::import::nginx::remarks::Remarks;
 use crate::import::nginx::scope::Scope;
@@ -71,10 +72,19 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
             what: format!("{warnings}\nno server block leads to a registry")
                 .trim_start()
                 .to_owned(),
-            remedy: "name the file with the server block that has proxy_pass, or nginx.conf itself; relative includes are relative to --prefix",
+            remedy: if has_proxy_pass(&input.http) {
+                "write the routes by hand: the warnings say why each location is left out"
+            } else {
+                "name the file with the server block that has proxy_pass, or nginx.conf itself; relative includes are relative to --prefix"
+            },
         });
     }
     Ok((output, context.remarks))
+}
+
+fn has_proxy_pass(directives: &[Directive]) -> bool {
+    let mut all = directives.iter();
+    all.any(|directive| directive.name == "proxy_pass" || has_proxy_pass(directive.inner()))
 }
 
 /// The server blocks with their addresses. For each address, the default server is the block with `default_server`, else

@@ -8,9 +8,11 @@ use std::rc::Rc;
 
 use regex::bytes::Regex;
 
+use crate::config::url::path_prefix;
+
 use crate::import::nginx::location::{Matcher, is_file_protection};
 use crate::import::nginx::parser::Directive;
-use crate::import::nginx::pattern::{PatternCache, literal_prefix};
+use crate::import::nginx::pattern::{PatternCache, literal_prefix, whole_texts};
 use crate::import::nginx::scope::Scope;
 
 /// A location with the directives in effect in it.
@@ -20,6 +22,8 @@ pub(crate) struct LocationNode<'a> {
     /// The shortest path prefix, on a segment boundary and without a slash at its end, that contains every path that the location
     /// can match.
     pub(crate) cover: String,
+    /// All paths that the location can match, if it is a regular expression for a few paths; else none.
+    pub(crate) paths: Vec<String>,
     /// The path of a prefix or an exact location; empty for other locations.
     pub(crate) name: &'a str,
     /// Whether nginx tries no regular expressions after this prefix (`^~`).
@@ -188,6 +192,15 @@ impl<'a> LocationNode<'a> {
             inner: LocationIndex::new(&scope, &cover, cache),
             scope,
             cover,
+            paths: match matcher {
+                Matcher::Regex {
+                    pattern,
+                    ignores_case: false,
+                } => Some(whole_texts(pattern))
+                    .filter(|paths| paths.iter().all(|path| path_prefix(path).is_ok()))
+                    .unwrap_or_default(),
+                _ => Vec::new(),
+            },
             name,
             ends_search: matches!(matcher, Matcher::NoRegex(_)),
         }
@@ -203,6 +216,7 @@ impl<'a> LocationNode<'a> {
             directive,
             scope,
             cover: String::new(),
+            paths: Vec::new(),
             name,
             ends_search: false,
             inner: LocationIndex::default(),

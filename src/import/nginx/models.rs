@@ -26,6 +26,8 @@ pub struct Prediction {
     pub is_unrestricted: bool,
     /// Whether nginx does not forward the request only because its path has no slash at its end.
     pub is_slash_redirect: bool,
+    /// Whether nginx forwards the request although its path only begins with the text of the location: `/uix` for `/ui`.
+    pub is_sibling: bool,
 }
 
 /// What nginx with these files does with each request, according to the model.
@@ -50,6 +52,7 @@ pub fn nginx(
             outcome: verdict.outcome,
             is_unrestricted: verdict.cause.is_unrestricted,
             is_slash_redirect: verdict.cause.is_slash_redirect,
+            is_sibling: verdict.cause.is_sibling,
         }
     };
     Ok(requests.iter().map(predict).collect())

@@ -206,8 +206,10 @@ impl<'a> NginxModel<'a> {
                 }),
                 label: format!("no server block at {}", request.address),
                 cover: String::new(),
+                paths: Vec::new(),
                 is_slash_redirect: false,
                 is_unrestricted: false,
+                is_sibling: false,
                 is_unknown: false,
             },
             server: None,
@@ -396,7 +398,13 @@ impl<'a> NginxModel<'a> {
                 return Err(Cause::location(location, None));
             }
             match self.in_location(server, location, exchange)? {
-                Handled::Done(outcome) => return Ok((outcome, Cause::location(location, None))),
+                Handled::Done(outcome) => {
+                    let cause = Cause {
+                        is_sibling: location.is_sibling(&exchange.request.path),
+                        ..Cause::location(location, None)
+                    };
+                    return Ok((outcome, cause));
+                }
                 Handled::Search => begins_with_server = false,
                 Handled::Redirect => begins_with_server = true,
             }
@@ -427,6 +435,7 @@ impl<'a> NginxModel<'a> {
                         || label.starts_with("return 2");
                     return Err(Cause {
                         is_unrestricted: is_public && location.is_sibling(&exchange.path),
+                        paths: location.paths.clone(),
                         ..cause
                     });
                 }

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use regex::bytes::{Match, Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 /// Compiled regular expressions. The same pattern is matched against many texts.
 #[derive(Debug, Default)]
@@ -70,6 +70,50 @@ pub(crate) fn samples(pattern: &str) -> Vec<String> {
         .into_iter()
         .filter_map(|bytes| String::from_utf8(bytes).ok());
     texts.collect()
+}
+
+/// All texts that the pattern matches, if it matches a few whole texts only, such as `^/(404|500)\.html$`; else none.
+pub(crate) fn whole_texts(pattern: &str) -> Vec<String> {
+    let parsed = ParserBuilder::new().build().parse(pattern);
+    let Some(inner) = parsed.ok().and_then(|hir| anchored(&hir)) else {
+        return Vec::new();
+    };
+    let texts = if has_few_texts(&inner) {
+        expand(&inner)
+    } else {
+        Vec::new()
+    };
+    let are_all = texts.len() < MAX_SAMPLES;
+    let texts = texts.into_iter().filter(|_| are_all);
+    texts
+        .filter_map(|text| String::from_utf8(text).ok())
+        .collect()
+}
+
+/// The part of a pattern between `^` at its start and `$` at its end.
+fn anchored(hir: &Hir) -> Option<Hir> {
+    let HirKind::Concat(parts) = hir.kind() else {
+        return None;
+    };
+    let [first, inner @ .., last] = parts.as_slice() else {
+        return None;
+    };
+    let is_anchored = *first.kind() == HirKind::Look(Look::Start)
+        && matches!(last.kind(), HirKind::Look(Look::End));
+    is_anchored.then(|| Hir::concat(inner.to_vec()))
+}
+
+/// Whether [`expand`] returns every text that matches, if it does not reach its limit.
+fn has_few_texts(hir: &Hir) -> bool {
+    match hir.kind() {
+        HirKind::Empty | HirKind::Literal(_) => true,
+        HirKind::Look(_) | HirKind::Class(_) => false,
+        HirKind::Repetition(repetition) => {
+            repetition.max == Some(1) && has_few_texts(&repetition.sub)
+        }
+        HirKind::Capture(capture) => has_few_texts(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().all(has_few_texts),
+    }
 }
 
 fn expand(hir: &Hir) -> Vec<Vec<u8>> {

@@ -473,10 +473,14 @@ fn a_file_without_a_registry_says_so() {
     ] {
         let error = imported(text).unwrap_err().to_string();
         assert!(
-            error.contains("no server block leads to a registry") && error.contains("fix: "),
+            error.contains("no server block leads to a registry")
+                && error.contains("fix: name the file"),
             "{error}"
         );
     }
+    let rewritten = "server { listen 443 ssl; location ~ ^/(a|v2)($|/) { rewrite ^/a(/.*) $1 break; proxy_pass http://r$uri; } }";
+    let error = imported(rewritten).unwrap_err().to_string();
+    assert!(error.contains("fix: write the routes by hand"), "{error}");
 }
 
 #[test]
@@ -1057,3 +1061,87 @@ const VALUES: &[&str] = &[
     "/var/log/nginx/x",
     "TLSv1.3",
 ];
+
+#[test]
+fn a_regular_expression_for_few_paths_closes_these_paths_alone() {
+    let done = server(
+        "location ~ ^/(404|502)(-custom)?\\.html$ { internal; root /srv; }\n\
+         location ~ ^/(metrics|debug/?)$ { deny all; proxy_pass http://127.0.0.1:1; }\n\
+         location / { proxy_pass http://127.0.0.1:1; }",
+    );
+    for path in [
+        "/404.html",
+        "/404-custom.html",
+        "/502.html",
+        "/502-custom.html",
+        "/metrics",
+        "/debug",
+    ] {
+        let route = format!("path = \"{path}\"\nrespond = 403 # closed");
+        assert_eq!(
+            done.toml.matches(&route).count(),
+            1,
+            "{path} in {}",
+            done.toml
+        );
+    }
+    has(&done, &["path = \"/\"\nupstream = \"http://127.0.0.1:1\""]);
+}
+
+#[test]
+fn a_regular_expression_for_many_paths_closes_the_route() {
+    for pattern in ["^/[ab]\\.html$", "^/a+$", "/a$", "^/a", "^/(a|b"] {
+        let done = server(&format!(
+            "location ~ \"{pattern}\" {{ deny all; proxy_pass http://127.0.0.1:1; }}\nlocation / {{ proxy_pass http://127.0.0.1:1; }}"
+        ));
+        has(&done, &["path = \"/\"\nrespond = 403 # closed"]);
+    }
+}
+
+/// `/v2-q` goes to the registry in nginx, and to the user interface here. No client requests it.
+#[test]
+fn a_prefix_without_a_slash_does_not_close_another_upstream() {
+    let locations = |registry: &str, ui: &str| {
+        server(&format!(
+            "location /v2 {{ {registry} proxy_pass http://127.0.0.1:1; }}\nlocation / {{ {ui} proxy_pass http://127.0.0.1:2; }}"
+        ))
+    };
+    let password = "auth_basic x; auth_basic_user_file u;";
+    let warning = "location /v2: paths that only begin with this text reach another upstream than in nginx, by the route /";
+    for (registry, ui) in [("", ""), (password, password), ("", password)] {
+        let done = locations(registry, ui);
+        has(&done, &["upstream = \"http://127.0.0.1:2\"", warning]);
+    }
+    // nginx requires the password for the path, so that the interface requires it here.
+    let done = locations(password, "");
+    let interface = "path = \"/\"\nupstream = \"http://127.0.0.1:2\"\nauth = { mode = \"basic\"";
+    let warning_of_password = "the route / has the conditions of location /v2";
+    has(&done, &[interface, warning_of_password, warning]);
+}
+
+#[test]
+fn websockets_pass_where_they_passed_in_nginx() {
+    let upgrade = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;";
+    let added = "path = \"/v2/\" # a registry has no WebSockets\nupstream = \"http://127.0.0.1:1\"";
+    let registry = "path = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"";
+    let other = |path: &str| {
+        format!("path = \"{path}\"\nupstream = \"http://127.0.0.1:1\"\nregistry = false")
+    };
+    let whole = format!("location / {{ {upgrade} proxy_pass http://127.0.0.1:1; }}");
+    has(&server(&whole), &[&other("/"), added]);
+    let with_registry = format!("{whole}\nlocation /v2/ {{ proxy_pass http://127.0.0.1:1; }}");
+    let done = server(&with_registry);
+    has(&done, &[&other("/"), registry]);
+    assert_eq!(done.toml.matches(registry).count(), 1, "{}", done.toml);
+    let inner = format!("location /api/ws/ {{ {upgrade} proxy_pass http://127.0.0.1:1; }}");
+    has(&server(&inner), &[&other("/api/ws/")]);
+    let of_registry = format!("location /v2/ {{ {upgrade} proxy_pass http://127.0.0.1:1; }}");
+    let done = server(&of_registry);
+    assert!(!done.toml.contains("registry = false\n"), "{}", done.toml);
+    assert!(
+        !done
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("WebSockets"))
+    );
+}

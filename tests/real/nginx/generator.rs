@@ -173,6 +173,8 @@ impl Generator {
         };
         let header = if self.chance(10) {
             "proxy_set_header Authorization \"\";\n"
+        } else if self.chance(10) {
+            "proxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection \"upgrade\";\n"
         } else {
             ""
         };
@@ -302,6 +304,7 @@ const PATTERNS: &[&str] = &[
     "secret",
     "^/V2/PUB/",
     "^/v2/pub$",
+    "^/(ui|admin)(-old)?\\.html$",
     "(free|x)$",
 ];
 /// Further paths of requests.
@@ -318,5 +321,8 @@ pub(super) const PATHS: &[&str] = &[
     "/old/x",
     "/old/pub/manifests/t",
     "/xy",
+    "/ui.html",
+    "/admin.html",
+    "/admin-old.html",
     "/secret",
 ];
