@@ -12,6 +12,7 @@ use std::rc::Rc;
 use http::Method;
 
 use crate::config;
+use crate::config::url::path_prefix;
 use crate::config::{Auth, Config};
 
 use crate::import::nginx::client_rules::{Dependencies, RuleId};
@@ -289,7 +290,7 @@ impl Round<'_, '_> {
         loop {
             let before = known.clone();
             let clients = self.clients(clients, probes, requests, route, &known);
-            for method in methods(&mut request, route, &known) {
+            for method in methods(&mut request, probes, route, &known) {
                 request.method = method;
                 for has_certificate in certificates(requests.site, &known) {
                     request.has_certificate = *has_certificate;
@@ -392,7 +393,7 @@ impl Round<'_, '_> {
                 return false;
             }
         }
-        if cause.is_unrestricted {
+        if cause.is_only_missing {
             let what = format!("{}: {NOTHING_THERE}", cause.label);
             self.warn(cause.at, what);
             return false;
@@ -425,11 +426,16 @@ impl Round<'_, '_> {
 }
 
 /// The methods that are compared: all of them if the method decides, else the first one that tidegate forwards.
-fn methods(request: &mut Request, route: &config::Route, known: &Dependencies) -> Vec<Method> {
+fn methods(
+    request: &mut Request,
+    probes: &HostProbes,
+    route: &config::Route,
+    known: &Dependencies,
+) -> Vec<Method> {
+    let mut methods = probes.methods.clone();
     if known.method || route.granted.is_some() {
-        return METHODS.to_vec();
+        return methods;
     }
-    let mut methods = METHODS.to_vec();
     methods.retain(|method| {
         request.method = method.clone();
         tidegate_model::is_parsed(route, request)
@@ -596,10 +602,11 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
         .iter()
         .find(|route| route.at == cause.at && matches!(route.action, RouteAction::Forward { .. }))
         .cloned();
-    let is_narrower = cause.cover.len() > forwarded.route.trim_end_matches('/').len()
-        && is_below(&request.path, &cause.cover);
+    let cover = route_path(&cause.cover);
+    let is_narrower = cover.len() > forwarded.route.trim_end_matches('/').len()
+        && is_below(&request.path, cover);
     if is_narrower {
-        let path = cause.cover.clone();
+        let path = cover.to_owned();
         let is_same = |route: &Route| route.path.trim_end_matches('/') == path;
         if site.routes.iter().any(is_same) {
             // An earlier difference of this round added the route.
@@ -645,6 +652,18 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
     Some((cause.at, what))
 }
 
+/// The longest prefix of a cover that a route can have as its path, on a segment boundary.
+fn route_path(cover: &str) -> &str {
+    let mut path = cover;
+    while path_prefix(path).is_err() {
+        let Some((parent, _)) = path.rsplit_once('/') else {
+            return "";
+        };
+        path = parent;
+    }
+    path
+}
+
 /// Whether a path is the prefix or below it.
 fn is_below(path: &str, prefix: &str) -> bool {
     let rest = path.strip_prefix(prefix);
@@ -669,16 +688,6 @@ const MIN_WORK_PER_SITE: usize = 4_000;
 const STEPS_PER_REQUEST: usize = 16;
 /// The number of tests whether a network contains a client that take as long as a request.
 const TESTS_PER_REQUEST: usize = 100;
-/// The methods that are compared.
-const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
 const NO_END: &str = "the comparison with nginx did not end";
 const TOO_MANY: &str = "its paths, hosts, networks and password files are too many to compare them with nginx; import its server block without the others, with fewer of them, or compare each location by hand and write upstream and auth in place of respond";
 const NOT_COMPARED: &str = "the result has errors that tidegate check reports, so it is not compared with nginx: import again after the correction, or compare each route by hand";

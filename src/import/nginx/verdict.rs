@@ -43,7 +43,7 @@ pub(crate) struct Cause {
     pub(crate) is_slash_redirect: bool,
     /// Whether nginx rejects no client here but has nothing to forward: it serves files, or responds itself to paths that only
     /// begin with the same text as the location.
-    pub(crate) is_unrestricted: bool,
+    pub(crate) is_only_missing: bool,
     /// Whether the model does not know what the directive does.
     pub(crate) is_unknown: bool,
 }
@@ -60,7 +60,7 @@ impl Cause {
             label,
             cover: cover.to_owned(),
             is_slash_redirect: false,
-            is_unrestricted: false,
+            is_only_missing: false,
             is_unknown: false,
         }
     }

@@ -351,7 +351,7 @@ fn moved(request: &Request, own: Ports, other: Ports) -> Request {
 /// Differences that are documented: nginx rejects no client but has nothing to forward, redirects to the path with a slash at its end,
 /// or handles OPTIONS by other rules than GET.
 fn is_tolerated(request: &Request, nginx: &Response, prediction: &Prediction) -> bool {
-    let is_unimportant = prediction.is_unrestricted || prediction.is_slash_redirect;
+    let is_unimportant = prediction.is_only_missing || prediction.is_slash_redirect;
     request.method == Method::OPTIONS || (is_unimportant && !nginx.is_forwarded())
 }
 
@@ -393,7 +393,7 @@ const HOSTS: &[&str] = &[
     "unknown.test",
 ];
 const METHODS: &[&str] = &[
-    "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
+    "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "X-OTHER",
 ];
 const CLIENTS: &[&str] = &[
     "10.1.2.3",
