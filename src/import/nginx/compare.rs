@@ -102,7 +102,8 @@ pub(crate) fn close_differences(
     warnings
 }
 
-fn build(output: &OutputConfig) -> Option<Config> {
+/// The configuration that the importer wrote; `None` if it has errors.
+pub(crate) fn build(output: &OutputConfig) -> Option<Config> {
     let mut text = String::new();
     output::write_tables(&mut text, output, &[]);
     let (config, problems) = config::parse(Path::new("/etc/tidegate/proxy.toml"), text.as_bytes());
@@ -389,13 +390,13 @@ impl Round<'_, '_> {
                 ..request.clone()
             };
             if respond(self.model, requests.server, &get).is_same(&forwarded) {
-                self.warn(cause.at, OPTIONS.to_owned());
+                self.warn(cause.at, OPTIONS, request);
                 return false;
             }
         }
         if cause.is_only_missing {
             let what = format!("{}: {NOTHING_THERE}", cause.label);
-            self.warn(cause.at, what);
+            self.warn(cause.at, &what, request);
             return false;
         }
         let is_known = self.differences.iter().any(|known| {
@@ -416,11 +417,12 @@ impl Round<'_, '_> {
         true
     }
 
-    /// Adds a warning, once.
-    fn warn(&mut self, at: SourcePos, what: String) {
-        let warning = (at, what);
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
+    /// Adds a warning with the first request that shows it, once.
+    fn warn(&mut self, at: SourcePos, what: &str, request: &Request) {
+        let is_same = |known: &Warning| known.0 == at && known.1.starts_with(what);
+        if !self.warnings.iter().any(is_same) {
+            let what = format!("{what}, for example {request}");
+            self.warnings.push((at, what));
         }
     }
 }
@@ -603,8 +605,8 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
         .find(|route| route.at == cause.at && matches!(route.action, RouteAction::Forward { .. }))
         .cloned();
     let cover = route_path(&cause.cover);
-    let is_narrower = cover.len() > forwarded.route.trim_end_matches('/').len()
-        && is_below(&request.path, cover);
+    let is_narrower =
+        cover.len() > forwarded.route.trim_end_matches('/').len() && is_below(&request.path, cover);
     if is_narrower {
         let path = cover.to_owned();
         let is_same = |route: &Route| route.path.trim_end_matches('/') == path;

@@ -51,23 +51,23 @@ pub(crate) fn is_filter(words: &[String], http: &[Directive]) -> bool {
     match words {
         [variable, ..] if variable == "$invalid_referer" && !accepts_no_referer(http) => false,
         [variable] => is_chosen_by_client(variable),
-        [variable, operator, operand] if is_chosen_by_client(variable) => {
-            match operator.as_str() {
-                "~" | "~*" => !may_match_empty(operand),
-                "=" => !operand.is_empty() && !operand.contains('$'),
-                _ => false,
-            }
-        }
+        [variable, operator, operand] if is_chosen_by_client(variable) => match operator.as_str() {
+            "~" | "~*" => !may_match_empty(operand),
+            "=" => !operand.is_empty() && !operand.contains('$'),
+            _ => false,
+        },
         _ => false,
     }
 }
 
 /// Whether every `valid_referers` accepts a request without Referer.
 fn accepts_no_referer(directives: &[Directive]) -> bool {
-    directives.iter().all(|directive| match directive.name.as_str() {
-        "valid_referers" => directive.args.iter().any(|arg| arg == "none"),
-        _ => accepts_no_referer(directive.inner()),
-    })
+    directives
+        .iter()
+        .all(|directive| match directive.name.as_str() {
+            "valid_referers" => directive.args.iter().any(|arg| arg == "none"),
+            _ => accepts_no_referer(directive.inner()),
+        })
 }
 
 /// Reports the filters of a block, and the conditions that change header fields, limits or logs.

@@ -200,7 +200,11 @@ fn class_samples(class: &Class) -> Vec<Vec<u8>> {
     let all = first.into_iter().chain(last);
     let mut all: Vec<_> = all.map(|byte| vec![byte]).collect();
     if all.is_empty() {
-        all.extend((0..=u8::MAX).find(|byte| contains(*byte)).map(|byte| vec![byte]));
+        all.extend(
+            (0..=u8::MAX)
+                .find(|byte| contains(*byte))
+                .map(|byte| vec![byte]),
+        );
     }
     all
 }

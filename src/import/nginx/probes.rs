@@ -307,7 +307,7 @@ impl Literals {
 
     /// The addresses of clients: one that no directive names, and if there are networks, an IPv6 address and those around them.
     fn all_clients(&self) -> Vec<IpAddr> {
-        let mut clients: Vec<IpAddr> = vec![IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9))];
+        let mut clients: Vec<IpAddr> = vec![USUAL_CLIENT.into()];
         if !self.clients.is_empty() {
             clients.push(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9)));
             clients.extend(&self.clients);
@@ -428,8 +428,7 @@ fn add_around(paths: &mut BTreeSet<String>, path: &str) {
 
 /// Whether a path can be the canonical path of a request.
 fn is_canonical(path: &str) -> bool {
-    let is_possible =
-        |character: char| !character.is_control() && !matches!(character, '\\' | ';');
+    let is_possible = |character: char| !character.is_control() && !matches!(character, '\\' | ';');
     path.starts_with('/')
         && path.len() <= MAX_PATH
         && path.chars().all(is_possible)
@@ -458,4 +457,6 @@ const MAX_HOSTS: usize = 5000;
 const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "X-OTHER",
 ];
+/// A client that no directive names, unless it names all of them.
+pub(crate) const USUAL_CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const UNKNOWN_HOST: &str = "unknown-host.invalid";

@@ -73,7 +73,9 @@ impl Property {
 /// The name of a variable, if a text is one variable and nothing else: `$name` or `${name}`.
 pub(crate) fn variable_name(text: &str) -> Option<&str> {
     let name = text.strip_prefix('$')?;
-    let inner = name.strip_prefix('{').and_then(|name| name.strip_suffix('}'));
+    let inner = name
+        .strip_prefix('{')
+        .and_then(|name| name.strip_suffix('}'));
     let name = inner.unwrap_or(name);
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
     (!name.is_empty() && name.bytes().all(is_name)).then_some(name)

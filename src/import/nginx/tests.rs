@@ -399,13 +399,21 @@ fn a_path_with_unusual_characters_is_compared() {
         let done = server(&format!(
             "location {location} {{ deny all; }} location / {{ proxy_pass http://127.0.0.1:5000; }}"
         ));
-        assert!(!done.toml.contains("\nupstream"), "{location}\n{}", done.toml);
+        assert!(
+            !done.toml.contains("\nupstream"),
+            "{location}\n{}",
+            done.toml
+        );
     }
 }
 
 #[test]
 fn a_host_that_a_condition_names_is_compared_below_each_wildcard() {
-    for condition in [r"~ ^internal\.", "~* INTERNAL", r"~ ^internal\.example\.com$"] {
+    for condition in [
+        r"~ ^internal\.",
+        "~* INTERNAL",
+        r"~ ^internal\.example\.com$",
+    ] {
         let done = imported(&format!(
             "server {{ listen 443 ssl; server_name *.example.com; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0;\n\
              if ($host {condition}) {{ return 403; }} location / {{ proxy_pass http://127.0.0.1:5000; }} }}"
@@ -434,7 +442,10 @@ fn a_filter_demands_no_value() {
         ("$arg_token = a", true),
         ("$query_string ~ union", true),
         ("$http_referer ~* spam", true),
-        (r"$http_user_agent ~ ^(docker\/1\.(3|4|5(?!\.[0-9]-dev))|Go\ ).*$", true),
+        (
+            r"$http_user_agent ~ ^(docker\/1\.(3|4|5(?!\.[0-9]-dev))|Go\ ).*$",
+            true,
+        ),
     ] {
         let done = server(&format!("if ({condition}) {{ return 403; }} {pass}"));
         let is_open = done.toml.contains("\nupstream");
@@ -464,23 +475,78 @@ fn a_pattern_for_dot_files_alone_closes_nothing() {
         let done = server(&format!(
             "location ~ {pattern} {{ deny all; }} location / {{ proxy_pass http://127.0.0.1:5000; }}"
         ));
-        assert_eq!(done.toml.contains("\nupstream"), is_open, "{pattern}\n{}", done.toml);
+        assert_eq!(
+            done.toml.contains("\nupstream"),
+            is_open,
+            "{pattern}\n{}",
+            done.toml
+        );
     }
 }
 
 #[test]
 fn a_path_without_a_route_does_not_open_its_siblings() {
     for (location, closed) in [
-        ("/v2/internal- { return 404; }", "path = \"/v2\"\nrespond = 403"),
-        ("/v2/internal { return 404; }", "path = \"/v2\"\nrespond = 403"),
-        ("/v2/internal { root /srv; }", "path = \"/v2\"\nrespond = 403"),
-        ("/ui/secret- { return 404; }", "path = \"/ui\"\nrespond = 403"),
+        (
+            "/v2/internal- { return 404; }",
+            "path = \"/v2\"\nrespond = 403",
+        ),
+        (
+            "/v2/internal { return 404; }",
+            "path = \"/v2\"\nrespond = 403",
+        ),
+        (
+            "/v2/internal { root /srv; }",
+            "path = \"/v2\"\nrespond = 403",
+        ),
+        (
+            "/ui/secret- { return 404; }",
+            "path = \"/ui\"\nrespond = 403",
+        ),
     ] {
         let done = server(&format!(
             "location / {{ proxy_pass http://127.0.0.1:5000; }} location {location}"
         ));
         has(&done, &[closed, "\nupstream"]);
     }
+}
+
+/// The lines of the list of requests that nginx forwards and tidegate does not.
+fn stricter(import: &Import) -> Vec<&str> {
+    let after = import.toml.split_once("# Stricter here: ");
+    let lines = after.map_or("", |(_, list)| list).lines().skip(1);
+    lines.map_while(|line| line.strip_prefix("# - ")).collect()
+}
+
+#[test]
+fn each_difference_has_a_request_that_shows_it() {
+    let pass = "proxy_pass http://127.0.0.1:5000;";
+    // The only server block is the default server of nginx.
+    let other_host = "GET unknown-host.invalid/v2/ without a password: 421, because no site has this host at this address";
+    let same = server(&format!("location / {{ {pass} }}"));
+    assert_eq!(stricter(&same), [other_host], "{}", same.toml);
+    for (inner, expected) in [
+        (
+            format!("location / {{ {pass} }} location ~ ^/ui/secret {{ deny all; }}"),
+            "GET a.example/ui without a password: 403 by the route /ui (closed: location ~ ^/ui/secret)",
+        ),
+        (
+            format!("location /v2/ {{ {pass} }} location ~ \\.cgi$ {{ {pass} }}"),
+            "GET a.example/.cgi without a password: 404, because no route has this path",
+        ),
+    ] {
+        let done = server(&inner);
+        let list = stricter(&done);
+        assert_eq!(list.len(), 2, "{}", done.toml);
+        assert!(list.contains(&expected), "{expected}\n{}", done.toml);
+    }
+    let mut many = String::new();
+    for number in 0..30 {
+        let _ = writeln!(many, "location ~ ^/x{number}/secret {{ deny all; }}");
+    }
+    let done = server(&format!("{many} location / {{ {pass} }}"));
+    assert_eq!(stricter(&done).len(), 21, "{}", done.toml);
+    has(&done, &["\n# - and 11 more\n"]);
 }
 
 #[test]
