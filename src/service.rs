@@ -94,6 +94,8 @@ pub struct Service {
     pub unknown_site_counts: Arc<SiteCounts>,
     /// Limits the log lines about untrusted peers of `listen.behind_proxy`. It outlives a reload.
     pub untrusted_peer_lines: Arc<LogLimiter>,
+    /// Limits the log lines about upstreams at which requests failed. It outlives a reload.
+    pub upstream_fault_lines: Arc<LogLimiter>,
 }
 
 /// A request, taken apart. It is boxed, because it moves from one future into the next.
@@ -217,7 +219,12 @@ impl Service {
         if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_ref()) {
             record.set_certificate(certificate.subject());
         }
-        RequestScope::new(record, &self.activity, &request.parts)
+        RequestScope::new(
+            record,
+            &self.activity,
+            &self.upstream_fault_lines,
+            &request.parts,
+        )
     }
 
     /// Decides on a request that arrived over TLS, here or at a trusted proxy.
@@ -341,7 +348,7 @@ impl Service {
             Authorized::Redirect(location) => return Ok(redirect_to_canonical(&location)),
         };
         check_expectation(&request.parts.headers)?;
-        let handshake = websocket::read_handshake(route, &request.parts, external)?;
+        let handshake = websocket::read_handshake(route, &request.parts, target, external)?;
         if handshake.is_some() {
             scope.record.set_websocket();
         }

@@ -327,6 +327,8 @@ impl SnapshotBuilder<'_> {
             unknown_site_counts: self.site_counts(NO_SITE),
             untrusted_peer_lines: old
                 .map_or_else(Arc::default, |old| Arc::clone(&old.untrusted_peer_lines)),
+            upstream_fault_lines: old
+                .map_or_else(Arc::default, |old| Arc::clone(&old.upstream_fault_lines)),
         }
     }
 

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tidegate::config::parse;
 use tidegate::server::Server;
 
-use crate::binary::{ServeProcess, apart};
+use crate::binary::{ServeProcess, with_own_directories};
 use crate::support::proxy::{ALICE, directory, write_private};
 
 /// A configuration without any warning. `site` has the keys of the site, and `auth` is the value of the route's `auth`.
@@ -48,7 +48,8 @@ fn run(command: &mut Command) -> (Option<i32>, String) {
 /// A command of the executable for the configuration in a directory of the test.
 fn program(command: &str, file: &str) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    apart(&mut program, Path::new(file).parent().unwrap()).args([command, "-c", file]);
+    with_own_directories(&mut program, Path::new(file).parent().unwrap())
+        .args([command, "-c", file]);
     program
 }
 
