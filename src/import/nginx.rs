@@ -39,6 +39,7 @@ mod scope;
 mod server_block;
 mod server_names;
 mod site;
+mod stricter;
 mod template_files;
 mod tidegate_model;
 mod units;

@@ -404,13 +404,17 @@ impl Network {
         }
     }
 
-    /// Parses a network. As in nginx, the bits after the prefix are cleared.
+    /// Parses a network. As in nginx, the bits after the prefix are cleared. A mapped IPv4 address is not understood: nginx compares it
+    /// only with clients of a socket for both address families.
     fn parse(text: &str) -> Option<Self> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok()?;
+        if address != address.to_canonical() {
+            return None;
+        }
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = length.unwrap_or(longest);
         (prefix <= longest).then(|| Self {

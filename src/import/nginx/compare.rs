@@ -12,6 +12,7 @@ use std::rc::Rc;
 use http::Method;
 
 use crate::config;
+use crate::config::url::path_prefix;
 use crate::config::{Auth, Config};
 
 use crate::import::nginx::client_rules::{Dependencies, RuleId};
@@ -101,7 +102,8 @@ pub(crate) fn close_differences(
     warnings
 }
 
-fn build(output: &OutputConfig) -> Option<Config> {
+/// The configuration that the importer wrote; `None` if it has errors.
+pub(crate) fn build(output: &OutputConfig) -> Option<Config> {
     let mut text = String::new();
     output::write_tables(&mut text, output, &[]);
     let (config, problems) = config::parse(Path::new("/etc/tidegate/proxy.toml"), text.as_bytes());
@@ -289,7 +291,7 @@ impl Round<'_, '_> {
         loop {
             let before = known.clone();
             let clients = self.clients(clients, probes, requests, route, &known);
-            for method in methods(&mut request, route, &known) {
+            for method in methods(&mut request, probes, route, &known) {
                 request.method = method;
                 for has_certificate in certificates(requests.site, &known) {
                     request.has_certificate = *has_certificate;
@@ -388,13 +390,13 @@ impl Round<'_, '_> {
                 ..request.clone()
             };
             if respond(self.model, requests.server, &get).is_same(&forwarded) {
-                self.warn(cause.at, OPTIONS.to_owned());
+                self.warn(cause.at, OPTIONS, request);
                 return false;
             }
         }
-        if cause.is_unrestricted {
+        if cause.is_only_missing {
             let what = format!("{}: {NOTHING_THERE}", cause.label);
-            self.warn(cause.at, what);
+            self.warn(cause.at, &what, request);
             return false;
         }
         if nginx.is_sibling_elsewhere(&forwarded) {
@@ -402,7 +404,7 @@ impl Round<'_, '_> {
                 "{}: {SIBLINGS}, by the route {}",
                 cause.label, forwarded.route
             );
-            self.warn(cause.at, what);
+            self.warn(cause.at, &what, request);
             return false;
         }
         let is_known = self.differences.iter().any(|known| {
@@ -423,21 +425,27 @@ impl Round<'_, '_> {
         true
     }
 
-    /// Adds a warning, once.
-    fn warn(&mut self, at: SourcePos, what: String) {
-        let warning = (at, what);
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
+    /// Adds a warning with the first request that shows it, once.
+    fn warn(&mut self, at: SourcePos, what: &str, request: &Request) {
+        let is_same = |known: &Warning| known.0 == at && known.1.starts_with(what);
+        if !self.warnings.iter().any(is_same) {
+            let what = format!("{what}, for example {request}");
+            self.warnings.push((at, what));
         }
     }
 }
 
 /// The methods that are compared: all of them if the method decides, else the first one that tidegate forwards.
-fn methods(request: &mut Request, route: &config::Route, known: &Dependencies) -> Vec<Method> {
+fn methods(
+    request: &mut Request,
+    probes: &HostProbes,
+    route: &config::Route,
+    known: &Dependencies,
+) -> Vec<Method> {
+    let mut methods = probes.methods.clone();
     if known.method || route.granted.is_some() {
-        return METHODS.to_vec();
+        return methods;
     }
-    let mut methods = METHODS.to_vec();
     methods.retain(|method| {
         request.method = method.clone();
         tidegate_model::is_parsed(route, request)
@@ -624,10 +632,11 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
     if cause.paths.contains(&request.path) && !is_own_route {
         return close_few_paths(site, difference, model.as_ref());
     }
-    let is_narrower = cause.cover.len() > forwarded.route.trim_end_matches('/').len()
-        && is_below(&request.path, &cause.cover);
+    let cover = route_path(&cause.cover);
+    let is_narrower =
+        cover.len() > forwarded.route.trim_end_matches('/').len() && is_below(&request.path, cover);
     if is_narrower {
-        let path = cause.cover.clone();
+        let path = cover.to_owned();
         let is_same = |route: &Route| route.path.trim_end_matches('/') == path;
         if site.routes.iter().any(is_same) {
             // An earlier difference of this round added the route.
@@ -714,6 +723,18 @@ fn close_few_paths(
     (!paths.is_empty()).then_some((cause.at, what))
 }
 
+/// The longest prefix of a cover that a route can have as its path, on a segment boundary.
+fn route_path(cover: &str) -> &str {
+    let mut path = cover;
+    while path_prefix(path).is_err() {
+        let Some((parent, _)) = path.rsplit_once('/') else {
+            return "";
+        };
+        path = parent;
+    }
+    path
+}
+
 /// Whether a path is the prefix or below it.
 fn is_below(path: &str, prefix: &str) -> bool {
     let rest = path.strip_prefix(prefix);
@@ -768,16 +789,6 @@ const STEPS_PER_REQUEST: usize = 16;
 const TESTS_PER_REQUEST: usize = 100;
 /// The keys that decide about who may use a route.
 const CONDITIONS: &[&str] = &["auth", "allow", "deny", "satisfy"];
-/// The methods that are compared.
-const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
 const NO_END: &str = "the comparison with nginx did not end";
 const TOO_MANY: &str = "its paths, hosts, networks and password files are too many to compare them with nginx; import its server block without the others, with fewer of them, or compare each location by hand and write upstream and auth in place of respond";
 const NOT_COMPARED: &str = "the result has errors that tidegate check reports, so it is not compared with nginx: import again after the correction, or compare each route by hand";

@@ -20,6 +20,7 @@ use crate::import::nginx::remarks::Remarks;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::server_block::ServerBlock;
 use crate::import::nginx::site;
+use crate::import::nginx::stricter;
 use crate::import::nginx::unsupported;
 
 /// Translates the configuration. Relative paths are relative to `prefix`.
@@ -64,6 +65,7 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
     for (at, what) in warnings {
         context.remarks.warn(at, what);
     }
+    context.remarks.stricter = stricter::list(&output, &model, &probes);
     unsupported::note(&input.main, &mut context.remarks);
     unsupported::note(&input.http, &mut context.remarks);
     if output.sites.is_empty() {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use regex::bytes::Regex;
 
 use crate::config::url::path_prefix;
+use crate::registry::is_registry_path;
 
 use crate::import::nginx::location::{Matcher, is_file_protection};
 use crate::import::nginx::parser::Directive;
@@ -223,14 +224,17 @@ impl<'a> LocationNode<'a> {
         }
     }
 
-    /// Whether a path begins with the text of the location but is not below it: `/uix` for `/ui`.
+    /// Whether a path outside of the registry API begins with the text of the location, a whole word, but is not below it: `/uix` for
+    /// `/ui`.
     pub(crate) fn is_sibling(&self, path: &str) -> bool {
         let is_prefix = matches!(
             Matcher::read(self.directive),
             Some(Matcher::Prefix(_) | Matcher::NoRegex(_))
         );
         let rest = path.strip_prefix(self.name).filter(|_| is_prefix);
-        !self.name.ends_with('/')
+        let ends_with_word = self.name.ends_with(|c: char| c.is_ascii_alphanumeric());
+        ends_with_word
+            && !is_registry_path(path)
             && rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
     }
 

@@ -146,6 +146,7 @@ impl<'a> NginxModel<'a> {
                 patterns,
                 rules: ClientRules::default(),
                 dependencies: RefCell::default(),
+                has_probes: RefCell::default(),
             },
             listeners: RefCell::default(),
             access: RefCell::default(),
@@ -208,7 +209,7 @@ impl<'a> NginxModel<'a> {
                 cover: String::new(),
                 paths: Vec::new(),
                 is_slash_redirect: false,
-                is_unrestricted: false,
+                is_only_missing: false,
                 is_sibling: false,
                 is_unknown: false,
             },
@@ -429,12 +430,12 @@ impl<'a> NginxModel<'a> {
                 Rewrite::Continue(block) => block,
                 Rewrite::Search => return Ok(Handled::Search),
                 Rewrite::End(cause) => {
-                    // A page or a 404 for every client is no restriction; a 403 or a redirect may be one.
+                    // A page or a 404 for every client is no restriction beside a whole word; a 403 or a redirect may be one.
                     let label = cause.label.as_str();
                     let is_public = matches!(label, "return 404" | "return 410")
                         || label.starts_with("return 2");
                     return Err(Cause {
-                        is_unrestricted: is_public && location.is_sibling(&exchange.path),
+                        is_only_missing: is_public && location.is_sibling(&exchange.path),
                         paths: location.paths.clone(),
                         ..cause
                     });
@@ -457,7 +458,7 @@ impl<'a> NginxModel<'a> {
             .rfind(is_pass)
             .or_else(|| own.iter().rfind(is_pass));
         let pass = pass.ok_or_else(|| Cause {
-            is_unrestricted: location.is_sibling(&exchange.path) || location.is_for_file_names(),
+            is_only_missing: location.is_sibling(&exchange.path) || location.is_for_file_names(),
             ..Cause::location(location, None)
         })?;
         self.forward(location, pass, scope, exchange)
@@ -495,7 +496,7 @@ impl<'a> NginxModel<'a> {
             });
         }
         let target = self.environment.interpolate(target, exchange);
-        let target = target.ok_or_else(|| closed().unknown())?;
+        let target = target.ok_or_else(|| closed().unknown())?.value;
         let path = target.split('?').next().unwrap_or_default();
         if path == exchange.path {
             exchange.is_internal = true;
@@ -558,7 +559,8 @@ impl<'a> NginxModel<'a> {
                 let target = environment.interpolate(target, exchange);
                 let with_slash = format!("{}/", exchange.request.path);
                 Executed::End(Cause {
-                    is_slash_redirect: target.is_some_and(|target| target.ends_with(&with_slash)),
+                    is_slash_redirect: target
+                        .is_some_and(|target| target.value.ends_with(&with_slash)),
                     ..Cause::new(directive, cover)
                 })
             }
@@ -765,8 +767,8 @@ impl<'a> NginxModel<'a> {
         };
         let address = self.environment.interpolate(written, exchange);
         let target = address
-            .as_deref()
-            .and_then(PassTarget::parse)
+            .as_ref()
+            .and_then(|address| PassTarget::parse(&address.value))
             .ok_or_else(unknown)?;
         let path = if written.len() < pass.first().len() {
             exchange.request.path.clone()

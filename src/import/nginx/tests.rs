@@ -341,6 +341,214 @@ fn nothing_is_opened_that_was_closed() {
     }
 }
 
+/// The probes have no request that such a condition matches, or only some of them.
+#[test]
+fn a_condition_without_probes_closes() {
+    let pass = "location / { proxy_pass http://127.0.0.1:5000; }";
+    let closed = [
+        r"if ($remote_addr ~ ^10\.) { return 403; }",
+        "if ($remote_addr = ::ffff:10.0.0.1) { return 403; }",
+        "allow ::ffff:10.0.0.0/104; deny all;",
+        r#"set $key "$request_method:$uri"; if ($key ~ "^DELETE:/v2/") { return 403; }"#,
+        "set $path $uri; if ($path ~ ^/secret) { return 403; }",
+        "if ($ssl_server_name = b.example) { return 403; }",
+        "if ($ssl_protocol = TLSv1.2) { return 403; }",
+        r"if ($request_uri ~ \?token=) { return 403; }",
+        "if ($http_host = a.example:8443) { return 403; }",
+        "if ($request_method = PROPFIND) { return 403; }",
+        "if ($request_method ~ ^X-) { return 403; }",
+        "if ($request_method !~ ^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)$) { return 405; }",
+        "if ($by_client) { return 403; }",
+        "if ($by_both) { return 403; }",
+        "if ($by_two) { return 403; }",
+        "if ($many) { return 403; }",
+    ];
+    let numbers: Vec<_> = (0..80).map(|number| format!("s{number}")).collect();
+    let maps = format!(
+        "map $remote_addr $by_client {{ ~^10\\. 1; }} map \"$host$uri\" $by_both {{ ~secret 1; }}\n\
+         map $uri $first {{ ~^/a $uri; }} map $first $by_two {{ ~b 1; }} map $uri $many {{ ~^/({})$ 1; }}",
+        numbers.join("|")
+    );
+    let import = |inner: &str| {
+        let text = format!(
+            "{maps} server {{ listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0; {inner} }}"
+        );
+        imported(&text).unwrap()
+    };
+    for inner in closed {
+        let done = import(&format!("{inner} {pass}"));
+        assert!(!done.toml.contains("\nupstream"), "{inner}\n{}", done.toml);
+    }
+    for inner in [
+        "if ($request_method = TRACE) { return 405; } location /v2/ { proxy_pass http://127.0.0.1:5000; }",
+        "set $scheme_and_port $scheme:$server_port; if ($scheme_and_port = http:80) { return 403; } location / { proxy_pass http://127.0.0.1:5000; }",
+    ] {
+        has(&import(inner), &["\nupstream"]);
+    }
+}
+
+#[test]
+fn a_path_with_unusual_characters_is_compared() {
+    for location in [
+        "\"/geheim \u{fc}/\"",
+        "/a%b/",
+        "~ \"^/a b\"",
+        "~ ^/a%",
+        "~ ^/\u{fc}/",
+    ] {
+        let done = server(&format!(
+            "location {location} {{ deny all; }} location / {{ proxy_pass http://127.0.0.1:5000; }}"
+        ));
+        assert!(
+            !done.toml.contains("\nupstream"),
+            "{location}\n{}",
+            done.toml
+        );
+    }
+}
+
+#[test]
+fn a_host_that_a_condition_names_is_compared_below_each_wildcard() {
+    for condition in [
+        r"~ ^internal\.",
+        "~* INTERNAL",
+        r"~ ^internal\.example\.com$",
+    ] {
+        let done = imported(&format!(
+            "server {{ listen 443 ssl; server_name *.example.com; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0;\n\
+             if ($host {condition}) {{ return 403; }} location / {{ proxy_pass http://127.0.0.1:5000; }} }}"
+        ));
+        let toml = done.unwrap().toml;
+        assert!(!toml.contains("\"*.example.com\""), "{condition}\n{toml}");
+    }
+}
+
+#[test]
+fn a_filter_demands_no_value() {
+    let pass = "location / { proxy_pass http://127.0.0.1:5000; }";
+    for (condition, is_filter) in [
+        (r"$arg_token ~ ^$", false),
+        ("$arg_token ~* (a|)", false),
+        ("$arg_token = \"\"", false),
+        ("$arg_token = $arg_key", false),
+        ("$arg_token !~ ^a", false),
+        ("$args != a", false),
+        ("$http_user_agent = \"\"", false),
+        ("$http_user_agent !~ ^docker", false),
+        ("$http_user_agent ~ \"(?!docker)\"", false),
+        ("$http_x_key = \"\"", false),
+        ("$http_x_key", false),
+        ("$arg_token", true),
+        ("$arg_token = a", true),
+        ("$query_string ~ union", true),
+        ("$http_referer ~* spam", true),
+        (
+            r"$http_user_agent ~ ^(docker\/1\.(3|4|5(?!\.[0-9]-dev))|Go\ ).*$",
+            true,
+        ),
+    ] {
+        let done = server(&format!("if ({condition}) {{ return 403; }} {pass}"));
+        let is_open = done.toml.contains("\nupstream");
+        assert_eq!(is_open, is_filter, "{condition}\n{}", done.toml);
+    }
+    for (referers, is_filter) in [("none blocked a.example", true), ("a.example", false)] {
+        let done = server(&format!(
+            "location / {{ valid_referers {referers}; if ($invalid_referer) {{ return 403; }} proxy_pass http://127.0.0.1:5000; }}"
+        ));
+        let is_open = done.toml.contains("\nupstream");
+        assert_eq!(is_open, is_filter, "{referers}\n{}", done.toml);
+    }
+}
+
+#[test]
+fn a_pattern_for_dot_files_alone_closes_nothing() {
+    for (pattern, is_open) in [
+        (r"/\.", true),
+        (r"/\.ht", true),
+        (r"/\.(?!well-known)", true),
+        (r"/\.(git|svn)/", true),
+        (r"/(\.git|secret)/", false),
+        (r"(^|/)\.|secret", false),
+        (r"\.git", false),
+        (r"/.git", false),
+    ] {
+        let done = server(&format!(
+            "location ~ {pattern} {{ deny all; }} location / {{ proxy_pass http://127.0.0.1:5000; }}"
+        ));
+        assert_eq!(
+            done.toml.contains("\nupstream"),
+            is_open,
+            "{pattern}\n{}",
+            done.toml
+        );
+    }
+}
+
+#[test]
+fn a_path_without_a_route_does_not_open_its_siblings() {
+    for (location, closed) in [
+        (
+            "/v2/internal- { return 404; }",
+            "path = \"/v2\"\nrespond = 403",
+        ),
+        (
+            "/v2/internal { return 404; }",
+            "path = \"/v2\"\nrespond = 403",
+        ),
+        (
+            "/v2/internal { root /srv; }",
+            "path = \"/v2\"\nrespond = 403",
+        ),
+        (
+            "/ui/secret- { return 404; }",
+            "path = \"/ui\"\nrespond = 403",
+        ),
+    ] {
+        let done = server(&format!(
+            "location / {{ proxy_pass http://127.0.0.1:5000; }} location {location}"
+        ));
+        has(&done, &[closed, "\nupstream"]);
+    }
+}
+
+/// The lines of the list of requests that nginx forwards and tidegate does not.
+fn stricter(import: &Import) -> Vec<&str> {
+    let after = import.toml.split_once("# Stricter here: ");
+    let lines = after.map_or("", |(_, list)| list).lines().skip(1);
+    lines.map_while(|line| line.strip_prefix("# - ")).collect()
+}
+
+#[test]
+fn each_difference_has_a_request_that_shows_it() {
+    let pass = "proxy_pass http://127.0.0.1:5000;";
+    // The only server block is the default server of nginx.
+    let other_host = "GET unknown-host.invalid/v2/ without a password: 421, because no site has this host at this address";
+    let same = server(&format!("location / {{ {pass} }}"));
+    assert_eq!(stricter(&same), [other_host], "{}", same.toml);
+    for (inner, expected) in [
+        (
+            format!("location / {{ {pass} }} location ~ ^/ui/secret {{ deny all; }}"),
+            "GET a.example/ui without a password: 403 by the route /ui (closed: location ~ ^/ui/secret)",
+        ),
+        (
+            format!("location /v2/ {{ {pass} }} location ~ \\.cgi$ {{ {pass} }}"),
+            "GET a.example/.cgi without a password: 404, because no route has this path",
+        ),
+    ] {
+        let done = server(&inner);
+        let list = stricter(&done);
+        assert_eq!(list.len(), 2, "{}", done.toml);
+        assert!(list.contains(&expected), "{expected}\n{}", done.toml);
+    }
+    let mut many = String::new();
+    for number in 0..30 {
+        let _ = writeln!(many, "location ~ ^/x{number}/secret {{ deny all; }}");
+    }
+    let done = server(&format!("{many} location / {{ {pass} }}"));
+    assert_eq!(stricter(&done).len(), 21, "{}", done.toml);
+    has(&done, &["\n# - and 11 more\n"]);
+}
+
 #[test]
 fn an_open_path_opens_nothing_below_it() {
     let done = server(

@@ -45,7 +45,7 @@ pub(crate) struct Cause {
     pub(crate) is_slash_redirect: bool,
     /// Whether nginx rejects no client here but has nothing to forward: it serves files, or responds itself to paths that only
     /// begin with the same text as the location.
-    pub(crate) is_unrestricted: bool,
+    pub(crate) is_only_missing: bool,
     /// Whether nginx forwards the request although its path only begins with the text of the location: `/uix` for `/ui`.
     pub(crate) is_sibling: bool,
     /// Whether the model does not know what the directive does.
@@ -65,7 +65,7 @@ impl Cause {
             cover: cover.to_owned(),
             paths: Vec::new(),
             is_slash_redirect: false,
-            is_unrestricted: false,
+            is_only_missing: false,
             is_sibling: false,
             is_unknown: false,
         }

@@ -364,7 +364,7 @@ fn is_tolerated(
     prediction: &Prediction,
     is_elsewhere: bool,
 ) -> bool {
-    let is_unimportant = prediction.is_unrestricted || prediction.is_slash_redirect;
+    let is_unimportant = prediction.is_only_missing || prediction.is_slash_redirect;
     request.method == Method::OPTIONS
         || (is_unimportant && !nginx.is_forwarded())
         || (prediction.is_sibling && nginx.is_forwarded() && is_elsewhere)
@@ -408,7 +408,7 @@ const HOSTS: &[&str] = &[
     "unknown.test",
 ];
 const METHODS: &[&str] = &[
-    "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS",
+    "GET", "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PROPFIND", "X-OTHER",
 ];
 const CLIENTS: &[&str] = &[
     "10.1.2.3",

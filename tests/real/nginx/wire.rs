@@ -36,7 +36,7 @@ impl Response {
         let mut words = value.split(' ');
         let mut next = || words.next().unwrap_or_default().to_owned();
         self.upstream = next();
-        self.path = next();
+        self.path = decoded(&next());
         let fields: Vec<_> = words.collect();
         self.has_authorization = fields.contains(&"authorization");
         self.has_upgrade = fields.contains(&"upgrade");
@@ -96,6 +96,7 @@ fn exchange(connection: &mut BufReader<TcpStream>, request: &Request) -> Option<
         client,
         ..
     } = request;
+    let path = encoded(path);
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nX-Client: {client}\r\nContent-Length: 0\r\n"
     );
@@ -136,6 +137,30 @@ fn exchange(connection: &mut BufReader<TcpStream>, request: &Request) -> Option<
     Some((response, is_open))
 }
 
+/// A path with the characters that are not of ASCII escaped.
+fn encoded(path: &str) -> String {
+    let mut result = String::new();
+    for byte in path.bytes() {
+        if byte.is_ascii() {
+            result.push(char::from(byte));
+        } else {
+            let _ = write!(result, "%{byte:02X}");
+        }
+    }
+    result
+}
+
+/// A path without its escapes.
+fn decoded(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
 /// The credentials that are valid in the password file of a request.
 fn credentials(request: &Request) -> Option<&'static str> {
     let file = request.valid_in.as_deref()?;
@@ -157,6 +182,7 @@ pub(super) fn curl(lab: &Lab, requests: &[Request]) -> Vec<Response> {
             address,
             ..
         } = request;
+        let path = encoded(path);
         let _ = write!(
             config,
             "url = \"https://{address}{path}\"\nrequest = \"{method}\"\nheader = \"Host: {host}\"\n",
