@@ -14,7 +14,7 @@ use http::Method;
 use crate::config;
 use crate::config::{Auth, Config};
 
-use crate::import::nginx::client_rules::{Dependencies, RuleId};
+use crate::import::nginx::client_rules::{ClientSource, Dependencies, RuleId};
 use crate::import::nginx::nginx_model::{NginxModel, SelectedServer};
 use crate::import::nginx::output;
 use crate::import::nginx::output::{OutputConfig, Route, RouteAction, Site};
@@ -46,18 +46,29 @@ pub(crate) fn close_differences(
     let mut warnings = Vec::new();
     let mut budget = Budget::new(output.sites.len());
     let mut pending: HashSet<SourcePos> = output.sites.iter().map(|site| site.at).collect();
+    let clients = ClientSource::of_tidegate(&output.listen);
+    for site in &mut output.sites {
+        if site.addresses.is_empty() {
+            close_site(site, NO_ADDRESS, &mut warnings);
+        }
+    }
     for _ in 0..MAX_ROUNDS {
-        let Some(config) = build(output) else {
-            // A configuration with errors does not start, so it opens nothing.
-            if let Some(site) = output.sites.first() {
-                warnings.push((site.at, NOT_COMPARED.to_owned()));
+        let config = match build(output) {
+            Ok(config) => config,
+            Err(error) => {
+                // The operator will correct the error and start a configuration that was not compared.
+                let reason = format!("{NOT_COMPARED} ({error})");
+                for site in &mut output.sites {
+                    close_site(site, &reason, &mut warnings);
+                }
+                return warnings;
             }
-            return warnings;
         };
         let round = Round {
             config: &config,
             model,
             probes,
+            clients: &clients,
             sites: &output.sites,
             budget: &mut budget,
             warnings: &mut warnings,
@@ -101,11 +112,15 @@ pub(crate) fn close_differences(
     warnings
 }
 
-fn build(output: &OutputConfig) -> Option<Config> {
+/// The configuration that tidegate reads from the output, or the first error in it.
+fn build(output: &OutputConfig) -> Result<Config, String> {
     let mut text = String::new();
     output::write_tables(&mut text, output, &[]);
     let (config, problems) = config::parse(Path::new("/etc/tidegate/proxy.toml"), text.as_bytes());
-    config.filter(|_| !problems.has_errors())
+    if let Some(error) = problems.errors().next() {
+        return Err(error.what.clone());
+    }
+    config.ok_or_else(|| "unreadable".to_owned())
 }
 
 fn all_hosts(output: &OutputConfig) -> Vec<Vec<String>> {
@@ -160,6 +175,8 @@ struct Round<'r, 'a> {
     config: &'r Config,
     model: &'r NginxModel<'a>,
     probes: &'r Probes,
+    /// How tidegate determines the address of the client.
+    clients: &'r ClientSource,
     /// The sites in the order of `config.sites`.
     sites: &'r [Site],
     budget: &'r mut Budget,
@@ -176,6 +193,8 @@ struct HostRequests<'r> {
     host: &'r str,
     /// The server block of nginx that receives the requests.
     server: Option<SelectedServer>,
+    /// Whether both determine the same address of the client.
+    has_same_clients: bool,
     site: SiteMatch<'r>,
     /// The position of the server block from which the site was made.
     site_at: SourcePos,
@@ -225,9 +244,18 @@ impl Round<'_, '_> {
                     own_address,
                     host,
                     server,
+                    has_same_clients: server.is_none_or(|server| {
+                        self.model.client_source(server).as_ref() == Some(self.clients)
+                    }),
                     site,
                     site_at,
                 };
+                if server.is_some_and(|server| server.is_of_other_family) {
+                    let what = format!(
+                        "nginx serves {host} at {own_address} by its default server, because the server block listens on the other address family alone; tidegate serves it on both"
+                    );
+                    self.warn(site_at, what);
+                }
                 let depends_on_host = self.compare_host(&requests, probes, routes, clients);
                 compared.insert(key, depends_on_host);
             }
@@ -376,12 +404,16 @@ impl Round<'_, '_> {
         request: &Request,
     ) -> bool {
         let forwarded = requests.site.forwarded(route, request);
-        let nginx = respond(self.model, requests.server, request);
-        if nginx.is_same(&forwarded) {
+        let mut nginx = respond(self.model, requests.server, request);
+        let is_same = nginx.is_same(&forwarded);
+        if is_same && (requests.has_same_clients || !self.model.has_read_client()) {
             return false;
         }
+        if is_same {
+            nginx.verdict.cause.label.push_str(OTHER_CLIENTS);
+        }
         let cause = &nginx.verdict.cause;
-        if request.method == Method::OPTIONS {
+        if request.method == Method::OPTIONS && !is_same {
             // tidegate handles OPTIONS as GET: OPTIONS opens nothing that GET does not open.
             let get = Request {
                 method: Method::GET,
@@ -392,7 +424,7 @@ impl Round<'_, '_> {
                 return false;
             }
         }
-        if cause.is_unrestricted {
+        if cause.is_unrestricted && !is_same {
             let what = format!("{}: {NOTHING_THERE}", cause.label);
             self.warn(cause.at, what);
             return false;
@@ -681,7 +713,9 @@ const METHODS: [Method; 7] = [
 ];
 const NO_END: &str = "the comparison with nginx did not end";
 const TOO_MANY: &str = "its paths, hosts, networks and password files are too many to compare them with nginx; import its server block without the others, with fewer of them, or compare each location by hand and write upstream and auth in place of respond";
-const NOT_COMPARED: &str = "the result has errors that tidegate check reports, so it is not compared with nginx: import again after the correction, or compare each route by hand";
+const NOT_COMPARED: &str = "the result has an error, so it is not compared with nginx: correct the nginx file and import again, or compare each location by hand and write upstream and auth in place of respond";
+const NO_ADDRESS: &str = "its listen directives have no IP address and port, so it is not compared with nginx: write listen ADDRESS:PORT in place of a name or a range of ports and import again, or compare each location by hand and write upstream and auth in place of respond";
+const OTHER_CLIENTS: &str = " (rules about client addresses, but set_real_ip_from, real_ip_header, real_ip_recursive or proxy_protocol make nginx read another address than tidegate does: see docs/from-nginx.md)";
 const NOTHING_THERE: &str =
     "nginx serves files or responds itself to some paths that tidegate forwards to the upstream";
 const OPTIONS: &str = "tidegate handles OPTIONS as GET: it forwards OPTIONS where nginx responded itself or required more";
