@@ -103,11 +103,7 @@ fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>, has_users: bool
             warn_of_reserved(context, set_header, &name);
         } else if name == header::AUTHORIZATION {
             warn_of_authorization(context, set_header);
-        } else if is_built_in(&name) {
-            context
-                .remarks
-                .unsupported_as(BUILT_IN, set_header.at, label(set_header));
-        } else if is_value_of_client(value, &name) {
+        } else if is_built_in(&name) || is_value_of_client(value, &name) {
             context
                 .remarks
                 .unsupported_as(BUILT_IN, set_header.at, label(set_header));
