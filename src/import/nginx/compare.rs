@@ -15,7 +15,7 @@ use crate::config;
 use crate::config::url::path_prefix;
 use crate::config::{Auth, Config};
 
-use crate::import::nginx::client_rules::{Dependencies, RuleId};
+use crate::import::nginx::client_rules::{ClientSource, Dependencies, RuleId};
 use crate::import::nginx::nginx_model::{NginxModel, SelectedServer};
 use crate::import::nginx::output;
 use crate::import::nginx::output::{Line, OutputConfig, Route, RouteAction, Site};
@@ -47,18 +47,29 @@ pub(crate) fn close_differences(
     let mut warnings = Vec::new();
     let mut budget = Budget::new(output.sites.len());
     let mut pending: HashSet<SourcePos> = output.sites.iter().map(|site| site.at).collect();
+    let clients = ClientSource::of_tidegate(&output.listen);
+    for site in &mut output.sites {
+        if site.addresses.is_empty() {
+            close_site(site, NO_ADDRESS, &mut warnings);
+        }
+    }
     for _ in 0..MAX_ROUNDS {
-        let Some(config) = build(output) else {
-            // A configuration with errors does not start, so it opens nothing.
-            if let Some(site) = output.sites.first() {
-                warnings.push((site.at, NOT_COMPARED.to_owned()));
+        let config = match build(output) {
+            Ok(config) => config,
+            Err(error) => {
+                // The operator will correct the error and start a configuration that was not compared.
+                let reason = format!("{NOT_COMPARED} ({error})");
+                for site in &mut output.sites {
+                    close_site(site, &reason, &mut warnings);
+                }
+                return warnings;
             }
-            return warnings;
         };
         let round = Round {
             config: &config,
             model,
             probes,
+            clients: &clients,
             sites: &output.sites,
             budget: &mut budget,
             warnings: &mut warnings,
@@ -102,12 +113,15 @@ pub(crate) fn close_differences(
     warnings
 }
 
-/// The configuration that the importer wrote; `None` if it has errors.
-pub(crate) fn build(output: &OutputConfig) -> Option<Config> {
+/// The configuration that tidegate reads from the output, or the first error in it.
+pub(crate) fn build(output: &OutputConfig) -> Result<Config, String> {
     let mut text = String::new();
     output::write_tables(&mut text, output, &[]);
     let (config, problems) = config::parse(Path::new("/etc/tidegate/proxy.toml"), text.as_bytes());
-    config.filter(|_| !problems.has_errors())
+    if let Some(error) = problems.errors().next() {
+        return Err(error.what.clone());
+    }
+    config.ok_or_else(|| "unreadable".to_owned())
 }
 
 fn all_hosts(output: &OutputConfig) -> Vec<Vec<String>> {
@@ -162,6 +176,8 @@ struct Round<'r, 'a> {
     config: &'r Config,
     model: &'r NginxModel<'a>,
     probes: &'r Probes,
+    /// How tidegate determines the address of the client.
+    clients: &'r ClientSource,
     /// The sites in the order of `config.sites`.
     sites: &'r [Site],
     budget: &'r mut Budget,
@@ -178,6 +194,8 @@ struct HostRequests<'r> {
     host: &'r str,
     /// The server block of nginx that receives the requests.
     server: Option<SelectedServer>,
+    /// Whether both determine the same address of the client.
+    has_same_clients: bool,
     site: SiteMatch<'r>,
     /// The position of the server block from which the site was made.
     site_at: SourcePos,
@@ -227,9 +245,18 @@ impl Round<'_, '_> {
                     own_address,
                     host,
                     server,
+                    has_same_clients: server.is_none_or(|server| {
+                        self.model.client_source(server).as_ref() == Some(self.clients)
+                    }),
                     site,
                     site_at,
                 };
+                if server.is_some_and(|server| server.is_of_other_family) {
+                    let what = format!(
+                        "nginx serves {host} at {own_address} by its default server, because the server block listens on the other address family alone; tidegate serves it on both"
+                    );
+                    self.warn(site_at, &what, None);
+                }
                 let depends_on_host = self.compare_host(&requests, probes, routes, clients);
                 compared.insert(key, depends_on_host);
             }
@@ -378,25 +405,29 @@ impl Round<'_, '_> {
         request: &Request,
     ) -> bool {
         let forwarded = requests.site.forwarded(route, request);
-        let nginx = respond(self.model, requests.server, request);
-        if nginx.is_same(&forwarded) {
+        let mut nginx = respond(self.model, requests.server, request);
+        let is_same = nginx.is_same(&forwarded);
+        if is_same && (requests.has_same_clients || !self.model.has_read_client()) {
             return false;
         }
+        if is_same {
+            nginx.verdict.cause.label.push_str(OTHER_CLIENTS);
+        }
         let cause = &nginx.verdict.cause;
-        if request.method == Method::OPTIONS {
+        if request.method == Method::OPTIONS && !is_same {
             // tidegate handles OPTIONS as GET: OPTIONS opens nothing that GET does not open.
             let get = Request {
                 method: Method::GET,
                 ..request.clone()
             };
             if respond(self.model, requests.server, &get).is_same(&forwarded) {
-                self.warn(cause.at, OPTIONS, request);
+                self.warn(cause.at, OPTIONS, Some(request));
                 return false;
             }
         }
-        if cause.is_only_missing {
+        if cause.is_only_missing && !is_same {
             let what = format!("{}: {NOTHING_THERE}", cause.label);
-            self.warn(cause.at, &what, request);
+            self.warn(cause.at, &what, Some(request));
             return false;
         }
         if nginx.is_sibling_elsewhere(&forwarded) {
@@ -404,7 +435,7 @@ impl Round<'_, '_> {
                 "{}: {SIBLINGS}, by the route {}",
                 cause.label, forwarded.route
             );
-            self.warn(cause.at, &what, request);
+            self.warn(cause.at, &what, Some(request));
             return false;
         }
         let is_known = self.differences.iter().any(|known| {
@@ -425,11 +456,12 @@ impl Round<'_, '_> {
         true
     }
 
-    /// Adds a warning with the first request that shows it, once.
-    fn warn(&mut self, at: SourcePos, what: &str, request: &Request) {
+    /// Adds a warning once, with the first request that shows it.
+    fn warn(&mut self, at: SourcePos, what: &str, example: Option<&Request>) {
         let is_same = |known: &Warning| known.0 == at && known.1.starts_with(what);
         if !self.warnings.iter().any(is_same) {
-            let what = format!("{what}, for example {request}");
+            let example = example.map(|request| format!(", for example {request}"));
+            let what = format!("{what}{}", example.unwrap_or_default());
             self.warnings.push((at, what));
         }
     }
@@ -791,7 +823,9 @@ const TESTS_PER_REQUEST: usize = 100;
 const CONDITIONS: &[&str] = &["auth", "allow", "deny", "satisfy"];
 const NO_END: &str = "the comparison with nginx did not end";
 const TOO_MANY: &str = "its paths, hosts, networks and password files are too many to compare them with nginx; import its server block without the others, with fewer of them, or compare each location by hand and write upstream and auth in place of respond";
-const NOT_COMPARED: &str = "the result has errors that tidegate check reports, so it is not compared with nginx: import again after the correction, or compare each route by hand";
+const NOT_COMPARED: &str = "the result has an error, so it is not compared with nginx: correct the nginx file and import again, or compare each location by hand and write upstream and auth in place of respond";
+const NO_ADDRESS: &str = "its listen directives have no IP address and port, so it is not compared with nginx: write listen ADDRESS:PORT in place of a name or a range of ports and import again, or compare each location by hand and write upstream and auth in place of respond";
+const OTHER_CLIENTS: &str = " (rules about client addresses, but set_real_ip_from, real_ip_header, real_ip_recursive or proxy_protocol make nginx read another address than tidegate does: see docs/from-nginx.md)";
 const NOTHING_THERE: &str =
     "nginx serves files or responds itself to some paths that tidegate forwards to the upstream";
 const SIBLINGS: &str = "paths that only begin with this text reach another upstream than in nginx";

@@ -103,21 +103,30 @@ fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>, has_users: bool
             warn_of_reserved(context, set_header, &name);
         } else if name == header::AUTHORIZATION {
             warn_of_authorization(context, set_header);
-        } else if is_built_in(&name) {
+        } else if is_built_in(&name) || is_value_of_client(value, &name) {
             context
                 .remarks
                 .unsupported_as(BUILT_IN, set_header.at, label(set_header));
-        } else if let Some(value) = translated {
-            if HeaderValue::from_str(&value).is_ok() {
-                set(&mut table, written, &value, &name);
-            }
+        } else if let Some(value) = translated.filter(|value| HeaderValue::from_str(value).is_ok())
+        {
+            set(&mut table, written, &value, &name);
         } else {
-            context
-                .remarks
-                .unsupported_as(VARIABLE, set_header.at, label(set_header));
+            // nginx replaced the value of the client, which must not reach the upstream in its place.
+            let what = format!(
+                "{} is removed from requests: nginx set it to a value that tidegate does not have",
+                set_header.first()
+            );
+            context.remarks.warn(set_header.at, what);
+            set(&mut table, written, "", &name);
         }
     }
     table
+}
+
+/// Whether a value is the field as the client sent it.
+fn is_value_of_client(value: &str, name: &HeaderName) -> bool {
+    let variable = value.strip_prefix("$http_");
+    variable.is_some_and(|variable| variable.replace('_', "-") == name.as_str())
 }
 
 fn warn_of_authorization(context: &mut Context<'_>, set_header: &Directive) {

@@ -27,8 +27,7 @@ use crate::import::nginx::unsupported;
 pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, Remarks), Error> {
     let mut context = Context::new(&input.http, prefix);
     for (at, what) in &input.missing {
-        let what = format!("include: {what}; its directives are not imported");
-        context.remarks.warn(*at, what);
+        context.remarks.warn(*at, format!("include: {what}"));
     }
     if let Some(wanted) = &input.wanted
         && let Some(first) = input.http.iter().find(|d| d.at.file == 0)

@@ -13,8 +13,8 @@ use std::rc::Rc;
 use crate::config::problem::Position;
 use crate::config::url::upstream_url;
 
-use crate::import::nginx::access::{Networks, other_auth_module, removes_authorization};
-use crate::import::nginx::client_rules::{Class, ClientRules, Dependencies, RuleId};
+use crate::import::nginx::access::{Networks, removes_authorization};
+use crate::import::nginx::client_rules::{Class, ClientRules, ClientSource, Dependencies, RuleId};
 use crate::import::nginx::context::Context;
 use crate::import::nginx::exchange::{Environment, Exchange};
 use crate::import::nginx::listen::Listen;
@@ -26,6 +26,7 @@ use crate::import::nginx::request::Request;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::server_block::ServerBlock;
 use crate::import::nginx::server_names::ServerNames;
+use crate::import::nginx::unsupported;
 use crate::import::nginx::upstream::PassTarget;
 use crate::import::nginx::verdict::{Cause, Outcome, Verdict};
 
@@ -59,6 +60,10 @@ pub(crate) struct SelectedServer {
     pub(crate) at: SourcePos,
     /// Whether the address of the request has TLS.
     is_tls: bool,
+    /// Whether the connections to the address begin with a PROXY header.
+    has_proxy_protocol: bool,
+    /// Whether the server block listens on the other address family alone, so that nginx selects the default server in its place.
+    pub(crate) is_of_other_family: bool,
     /// Whether it is not known that nginx selects this server block: a regular expression in its `server_name` is not understood.
     is_unknown: bool,
 }
@@ -66,6 +71,7 @@ pub(crate) struct SelectedServer {
 /// What nginx does with connections to one local address.
 struct Listener {
     is_tls: bool,
+    has_proxy_protocol: bool,
     names: ServerNames,
     /// The names at the wildcard address of the other address family.
     other_family: ServerNames,
@@ -74,8 +80,8 @@ struct Listener {
 
 /// The access control in effect in a block.
 struct AccessRules<'a> {
-    /// A directive of a module that the model does not know.
-    other_module: Option<&'a Directive>,
+    /// A directive whose effect the model does not know.
+    restriction: Option<&'a Directive>,
     networks: NetworkRules,
     password: Password,
     is_any: bool,
@@ -164,6 +170,18 @@ impl<'a> NginxModel<'a> {
         self.environment.dependencies.take()
     }
 
+    /// Whether the address of the client was read since the last call of [`Self::take_dependencies`].
+    pub(crate) fn has_read_client(&self) -> bool {
+        let read = self.environment.dependencies.borrow();
+        read.client_text || !read.rules.is_empty()
+    }
+
+    /// How nginx determines the client in a server block; `None` if tidegate cannot do the same.
+    pub(crate) fn client_source(&self, selected: SelectedServer) -> Option<ClientSource> {
+        let server = self.servers.get(selected.index)?;
+        ClientSource::of_nginx(&server.block.scope, selected.has_proxy_protocol)
+    }
+
     /// The number of steps of all location searches so far, as a measure of the work.
     pub(crate) fn steps(&self) -> usize {
         self.steps.get()
@@ -223,14 +241,17 @@ impl<'a> NginxModel<'a> {
         let listener = listeners
             .entry(address)
             .or_insert_with(|| self.listener(address));
-        let found = listener.names.find(host);
-        // An operator whose default server alone has an IPv6 address means all sites to be reached over IPv6.
-        let found = found.or_else(|| listener.other_family.find(host));
+        let own = listener.names.find(host);
+        // An operator whose default server alone has an IPv6 address means all sites to be reached over IPv6. The comparison warns.
+        let found = own.or_else(|| listener.other_family.find(host));
+        let is_of_other_family = own.is_none() && found.is_some();
         let (index, is_unknown) = found.or_else(|| Some((listener.default?, false)))?;
         Some(SelectedServer {
             index,
             at: self.servers.get(index)?.block.directive.at,
             is_tls: listener.is_tls,
+            has_proxy_protocol: listener.has_proxy_protocol,
+            is_of_other_family,
             is_unknown,
         })
     }
@@ -251,6 +272,7 @@ impl<'a> NginxModel<'a> {
         let default = here.iter().find(|(_, listen)| listen.is_default);
         Listener {
             is_tls: here.iter().any(|(_, listen)| listen.is_tls),
+            has_proxy_protocol: here.iter().any(|(_, listen)| listen.has_proxy_protocol),
             default: default.or_else(|| here.first()).map(|(index, _)| *index),
             names: self.names(&here),
             other_family: if ip.is_unspecified() {
@@ -571,7 +593,7 @@ impl<'a> NginxModel<'a> {
                 exchange.set(directive.first().trim_start_matches('$'), value);
                 Executed::Next
             }
-            name if name.starts_with("rewrite_by_") || name.starts_with("set_by_") => {
+            name if name.starts_with("set_by_") => {
                 Executed::End(Cause::new(directive, cover).unknown())
             }
             "if" => self.if_block(directive, cover, exchange),
@@ -680,8 +702,8 @@ impl<'a> NginxModel<'a> {
         exchange: &Exchange<'_>,
     ) -> Result<(), Cause> {
         let rules = self.access_rules(directive, scope);
-        if let Some(other) = rules.other_module {
-            return Err(Cause::location(location, Some(other)).unknown());
+        if let Some(restriction) = rules.restriction {
+            return Err(Cause::location(location, Some(restriction)).unknown());
         }
         let closed = || Cause::location(location, None);
         let network = match rules.networks {
@@ -741,7 +763,7 @@ impl<'a> NginxModel<'a> {
             Err(_) => NetworkRules::Unreadable,
         };
         let rules = Rc::new(AccessRules {
-            other_module: other_auth_module(scope),
+            restriction: unsupported::restriction(scope),
             networks,
             password,
             is_any: scope.value("satisfy") == "any",

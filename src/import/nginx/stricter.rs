@@ -21,18 +21,21 @@ use crate::import::nginx::verdict::Outcome;
 
 /// Describes the differences, the sites in their order. The list is empty if the configuration has errors.
 pub(crate) fn list(output: &OutputConfig, model: &NginxModel<'_>, probes: &Probes) -> Vec<String> {
-    build(output).map_or_else(Vec::new, |config| {
-        let search = Search {
-            config: &config,
-            sites: &output.sites,
-            model,
-            probes,
-            reasons: HashSet::new(),
-            found: Vec::new(),
-            is_complete: true,
-        };
-        search.all()
-    })
+    build(output).map_or_else(
+        |_| Vec::new(),
+        |config| {
+            let search = Search {
+                config: &config,
+                sites: &output.sites,
+                model,
+                probes,
+                reasons: HashSet::new(),
+                found: Vec::new(),
+                is_complete: true,
+            };
+            search.all()
+        },
+    )
 }
 
 struct Search<'s, 'a> {

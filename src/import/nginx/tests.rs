@@ -160,7 +160,7 @@ fn includes_are_sorted_relative_and_end() {
     let memory = files([
         (
             "/etc/nginx/nginx.conf",
-            "http { include conf.d/*.conf; include gone.conf; }",
+            "http { include conf.d/*.conf; include mime.types; }",
         ),
         (
             "/etc/nginx/conf.d/b.conf",
@@ -191,7 +191,7 @@ fn includes_are_sorted_relative_and_end() {
     assert!(
         done.warnings
             .iter()
-            .any(|warning| warning.contains("nginx.conf:1: include: /etc/nginx/gone.conf"))
+            .any(|warning| warning.contains("nginx.conf:1: include: /etc/nginx/mime.types"))
     );
     let error = import(&memory, &["/etc/nginx/loop".into()], "/etc/nginx".as_ref()).unwrap_err();
     assert!(
@@ -213,7 +213,7 @@ fn patterns_of_names_are_the_shells() {
         ("/d/b.txt", ""),
     ]);
     let found = |pattern: &str| {
-        let found = includes::glob(&memory, Path::new(pattern));
+        let found = includes::glob(&memory, Path::new(pattern), &mut Vec::new());
         let mut names: Vec<_> = found
             .iter()
             .map(|path| path.display().to_string())
@@ -325,6 +325,22 @@ fn nothing_is_opened_that_was_closed() {
         "location ~ secret { auth_basic x; auth_basic_user_file u; proxy_pass http://r; } location /v2/ { proxy_pass http://r; }",
         "ssl_verify_client optional_no_ca; if ($ssl_client_verify != SUCCESS) { return 403; } location /v2/ { proxy_pass http://r; }",
         "ssl_verify_client on; location /v2/ { proxy_pass http://r; }",
+        "ssl_client_certificate ca; ssl_verify_client on; ssl_crl list; location /v2/ { proxy_pass http://r; }",
+        "ssl_client_certificate ca; ssl_verify_client on; ssl_ocsp on; location /v2/ { proxy_pass http://r; }",
+        "rewrite_by_lua_file x.lua; location /v2/ { proxy_pass http://r; }",
+        "server_rewrite_by_lua_file x.lua; location /v2/ { proxy_pass http://r; }",
+        "modsecurity on; location /v2/ { proxy_pass http://r; }",
+        "ModSecurityEnabled on; location /v2/ { proxy_pass http://r; }",
+        "location /v2/ { SecRulesEnabled; proxy_pass http://r; }",
+        "location /v2/ { auth_pam login; proxy_pass http://r; }",
+        "location /v2/ { auth_gss on; proxy_pass http://r; }",
+        "location /v2/ { js_content main.check; proxy_pass http://r; }",
+        "location /v2/ { perl check; proxy_pass http://r; }",
+        "location /v2/ { proxy_method GET; proxy_pass http://r; }",
+        "location /v2/ { more_clear_input_headers X-Remote-User; proxy_pass http://r; }",
+        "location /v2/ { directive_of_a_module_that_nobody_knows x; proxy_pass http://r; }",
+        "include gone.conf; location /v2/ { proxy_pass http://r; }",
+        "location /v2/ { include gone.conf; proxy_pass http://r; }",
     ];
     for inner in closed {
         let done = server(inner);
@@ -335,6 +351,9 @@ fn nothing_is_opened_that_was_closed() {
         "location /v2/ { auth_request off; proxy_pass http://r; }",
         "location /v2/ { if ($host != a.example) { return 444; } proxy_pass http://r; }",
         "location /v2/ { allow all; proxy_pass http://r; }",
+        "ssl_ocsp off; modsecurity off; location /v2/ { proxy_pass http://r; }",
+        "mirror off; auth_delay 1s; ssl_ocsp_cache off; location /v2/ { proxy_pass http://r; }",
+        "include mime.types; include absent/*.conf; location /v2/ { proxy_pass http://r; }",
     ];
     for inner in open {
         has(&server(inner), &["\nupstream = \"http://r\""]);
@@ -547,6 +566,165 @@ fn each_difference_has_a_request_that_shows_it() {
     let done = server(&format!("{many} location / {{ {pass} }}"));
     assert_eq!(stricter(&done).len(), 21, "{}", done.toml);
     has(&done, &["\n# - and 11 more\n"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_closes_the_block_of_its_include() {
+    struct Unlisted(Memory);
+    impl FileSource for Unlisted {
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            self.0.read(path)
+        }
+
+        fn names(&self, _: &Path) -> io::Result<Vec<String>> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+
+        fn canonical(&self, path: &Path) -> PathBuf {
+            path.to_owned()
+        }
+    }
+    let text = "http { server { listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k;\n\
+        location /a/ { include rules/*.conf; proxy_pass http://r; } location /b/ { proxy_pass http://r; } } }";
+    let source = Unlisted(files([("/etc/nginx/nginx.conf", text)]));
+    let names = ["/etc/nginx/nginx.conf".into()];
+    let done = import(&source, &names, "/etc/nginx".as_ref()).unwrap();
+    has(
+        &done,
+        &[
+            "path = \"/a/\"\nrespond = 403",
+            "path = \"/b/\"",
+            "upstream = \"http://r\"",
+        ],
+    );
+    let is_named = |warning: &String| warning.contains("nginx.conf:2: include: /etc/nginx/rules: ");
+    assert!(done.warnings.iter().any(is_named), "{:?}", done.warnings);
+}
+
+#[test]
+fn a_site_without_an_address_is_closed() {
+    for listen in [
+        "registry.internal:443 ssl",
+        "5000-5005 ssl",
+        "unix:/run/x.sock ssl",
+    ] {
+        let text = format!(
+            "http {{ server {{ listen {listen}; server_name a.example; ssl_certificate c; ssl_certificate_key k;\n\
+             location / {{ proxy_pass http://r; }} location /v2/ {{ deny all; }} }} }}"
+        );
+        let done = imported(&text).unwrap();
+        has(&done, &["path = \"/\"\nrespond = 403"]);
+        assert!(!done.toml.contains("\nupstream"), "{listen}: {}", done.toml);
+        let is_named = |warning: &&String| warning.contains("no IP address and port");
+        let named = done.warnings.iter().filter(is_named);
+        assert_eq!(named.count(), 1, "{listen}: {:?}", done.warnings);
+    }
+}
+
+#[test]
+fn a_configuration_with_an_error_is_closed() {
+    let done =
+        server("location /v2/ { proxy_ssl_name \"no name\"; proxy_pass https://127.0.0.1:5000; }");
+    has(&done, &["path = \"/v2/\"\nrespond = 403"]);
+    let is_named = |warning: &String| warning.contains("has an error");
+    assert!(done.warnings.iter().any(is_named), "{:?}", done.warnings);
+}
+
+#[test]
+fn rules_about_clients_that_nginx_finds_in_another_way_close_the_route() {
+    let imported = |listen: &str, around: &str, inside: &str| {
+        let text = format!(
+            "http {{ {around}\n\
+             server {{ listen {listen}; server_name a.example; ssl_certificate c; ssl_certificate_key k; location /v2/ {{ {inside} proxy_pass http://r; }} }} }}"
+        );
+        imported(&text).unwrap()
+    };
+    let allow = "allow 10.1.0.0/16; deny all;";
+    let from = "set_real_ip_from 10.0.0.1; ";
+    let forwarded =
+        "set_real_ip_from 10.0.0.1; real_ip_header X-Forwarded-For; real_ip_recursive on;";
+    let header = |name: &str| format!("{from} real_ip_recursive on; real_ip_header {name};");
+    let closed = [
+        ("443 ssl", from.to_owned(), allow),
+        (
+            "443 ssl",
+            format!("{from} real_ip_header X-Forwarded-For;"),
+            allow,
+        ),
+        ("443 ssl", header("X-Real-IP"), allow),
+        ("443 ssl", header("CF-Connecting-IP"), allow),
+        ("443 ssl", header("X-Real-IP"), "deny 10.2.0.0/16;"),
+        (
+            "443 ssl",
+            header("X-Real-IP"),
+            "satisfy any; allow 10.1.0.0/16; deny all; auth_basic x; auth_basic_user_file f;",
+        ),
+        (
+            "443 ssl",
+            String::new(),
+            "set_real_ip_from 10.0.0.1; allow 10.1.0.0/16; deny all;",
+        ),
+        ("443 ssl proxy_protocol", String::new(), allow),
+        ("443 ssl proxy_protocol", forwarded.to_owned(), allow),
+    ];
+    for (listen, around, inside) in closed {
+        let done = imported(listen, &around, inside);
+        has(&done, &["path = \"/v2/\"", "respond = 403"]);
+        let is_named = |warning: &String| warning.contains("rules about client addresses");
+        let found = done.warnings.iter().any(is_named);
+        assert!(found, "{listen} {around} {inside}: {}", done.toml);
+    }
+    let open = [
+        ("443 ssl", "", allow),
+        ("443 ssl", forwarded, allow),
+        ("443 ssl", "real_ip_header X-Real-IP;", allow),
+        ("443 ssl", "set_real_ip_from 10.0.0.1;", ""),
+        (
+            "443 ssl proxy_protocol",
+            "set_real_ip_from 10.0.0.1; real_ip_header proxy_protocol;",
+            allow,
+        ),
+    ];
+    for (listen, around, inside) in open {
+        has(
+            &imported(listen, around, inside),
+            &["\nupstream = \"http://r\""],
+        );
+    }
+}
+
+#[test]
+fn a_server_of_the_other_address_family_has_a_warning() {
+    let text = "http { server { listen 443 ssl default_server; listen [::]:443 ssl default_server; server_name b.example; ssl_certificate c; ssl_certificate_key k; location /v2/ { proxy_pass http://r; } }\n\
+        server { listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k; location /v2/ { proxy_pass http://r; } } }";
+    let done = imported(text).unwrap();
+    has(&done, &["upstream = \"http://r\""]);
+    let is_named = |warning: &String| {
+        warning.contains(":2: nginx serves a.example at [::]:443 by its default server")
+    };
+    assert!(done.warnings.iter().any(is_named), "{:?}", done.warnings);
+}
+
+#[test]
+fn a_field_that_nginx_replaced_never_has_the_value_of_the_client() {
+    for value in [
+        "$ssl_client_s_dn",
+        "\"x-$ssl_client_s_dn\"",
+        "$remote_user",
+        "$http_x_other",
+        "\"ä\u{1}\"",
+    ] {
+        let done = server(&format!(
+            "location /v2/ {{ proxy_set_header X-Remote-User {value}; proxy_pass http://r; }}"
+        ));
+        has(&done, &["request_headers = { \"X-Remote-User\" = \"\" }"]);
+        let is_named = |warning: &String| warning.contains("X-Remote-User is removed");
+        assert!(done.warnings.iter().any(is_named), "{:?}", done.warnings);
+    }
+    let done = server(
+        "location /v2/ { proxy_set_header X-Remote-User $http_x_remote_user; proxy_pass http://r; }",
+    );
+    assert!(!done.toml.contains("request_headers"), "{}", done.toml);
 }
 
 #[test]
@@ -877,7 +1055,7 @@ fn header_fields_have_placeholders() {
     has(
         &done,
         &[
-            "request_headers = { \"X-Client\" = \"{client}\", \"X-Zone\" = \"a-{host}\", \"X-User\" = \"{user}\" }",
+            "request_headers = { \"X-Client\" = \"{client}\", \"X-Zone\" = \"a-{host}\", \"X-User\" = \"{user}\", \"X-Literal\" = \"\" }",
             "forwarded = [\"host\", \"port\", \"original-uri\", \"prefix\"]",
         ],
     );
@@ -1124,7 +1302,7 @@ proptest! {
 
     #[test]
     fn no_pattern_panics(pattern in "[*?\\[\\]!^a-c/.-]{0,12}") {
-        includes::glob(&files([("/d/ab", ""), ("/d/c", "")]), &Path::new("/d").join(pattern));
+        includes::glob(&files([("/d/ab", ""), ("/d/c", "")]), &Path::new("/d").join(pattern), &mut Vec::new());
     }
 }
 

@@ -85,6 +85,9 @@ impl Generator {
                 text.push_str(self.choose(ACCESS));
             }
         }
+        if self.unusual(10) {
+            text.push_str(self.choose(CLIENTS));
+        }
         if self.unusual(15) {
             text.push_str(self.choose(CONDITIONS));
         }
@@ -224,6 +227,12 @@ const ACCESS: &[&str] = &[
     "allow all;\n",
     "satisfy any;\n",
     "satisfy all;\n",
+];
+/// Whose header fields name the client.
+const CLIENTS: &[&str] = &[
+    "set_real_ip_from 127.0.0.0/8; real_ip_header X-Real-IP;\n",
+    "set_real_ip_from 127.0.0.0/8; real_ip_header X-Forwarded-For;\n",
+    "set_real_ip_from 127.0.0.0/8; real_ip_header X-Forwarded-For; real_ip_recursive on;\n",
 ];
 const CONDITIONS: &[&str] = &[
     "if ($request_method = DELETE) { return 403; }\n",
