@@ -115,7 +115,7 @@ struct BackgroundTasks {
 /// The reason why the main loop ended.
 enum LoopEnd {
     Stop,
-    Upgraded(SuccessorProcess),
+    Upgraded,
 }
 
 impl Server {
@@ -232,10 +232,11 @@ impl Server {
             ..BackgroundTasks::default()
         };
         let mut is_forced = false;
-        match self.run_commands(&mut commands, &mut tasks).await {
-            LoopEnd::Upgraded(successor) => {
+        let end = self.run_commands(&mut commands, &mut tasks).await;
+        match end {
+            LoopEnd::Upgraded => {
                 // The phase stays `Serving`: a request to the admin listener of this process means the successor by now.
-                self.hand_over(&successor).await;
+                self.acceptors.hand_over().await;
                 if let Some(watchdog) = tasks.watchdog.take() {
                     watchdog.abort();
                 }
@@ -279,10 +280,12 @@ impl Server {
                         let _ = reply.send(result.clone());
                     }
                 }
-                outcome = tasks.upgrade.outcome() => match outcome {
-                    Ok(successor) => return LoopEnd::Upgraded(successor),
-                    Err(reason) => self.report_upgrade_failure(&reason),
-                },
+                outcome = tasks.upgrade.outcome() => {
+                    match outcome.and_then(|successor| self.let_serve(successor)) {
+                        Ok(()) => return LoopEnd::Upgraded,
+                        Err(reason) => self.report_upgrade_failure(&reason),
+                    }
+                }
                 _ = close_idle.tick() => self.state.snapshot().service.sites.close_idle(),
                 () = &mut health_checks => {}
                 () = &mut renewals => {}
@@ -384,17 +387,23 @@ impl Server {
         manager.status(&format!("{serving}; the last upgrade failed: {reason}"));
     }
 
-    /// Makes the successor the main process of the service, and stops accepting connections here.
-    async fn hand_over(&mut self, successor: &SuccessorProcess) {
+    /// Makes the successor the main process of the service, and lets it serve.
+    ///
+    /// # Errors
+    /// The successor has ended since it was ready. This process is then the main process again.
+    fn let_serve(&mut self, mut successor: SuccessorProcess) -> Result<(), String> {
+        let manager = self.status.manager();
+        // Sent first, because with NotifyAccess=main the service manager ignores the messages of any other process.
+        manager.main_pid(successor.pid());
+        if let Err(reason) = successor.go() {
+            manager.main_pid(std::process::id());
+            return Err(reason);
+        }
         tracing::info!(pid = successor.pid(), "the new process takes over");
-        self.status.manager().main_pid(successor.pid());
         // From now on this process sends no notifications: it is not the service any more. It closes its descriptor of the pid file,
         // and the lock stays with the duplicate that the successor holds.
         self.status = StatusReporter::default();
-        if let Err(error) = successor.go() {
-            tracing::warn!(%error, "the new process has closed the upgrade channel");
-        }
-        self.acceptors.hand_over().await;
+        Ok(())
     }
 
     /// Reports that the proxy is not ready, and continues to accept connections for `limits.drain_delay`: a load balancer that

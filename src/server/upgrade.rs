@@ -136,18 +136,25 @@ impl UpgradeState {
 /// A new process that is ready, and waits for the permission to serve.
 #[derive(Debug)]
 pub(crate) struct SuccessorProcess {
-    pid: u32,
+    child: Child,
     channel: OwnedFd,
 }
 
 impl SuccessorProcess {
     pub(crate) fn pid(&self) -> u32 {
-        self.pid
+        self.child.id()
     }
 
     /// Lets the new process serve.
-    pub(crate) fn go(&self) -> io::Result<()> {
-        send(&self.channel, GO, None)
+    ///
+    /// # Errors
+    /// The new process has ended since it was ready. It is reaped.
+    pub(crate) fn go(&mut self) -> Result<(), String> {
+        // The wait in `kill` is short: a process closes its end of the channel in one of the last steps of its exit.
+        send(&self.channel, GO, None).map_err(|error| {
+            let status = kill(&mut self.child);
+            format!("the new process ended before it served: {error}{status}")
+        })
     }
 }
 
@@ -167,10 +174,7 @@ fn start_successor(
         .spawn()
         .map_err(|error| format!("cannot start {}: {error}", command.program.display()))?;
     match send_handover(&channel, payload) {
-        Ok(()) => Ok(SuccessorProcess {
-            pid: child.id(),
-            channel,
-        }),
+        Ok(()) => Ok(SuccessorProcess { child, channel }),
         Err(reason) => Err(format!("{reason}{}", kill(&mut child))),
     }
 }
