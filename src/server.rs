@@ -233,6 +233,8 @@ impl Server {
         };
         let mut is_forced = false;
         let end = self.run_commands(&mut commands, &mut tasks).await;
+        // An upgrade that is not complete is given up before the drain: its process holds the listening sockets, and accepts nothing.
+        tasks.upgrade = UpgradeState::default();
         match end {
             LoopEnd::Upgraded => {
                 // The phase stays `Serving`: a request to the admin listener of this process means the successor by now.

@@ -89,7 +89,8 @@ pub(crate) struct HandoverPayload {
     pub(crate) pid_file: Option<(PathBuf, OwnedFd)>,
 }
 
-/// The upgrade in progress, if there is one.
+/// The upgrade in progress, if there is one. Dropping the value gives up the upgrade in progress: its channel
+/// is closed without `go`, and the new process ends.
 #[derive(Debug, Default)]
 pub(crate) struct UpgradeState {
     outcome: Option<oneshot::Receiver<Result<SuccessorProcess, String>>>,
@@ -113,8 +114,7 @@ impl UpgradeState {
         std::thread::Builder::new()
             .name("tidegate-upgrade".to_owned())
             .spawn(move || {
-                // The receiver is gone if this process was stopped meanwhile. The channel is then closed without `go`, and the
-                // new process ends.
+                // The receiver is gone if this process was stopped meanwhile. Dropping the result then closes the channel.
                 let _ = sender.send(start_successor(&command, &payload));
             })?;
         self.outcome = Some(outcome);

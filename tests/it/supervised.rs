@@ -629,6 +629,55 @@ fn an_upgrade_whose_process_ends_when_it_is_ready_leaves_the_old_one_in_service(
 }
 
 #[test]
+fn a_stop_during_an_upgrade_ends_the_new_process_before_the_drain() {
+    let registry = Registry::accepting_all();
+    let (dir, file) = default_config(&registry);
+    let manager = Manager::new(dir.path());
+    let executable = ReplaceableExecutable::in_dir(dir.path());
+    let mut proxy = executable.serve(&file, &manager);
+    assert!(manager.next_message().starts_with("READY=1"));
+    let mut upload = proxy.client();
+    upload.send(
+        TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
+            .chunked()
+            .head(),
+    );
+    upload.send(chunk(b"first"));
+    registry.wait_for_requests(|seen| seen.iter().any(|seen| seen.body == b"first"));
+
+    // The new process is ready only when the old one drains. Then it waits for a message, and records the end of the channel.
+    let file_named = |name: &str| dir.path().join(name);
+    let (started, drains, answer) = (
+        file_named("started"),
+        file_named("drains"),
+        file_named("answer"),
+    );
+    let script = format!(
+        "touch {}; while [ ! -e {} ]; do sleep 0.01; done; printf ready >&0; dd bs=8192 count=1 of={} 2>/dev/null",
+        started.display(),
+        drains.display(),
+        answer.display()
+    );
+    executable.replace_by(&format!(
+        "{RECEIVE_HANDOVER}{script}\necho ended >>{}\n",
+        answer.display()
+    ));
+    proxy.signal(Signal::USR2);
+    crate::support::eventually("the new process starts", || started.exists());
+    proxy.signal(Signal::TERM);
+    assert!(manager.next_message().starts_with("STOPPING=1"));
+    std::fs::write(&drains, "").unwrap();
+    crate::support::eventually("the new process is told to end", || {
+        std::fs::read_to_string(&answer).is_ok_and(|answer| answer == "ended\n")
+    });
+    // The old process was still draining.
+    upload.send(chunk(b" last"));
+    upload.send("0\r\n\r\n");
+    assert_eq!(upload.read_response("PATCH").status, 200);
+    assert_eq!(proxy.end(), Some(0));
+}
+
+#[test]
 fn an_upgrade_starts_the_file_that_is_now_at_the_path() {
     let registry = Registry::accepting_all();
     let (dir, file) = default_config(&registry);
