@@ -272,7 +272,7 @@ impl Server {
                 command = commands.recv() => match command {
                     Some(Command::Reload(reply)) => tasks.reloads.request(reply),
                     Some(Command::ReopenLogs) => self.reopen_logs(),
-                    Some(Command::Upgrade) => self.start_upgrade(&mut tasks.upgrade),
+                    Some(Command::Upgrade) => tasks.upgrade.request(),
                     Some(Command::Stop) | None => return LoopEnd::Stop,
                 },
                 (built, replies) = tasks.reloads.built() => {
@@ -291,6 +291,10 @@ impl Server {
                 _ = close_idle.tick() => self.state.snapshot().service.sites.close_idle(),
                 () = &mut health_checks => {}
                 () = &mut renewals => {}
+            }
+            // No upgrade during a reload: both processes would bind the addresses that are new in the configuration.
+            if !tasks.reloads.is_building() && tasks.upgrade.take_request() {
+                self.start_upgrade(&mut tasks.upgrade);
             }
             // No reload during an upgrade: the new process reads the configuration itself.
             if tasks.reloads.is_due() && !tasks.upgrade.is_running() {

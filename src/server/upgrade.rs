@@ -89,16 +89,27 @@ pub(crate) struct HandoverPayload {
     pub(crate) pid_file: Option<(PathBuf, OwnedFd)>,
 }
 
-/// The upgrade in progress, if there is one. Dropping the value gives up the upgrade in progress: its channel
+/// The upgrade that is requested or in progress, if there is one. Dropping the value gives up the upgrade in progress: its channel
 /// is closed without `go`, and the new process ends.
 #[derive(Debug, Default)]
 pub(crate) struct UpgradeState {
+    is_requested: bool,
     outcome: Option<oneshot::Receiver<Result<SuccessorProcess, String>>>,
 }
 
 impl UpgradeState {
     pub(crate) fn is_running(&self) -> bool {
         self.outcome.is_some()
+    }
+
+    /// Requests an upgrade, which the main loop starts as soon as no reload is being built.
+    pub(crate) fn request(&mut self) {
+        self.is_requested = true;
+    }
+
+    /// Whether an upgrade was requested since the last call.
+    pub(crate) fn take_request(&mut self) -> bool {
+        std::mem::take(&mut self.is_requested)
     }
 
     /// Starts the new process and talks to it, on a thread of its own.

@@ -678,6 +678,44 @@ fn a_stop_during_an_upgrade_ends_the_new_process_before_the_drain() {
 }
 
 #[test]
+fn an_upgrade_waits_for_the_reload_in_progress() {
+    let registry = Registry::accepting_all();
+    let (dir, file) = default_config(&registry);
+    let manager = Manager::new(dir.path());
+    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
+    assert!(manager.next_message().starts_with("READY=1"));
+    // A long password file makes the reload slow. The new address would be bound by both processes.
+    let users: String = (0..50_000)
+        .map(|number| format!("user{number}:{{SHA}}VBPuJHI7uixaa6LQGWx4s+5GKNE=\n"))
+        .collect();
+    let passwords = dir.path().join("htpasswd");
+    let mut lines = std::fs::read_to_string(&passwords).unwrap();
+    lines += &users;
+    std::fs::write(&passwords, lines).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let added = free.local_addr().unwrap();
+    drop(free);
+    let config = std::fs::read_to_string(&file).unwrap();
+    let addresses = format!("\"127.0.0.1:0\", \"{added}\"");
+    std::fs::write(&file, config.replace("\"127.0.0.1:0\"", &addresses)).unwrap();
+    proxy.signal(Signal::HUP);
+    assert!(manager.next_message().starts_with("RELOADING=1"));
+    proxy.signal(Signal::USR2);
+    let reloaded = manager.next_message();
+    assert!(
+        reloaded.starts_with("READY=1") && reloaded.contains(&added.to_string()),
+        "{reloaded}"
+    );
+    assert!(!reloaded.contains("failed"), "{reloaded}");
+    let successor = Successor::of(&manager.next_message());
+    let ready = manager.next_message();
+    assert!(ready.contains(&added.to_string()), "{ready}");
+    assert_eq!(proxy.end(), Some(0));
+    successor.signal(Signal::TERM);
+    assert!(manager.next_message().starts_with("STOPPING=1"));
+}
+
+#[test]
 fn an_upgrade_starts_the_file_that_is_now_at_the_path() {
     let registry = Registry::accepting_all();
     let (dir, file) = default_config(&registry);
