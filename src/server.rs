@@ -116,7 +116,14 @@ struct BackgroundTasks {
 enum LoopEnd {
     Stop,
     Upgraded,
+    WorkerPanicked,
 }
+
+/// The reason why a server ended that was not told to: a worker thread has panicked outside the task of a connection. Further
+/// connections would be passed to that worker and lost, so a restart of the process is the only remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("a worker thread has panicked, so that this process cannot serve any more")]
+pub struct WorkerPanicked;
 
 impl Server {
     /// Builds the snapshot, binds every address and starts the workers. Connections wait in the kernel's backlog until
@@ -221,7 +228,13 @@ impl Server {
 
     /// Accepts connections and executes commands until [`Command::Stop`], until the sender of the commands is dropped, or until
     /// an upgrade succeeds; then drains. Returns the number of connections that were still open at the end of the drain.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
+    ///
+    /// # Errors
+    /// A worker thread has panicked. All connections are then closed without a drain.
+    pub async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+    ) -> Result<usize, WorkerPanicked> {
         self.state.set_phase(LifecyclePhase::Serving);
         self.acceptors.accept();
         self.status.ready(&self.serving_summary());
@@ -251,10 +264,19 @@ impl Server {
                 self.state.set_phase(LifecyclePhase::Draining);
                 self.acceptors.close().await;
             }
+            LoopEnd::WorkerPanicked => {
+                tracing::error!("{WorkerPanicked}; closing all connections");
+                is_forced = true;
+                self.state.set_phase(LifecyclePhase::Draining);
+                self.acceptors.close().await;
+            }
         }
         let cut = self.drain(commands, is_forced).await;
         history.abort();
-        cut
+        match end {
+            LoopEnd::Stop | LoopEnd::Upgraded => Ok(cut),
+            LoopEnd::WorkerPanicked => Err(WorkerPanicked),
+        }
     }
 
     /// The main loop: executes commands and periodic work until the server is to accept no more connections.
@@ -288,6 +310,7 @@ impl Server {
                         Err(reason) => self.report_upgrade_failure(&reason),
                     }
                 }
+                () = self.workers.lost_one() => return LoopEnd::WorkerPanicked,
                 _ = close_idle.tick() => self.state.snapshot().service.sites.close_idle(),
                 () = &mut health_checks => {}
                 () = &mut renewals => {}
@@ -505,3 +528,27 @@ async fn wait_second_stop(commands: &mut mpsc::Receiver<Command>, has_come: bool
 const CLOSE_IDLE_INTERVAL: Duration = Duration::from_secs(15);
 /// The time for the workers to end after their connections were aborted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_loses_a_worker_ends_with_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("proxy.toml");
+        let text = format!(
+            "[state]\ndir = \"{0}\"\n[listen]\nbehind_proxy = [\"unix:{0}/http.sock\"]\nworkers = 1\n\
+             [[site]]\nhosts = [\"localhost\"]\n[[site.route]]\npath = \"/\"\nregistry = false\n\
+             upstream = \"http://127.0.0.1:1\"\nauth = {{ mode = \"none\" }}\n",
+            dir.path().display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let (server, _warnings) = Server::open(&file).unwrap();
+        let (_commands, received) = mpsc::channel(1);
+        // The threads end without a shutdown, as after a panic.
+        server.workers.abort();
+        let ended = timeout(Duration::from_secs(10), server.run(received)).await;
+        assert!(ended.expect("the server ends").is_err());
+    }
+}
