@@ -9,15 +9,13 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream as StdUnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
-use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 
@@ -102,8 +100,7 @@ impl ListeningSocket {
         }
     }
 
-    /// Accepts a connection that waits in the backlog. The stream is not registered with a runtime, because the runtime of a
-    /// worker will poll it.
+    /// Accepts a connection that waits in the backlog.
     fn accept(&self) -> io::Result<(AcceptedStream, PeerAddr)> {
         match self {
             Self::Tcp(socket) => {
@@ -135,12 +132,6 @@ impl AsFd for ListeningSocket {
     }
 }
 
-impl AsRawFd for ListeningSocket {
-    fn as_raw_fd(&self) -> RawFd {
-        self.as_fd().as_raw_fd()
-    }
-}
-
 /// An accepted connection that is not registered with a runtime.
 #[derive(Debug)]
 pub enum AcceptedStream {
@@ -148,6 +139,46 @@ pub enum AcceptedStream {
     Tcp(TcpStream),
     /// A connection to a Unix socket.
     Unix(StdUnixStream),
+}
+
+/// A listening socket that is registered with the runtime of the accept loop.
+enum RegisteredSocket {
+    Tcp(tokio::net::TcpListener),
+    Unix(tokio::net::UnixListener),
+}
+
+impl RegisteredSocket {
+    fn new(socket: ListeningSocket) -> io::Result<Self> {
+        Ok(match socket {
+            ListeningSocket::Tcp(socket) => Self::Tcp(tokio::net::TcpListener::from_std(socket)?),
+            ListeningSocket::Unix(socket) => {
+                Self::Unix(tokio::net::UnixListener::from_std(socket)?)
+            }
+        })
+    }
+
+    fn into_std(self) -> io::Result<ListeningSocket> {
+        Ok(match self {
+            Self::Tcp(socket) => ListeningSocket::Tcp(socket.into_std()?),
+            Self::Unix(socket) => ListeningSocket::Unix(socket.into_std()?),
+        })
+    }
+
+    /// Accepts a connection. The stream is deregistered from this runtime, because the runtime of a worker will poll it.
+    async fn accept(&self) -> io::Result<(AcceptedStream, PeerAddr)> {
+        match self {
+            Self::Tcp(socket) => {
+                let (stream, address) = socket.accept().await?;
+                let stream = AcceptedStream::Tcp(stream.into_std()?);
+                Ok((stream, PeerAddr::new(address)))
+            }
+            Self::Unix(socket) => {
+                let (stream, _unnamed) = socket.accept().await?;
+                let stream = AcceptedStream::Unix(stream.into_std()?);
+                Ok((stream, PeerAddr::UNIX_SOCKET))
+            }
+        }
+    }
 }
 
 /// A bound and listening socket that is not registered with a runtime yet.
@@ -225,8 +256,8 @@ impl Listener {
     /// Accepts connections until `stop` resolves, and passes each to `handle` with the permit that counts it.
     ///
     /// No error of `accept(2)` ends the loop or makes it spin. A connection that failed before it was accepted is
-    /// skipped; after EMFILE, ENFILE and errors like them the loop pauses. At the connection limit the connections wait in
-    /// the kernel's backlog.
+    /// skipped; after EMFILE, ENFILE and errors like them the loop pauses. At the connection limit the loop keeps the one
+    /// connection that it has accepted, and the others wait in the kernel's backlog.
     ///
     /// # Errors
     /// The socket cannot be registered with the runtime.
@@ -237,7 +268,7 @@ impl Listener {
         mut handle: impl FnMut(AcceptedStream, PeerAddr, ConnectionPermit),
     ) -> io::Result<()> {
         let Self { socket, mut file } = self;
-        let socket = register(socket)?;
+        let socket = RegisteredSocket::new(socket)?;
         let on_close = tokio::select! {
             on_close = &mut stop => on_close,
             never = accept_each(&socket, &limit, &mut handle) => match never {},
@@ -250,30 +281,20 @@ impl Listener {
         // The file goes first: a client that finds it after the backlog was accepted would be reset.
         drop(file);
         if let Ok(OnClose::DrainBacklog | OnClose::HandOver) = on_close {
-            accept_backlog(&socket.into_inner(), &limit, &mut handle);
+            accept_backlog(&socket.into_std()?, &limit, &mut handle);
         }
         Ok(())
     }
 }
 
-/// Registers a socket with the runtime of the accept loop. tokio's own listeners cannot wait for a connection without accepting
-/// it.
-#[expect(
-    deprecated,
-    reason = "unsound only for a type that closes or changes its descriptor; this one owns a single descriptor until it is dropped"
-)]
-fn register(socket: ListeningSocket) -> io::Result<AsyncFd<ListeningSocket>> {
-    AsyncFd::with_interest(socket, Interest::READABLE)
-}
-
 async fn accept_each(
-    socket: &AsyncFd<ListeningSocket>,
+    socket: &RegisteredSocket,
     limit: &ConnectionLimit,
     handle: &mut impl FnMut(AcceptedStream, PeerAddr, ConnectionPermit),
 ) -> Infallible {
     let mut is_failing = false;
     loop {
-        match accept_next(socket, limit).await {
+        match socket.accept().await {
             Err(error) if concerns_one_connection(&error) => {}
             Err(error) => {
                 // Log the first error only, not four a second for as long as the shortage lasts.
@@ -282,29 +303,13 @@ async fn accept_each(
                 }
                 tokio::time::sleep(ACCEPT_RETRY_INTERVAL).await;
             }
-            Ok((stream, peer, capacity)) => {
+            Ok((stream, peer)) => {
                 if std::mem::take(&mut is_failing) {
                     tracing::info!("connections are accepted again");
                 }
+                let capacity = limit.acquire().await;
                 admit(stream, peer, limit, capacity, handle);
             }
-        }
-    }
-}
-
-/// Waits for a connection and for capacity, and accepts the connection. It is accepted last: if the loop ends during the wait for
-/// capacity, the connection is still in the backlog, where a successor finds it.
-async fn accept_next(
-    socket: &AsyncFd<ListeningSocket>,
-    limit: &ConnectionLimit,
-) -> io::Result<(AcceptedStream, PeerAddr, Capacity)> {
-    loop {
-        let mut ready = socket.readable().await?;
-        let capacity = limit.acquire().await;
-        // An error of `try_io` means that the backlog is empty: another process has accepted the connection.
-        if let Ok(accepted) = ready.try_io(|socket| socket.get_ref().accept()) {
-            let (stream, peer) = accepted?;
-            return Ok((stream, peer, capacity));
         }
     }
 }
@@ -544,75 +549,9 @@ const NO_INODE: (u64, u64) = (0, 0);
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read as _;
-    use std::net::{Ipv4Addr, SocketAddr};
     use std::os::unix::net::UnixStream;
-    use std::time::Duration;
 
-    use tokio::sync::oneshot;
-
-    use super::{
-        ConnectionLimit, Listener, ListeningSocket, MetadataExt, OnClose, TcpStream, UnixSocket, fs,
-    };
-
-    #[tokio::test]
-    async fn a_connection_above_the_limit_stays_in_the_backlog_for_a_successor() {
-        for on_close in [OnClose::Abandon, OnClose::HandOver] {
-            let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-            let listener = Listener::bind(any, false).unwrap();
-            let address = listener.address().unwrap().unwrap();
-            let successor = listener.duplicate().unwrap();
-            let (stop, stopped) = oneshot::channel();
-            let (accepted, mut connections) = tokio::sync::mpsc::unbounded_channel();
-            let limit = ConnectionLimit::new(1, 10);
-            let accept_loop = tokio::spawn(async move {
-                let handle = |stream, _, permit| accepted.send((stream, permit)).unwrap();
-                listener.accept(limit, stopped, handle).await
-            });
-            let _first = TcpStream::connect(address).unwrap();
-            let _open = connections.recv().await.unwrap();
-            let mut second = TcpStream::connect(address).unwrap();
-            // The accept loop gets the time to accept what it must not accept.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-            stop.send(on_close).unwrap();
-            accept_loop.await.unwrap().unwrap();
-            let (_served, peer) = successor
-                .accept()
-                .expect("the connection is in the backlog");
-            assert_eq!(peer.ip(), Ipv4Addr::LOCALHOST);
-            second.set_nonblocking(true).unwrap();
-            let read = second.read(&mut [0]).unwrap_err();
-            assert_eq!(read.kind(), std::io::ErrorKind::WouldBlock, "{on_close:?}");
-        }
-    }
-
-    #[tokio::test]
-    async fn capacity_is_returned_if_another_process_accepts_the_connection() {
-        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        let listener = Listener::bind(any, false).unwrap();
-        let address = listener.address().unwrap().unwrap();
-        let other_process = listener.duplicate().unwrap();
-        let (_stop, stopped) = oneshot::channel();
-        let (accepted, mut connections) = tokio::sync::mpsc::unbounded_channel();
-        let limit = ConnectionLimit::new(1, 10);
-        let loop_limit = limit.clone();
-        let accept_loop = tokio::spawn(async move {
-            let handle = |stream, _, permit| accepted.send((stream, permit)).unwrap();
-            listener.accept(loop_limit, stopped, handle).await
-        });
-        let capacity = limit.acquire().await;
-        let _lost = TcpStream::connect(address).unwrap();
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        let _taken = ListeningSocket::accept(&other_process).unwrap();
-        drop(capacity);
-        let deadline = Duration::from_secs(10);
-        let _next = TcpStream::connect(address).unwrap();
-        let next = tokio::time::timeout(deadline, connections.recv()).await;
-        drop(next.unwrap().unwrap());
-        let free = tokio::time::timeout(deadline, limit.acquire()).await;
-        assert!(free.is_ok(), "the capacity is free again");
-        accept_loop.abort();
-    }
+    use super::{MetadataExt, UnixSocket, fs};
 
     #[test]
     fn a_published_socket_replaces_another_and_removes_only_its_own_file() {

@@ -14,6 +14,7 @@
 //! ```
 //!
 //! No connection is lost, because both processes hold the same sockets: a connection in a backlog is accepted by one of them.
+//! The exception is the connection limit: there, each listener has accepted one connection that waits, and closes it at the end.
 //! A restart of the service would have to wait for the transfers in progress, or cut them; here the new process accepts
 //! connections while the old one drains.
 
