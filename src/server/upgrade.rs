@@ -29,6 +29,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use rustix::io::retry_on_intr;
 use rustix::net::sockopt::{Timeout, set_socket_timeout};
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
@@ -318,12 +319,8 @@ fn send(channel: &OwnedFd, message: &str, descriptor: Option<BorrowedFd<'_>>) ->
     if !descriptors.is_empty() {
         control.push(SendAncillaryMessage::ScmRights(&descriptors));
     }
-    sendmsg(
-        channel,
-        &[IoSlice::new(message.as_bytes())],
-        &mut control,
-        SendFlags::NOSIGNAL,
-    )?;
+    let data = [IoSlice::new(message.as_bytes())];
+    retry_on_intr(|| sendmsg(channel, &data, &mut control, SendFlags::NOSIGNAL))?;
     Ok(())
 }
 
@@ -332,12 +329,11 @@ fn receive(channel: &OwnedFd) -> io::Result<(String, Option<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(1))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
     let mut buffer = vec![0; MAX_MESSAGE];
-    let received = recvmsg(
-        channel,
-        &mut [IoSliceMut::new(&mut buffer)],
-        &mut control,
-        RecvFlags::CMSG_CLOEXEC,
-    )?;
+    // A signal interrupts a call with a timeout, whatever the flags of its handler are (signal(7)).
+    let received = retry_on_intr(|| {
+        let mut data = [IoSliceMut::new(&mut buffer)];
+        recvmsg(channel, &mut data, &mut control, RecvFlags::CMSG_CLOEXEC)
+    })?;
     buffer.truncate(received.bytes);
     if buffer.is_empty() {
         return Err(io::Error::new(

@@ -692,7 +692,8 @@ fn an_upgrade_waits_for_the_reload_in_progress() {
     let mut lines = std::fs::read_to_string(&passwords).unwrap();
     lines += &users;
     std::fs::write(&passwords, lines).unwrap();
-    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    // No other test uses this address, so its port stays free.
+    let free = TcpListener::bind("127.77.0.1:0").unwrap();
     let added = free.local_addr().unwrap();
     drop(free);
     let config = std::fs::read_to_string(&file).unwrap();
