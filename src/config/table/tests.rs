@@ -70,7 +70,7 @@ const LISTS: Key<Named<List<String>>> = key(
 );
 const FILES: Key<TableForm> = key("files", TableForm(&[&TEXT]));
 const TABLE: Key<TableForm> = key("table", TableForm(&[&NUMBER, &COUNT, &WAIT]));
-const TABLES: Key<TableForm> = key("tables", TableForm(&[&TEXT, &LIST, &FILES, &INNER]));
+const TABLES: Key<TableListForm> = key("tables", TableListForm(&[&TEXT, &LIST, &FILES, &INNER]));
 const INNER: Key<TableForm> = key("inner", TableForm(&[&BOOLEAN, &NUMBER]));
 
 const KEYS: Keys = &[
@@ -395,7 +395,7 @@ fn unknown_keys_are_reported_with_what_was_probably_meant() {
         (
             "[table]\ninner = 1",
             "2:1: unknown key \"inner\" in table",
-            "it belongs in the table tables",
+            "it belongs in a [[tables]]",
         ),
         (
             "[table]\nfoo = 1",
