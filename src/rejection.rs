@@ -107,7 +107,7 @@ impl Rejection {
     pub fn to_response(&self, format: &ResponseFormat) -> Response<Body> {
         let mut error = self.error_response();
         if self.reason() == RejectionReason::Host {
-            error.message = self.message(format);
+            error.message = self.client_message(format);
         }
         let mut headers = HeaderMap::new();
         if let Some(seconds) = error.retry_after {
@@ -156,10 +156,21 @@ impl Rejection {
         response
     }
 
-    /// The reason in words, for the access log and the status page. If something is wrong with the requested host,
-    /// the message names that host, so that an operator sees which name is missing in the configuration, or which
-    /// client asks for a wrong one.
+    /// The reason in words, for the access log and the status page. Unlike the response, it says what the configuration
+    /// lacks: the host that no site has, or the path for which the site has no route.
     pub fn message(&self, format: &ResponseFormat) -> String {
+        match (self, &format.requested_host, &format.unrouted) {
+            (Self::UnknownSite, Some(host), _) => format!(
+                "no site has the host {} on this address; add it to site.hosts",
+                without_port(host)
+            ),
+            (Self::NoRoute, _, Some(unrouted)) => unrouted.clone(),
+            _ => self.client_message(format),
+        }
+    }
+
+    /// The reason in words, for the client. If something is wrong with the requested host, the message names that host.
+    fn client_message(&self, format: &ResponseFormat) -> String {
         match &format.requested_host {
             Some(host) if self.reason() == RejectionReason::Host => format!("{self}: {host}"),
             _ => self.to_string(),
@@ -277,6 +288,15 @@ impl Rejection {
                 ErrorResponse::new(400, ErrorCode::Unsupported, error)
             }
         }
+    }
+}
+
+/// A host as `site.hosts` has it, without the port that a client may add in `Host`.
+fn without_port(host: &str) -> &str {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) && (!name.contains(':') || name.ends_with(']')) => name,
+        _ => host,
     }
 }
 

@@ -249,7 +249,9 @@ fn syntax_problem(lines: &Lines<'_>, error: &toml::de::Error) -> Problem {
         return problem.fix(format!("close the text with {quote} on the same line"));
     }
     if let Some(key) = key_before_colon(before, rest) {
-        return problem.fix(format!("write {key} = …, with \"=\" in the place of the colon"));
+        return problem.fix(format!(
+            "write {key} = …, with \"=\" in the place of the colon"
+        ));
     }
     if is_key(before) && !lines.ends_in_multiline_string() {
         return problem.fix("write key = value");
@@ -294,7 +296,9 @@ fn nginx_problem(file: &Path, place: Position) -> Problem {
     let word = shell_word(&file.to_string_lossy());
     Problem::error(place, "this looks like a configuration of nginx")
         .because("tidegate reads TOML")
-        .fix(format!("translate it: tidegate import nginx {word} > proxy.toml"))
+        .fix(format!(
+            "translate it: tidegate import nginx {word} > proxy.toml"
+        ))
 }
 
 /// The quotation mark of a string that is not closed on its line.

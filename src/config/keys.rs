@@ -13,8 +13,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::address::{self, AdminSocket, HostPattern};
 use super::form::{
-    Boolean, Key, Keys, List, Named, Number, Size, SizeOrBytes, Status, TableForm, TableListForm, Text, Time,
-    WithDefault, Word, paths,
+    Boolean, Key, Keys, List, Named, Number, Size, SizeOrBytes, Status, TableForm, TableListForm,
+    Text, Time, WithDefault, Word, paths,
 };
 use super::url::{self, ExternalUrl, UpstreamAddress};
 use super::value::{self, Error, Secret};

@@ -162,9 +162,8 @@ fn addresses(table: &Table<'_>, key: &Key<List<ListenAddr>>) -> Vec<ListenAddr> 
     }
     let base = table.folder();
     let items = list.value.items.into_iter();
-    let resolved = items.filter_map(|item| {
-        table.accept(key, item.place, resolve_address(item.value, &base))
-    });
+    let resolved =
+        items.filter_map(|item| table.accept(key, item.place, resolve_address(item.value, &base)));
     resolved.collect()
 }
 

@@ -115,10 +115,7 @@ impl ServedOn {
 }
 
 /// Resolves the paths of sockets, as those of `[listen]` are.
-fn resolved(
-    table: &Table<'_>,
-    mut list: Spanned<Items<ListenAddr>>,
-) -> Spanned<Items<ListenAddr>> {
+fn resolved(table: &Table<'_>, mut list: Spanned<Items<ListenAddr>>) -> Spanned<Items<ListenAddr>> {
     let base = table.folder();
     for item in &mut list.value.items {
         let address = resolve_address(item.value.clone(), &base);

@@ -8,9 +8,7 @@ use std::path::PathBuf;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::document::{Document, Spanned};
-use super::form::{
-    AnyKey, Form, Item, Key, Keys, TableForm, TableListForm, WithDefault, paths,
-};
+use super::form::{AnyKey, Form, Item, Key, Keys, TableForm, TableListForm, WithDefault, paths};
 use super::nearest::{nearest, one_error_away};
 use super::problem::{Position, Problem, quote};
 use super::value;
@@ -113,7 +111,9 @@ impl<'a> Table<'a> {
         let mut written = self.entries.into_iter().flat_map(DeTable::keys);
         written.any(|written| {
             let written: &str = written.get_ref();
-            let meant = self.foreign_name(written).or_else(|| nearest(written, names.iter().copied()));
+            let meant = self
+                .foreign_name(written)
+                .or_else(|| nearest(written, names.iter().copied()));
             !names.contains(&written) && meant == Some(key.name())
         })
     }

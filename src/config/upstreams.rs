@@ -71,7 +71,13 @@ pub(crate) fn read(
             let read_timeout = upstream::READ_TIMEOUT.form.default;
             Some(Upstream {
                 settings: Settings {
-                    endpoints: vec![endpoint(route, &route::UPSTREAM, url.place, url.value.url, base)?],
+                    endpoints: vec![endpoint(
+                        route,
+                        &route::UPSTREAM,
+                        url.place,
+                        url.value.url,
+                        base,
+                    )?],
                     host: upstream::HOST.form.default,
                     connect_retry: upstream::CONNECT_RETRY.form.default,
                     each: endpoint_settings(None, connect_timeout, read_timeout, limits),

@@ -102,7 +102,9 @@ impl AuthenticatorBuilder<'_> {
                 return Some(keys);
             }
             // In a check, the secret does not exist yet or is visible to the service only. Random keys take its place.
-            Ok(None) => SigningKeys::in_memory().map_err(|error| Problem::of_file_error(None, error)),
+            Ok(None) => {
+                SigningKeys::in_memory().map_err(|error| Problem::of_file_error(None, error))
+            }
             Err(error) => Err(unusable_secret(configured, &error)),
         };
         keys.map_err(|problem| problems.push(problem)).ok()
@@ -178,5 +180,7 @@ fn exposed_secret(configured: Option<&Spanned<Secret>>, mode: u32) -> Problem {
         format!("the token secret is accessible to every user of this machine (mode {mode:04o})");
     Problem::warning(place, what)
         .because("with the secret a user can create tokens for any other user")
-        .fix(format!("chmod o= {file}, and write a new secret into it: openssl rand -base64 32 > {file}"))
+        .fix(format!(
+            "chmod o= {file}, and write a new secret into it: openssl rand -base64 32 > {file}"
+        ))
 }

@@ -119,10 +119,17 @@ fn check_socket(
     };
     let Err(error) = checked else { return };
     let value = toml_string(&format!("unix:{}", otherwise.display()));
-    let value = if key == "admin" { value } else { format!("[{value}]") };
+    let value = if key == "admin" {
+        value
+    } else {
+        format!("[{value}]")
+    };
     let otherwise = format!("write {key} = {value}");
     if error.kind() != io::ErrorKind::NotFound {
-        let what = format!("listen.{key}: cannot create a socket in {}: {error}", dir.display());
+        let what = format!(
+            "listen.{key}: cannot create a socket in {}: {error}",
+            dir.display()
+        );
         problems.push(Problem::error(place, what).fix(format!(
             "let the proxy's user write to {}, or {otherwise}",
             dir.display()
@@ -139,7 +146,9 @@ fn check_socket(
     } else {
         Problem::error(place, what)
             .because("the proxy creates the socket, not its directory")
-            .fix(format!("{remedy}, and let the proxy's user write there; or {otherwise}"))
+            .fix(format!(
+                "{remedy}, and let the proxy's user write there; or {otherwise}"
+            ))
     };
     problems.push(problem);
 }
