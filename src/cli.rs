@@ -128,6 +128,10 @@ fn config_tip(unknown: &str, arguments: &[String]) -> Option<String> {
     };
     let is_option = |argument: &str| argument == "-c" || argument == "--config";
     let name = arguments.iter().find(has_config);
+    let is_command = |argument: &String| command.find_subcommand(argument).is_some();
+    if name.is_none() && arguments.iter().any(is_command) {
+        return None;
+    }
     let file = if is_option(unknown) {
         let at = arguments.iter().position(|argument| is_option(argument))?;
         arguments.get(at + 1).map(String::as_str)
@@ -180,6 +184,7 @@ mod tests {
             ("--lvie", "check --lvie"),
             ("x", "completions bash x"),
             ("-c", "-c"),
+            ("-c", "htpasswd add -c users alice"),
         ] {
             assert_eq!(tip(unknown, line), None, "{line}");
         }

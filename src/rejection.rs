@@ -37,9 +37,13 @@ pub enum Rejection {
         "this connection was opened for a site that takes other client certificates; open a new one for this name"
     )]
     OtherClientCa,
-    /// No route of the site matches the path.
+    /// There is nothing at the path.
     #[error("nothing here")]
     NoRoute,
+    /// No route of the site matches the path. The text is the message for the log, of a bounded length; the response is that of
+    /// [`Self::NoRoute`].
+    #[error("nothing here")]
+    Unrouted(String),
     /// The configuration has this status for the path (`route.respond`).
     #[error("the path is closed with {0}")]
     StaticStatus(StatusCode),
@@ -159,12 +163,12 @@ impl Rejection {
     /// The reason in words, for the access log and the status page. Unlike the response, it says what the configuration
     /// lacks: the host that no site has, or the path for which the site has no route.
     pub fn message(&self, format: &ResponseFormat) -> String {
-        match (self, &format.requested_host, &format.unrouted) {
-            (Self::UnknownSite, Some(host), _) => format!(
+        match (self, &format.requested_host) {
+            (Self::UnknownSite, Some(host)) => format!(
                 "no site has the host {} on this address; add it to site.hosts",
                 without_port(host)
             ),
-            (Self::NoRoute, _, Some(unrouted)) => unrouted.clone(),
+            (Self::Unrouted(message), _) => message.clone(),
             _ => self.client_message(format),
         }
     }
@@ -196,6 +200,7 @@ impl Rejection {
             | Self::UnknownSite
             | Self::OtherClientCa => Reason::Host,
             Self::NoRoute
+            | Self::Unrouted(_)
             | Self::StaticStatus(_)
             | Self::StaticText(..)
             | Self::Catalog(CatalogError::Missing) => Reason::Path,
@@ -244,7 +249,9 @@ impl Rejection {
             Self::Target(error) => target_response(error),
             Self::UnknownSite => ErrorResponse::new(421, ErrorCode::Unsupported, self),
             Self::OtherClientCa => ErrorResponse::new(421, ErrorCode::Unsupported, self),
-            Self::NoRoute => ErrorResponse::new(404, ErrorCode::Unsupported, self),
+            Self::NoRoute | Self::Unrouted(_) => {
+                ErrorResponse::new(404, ErrorCode::Unsupported, self)
+            }
             Self::StaticStatus(status) => static_status_response(*status),
             Self::StaticText(status, text) => {
                 let mut response = static_status_response(*status);

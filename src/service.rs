@@ -239,11 +239,10 @@ impl Service {
         let (target, site) = self
             .find_trusted_site(&request, scope)
             .inspect_err(|_| scope.set_requested_host(&request.parts))?;
-        let matched = site.match_route(target.path());
-        if matched.is_none() {
-            scope.format.unrouted = Some(unrouted_message(site, target.path()));
-        }
-        let route = match matched.ok_or(Rejection::NoRoute)? {
+        let matched = site
+            .match_route(target.path())
+            .ok_or_else(|| Rejection::Unrouted(unrouted_message(site, target.path())))?;
+        let route = match matched {
             RouteMatch::Response(response) => {
                 return static_response::respond(response, &target, &scope.format);
             }

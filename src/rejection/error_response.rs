@@ -22,8 +22,6 @@ pub struct ResponseFormat {
     pub challenge: Option<Challenge>,
     /// The host that the request names, if no site serves it: ASCII text of a bounded length.
     pub requested_host: Option<String>,
-    /// The message for the log if the site has no route for the path: text of a bounded length.
-    pub unrouted: Option<String>,
 }
 
 /// An error response before it is rendered.
