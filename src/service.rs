@@ -228,10 +228,10 @@ impl Service {
     }
 
     /// Decides on a request that arrived over TLS, here or at a trusted proxy.
-    async fn decide(
-        &self,
+    async fn decide<'a>(
+        &'a self,
         request: Box<ReceivedRequest>,
-        scope: &mut RequestScope<'_>,
+        scope: &mut RequestScope<'a>,
     ) -> Result<Response<Body>, Rejection> {
         check_target_length(&request.parts, self.settings.target_size)?;
         check_header_fields(&request.parts, self.settings.head_fields)?;
@@ -264,7 +264,10 @@ impl Service {
             Some(tokens) => {
                 Box::pin(self.issue_token(tokens, route, &target, request, scope)).await
             }
-            None => self.proxy(site, route, &target, request, scope).await,
+            None => {
+                scope.upstream = route.forward.upstream().authorities();
+                self.proxy(site, route, &target, request, scope).await
+            }
         }
     }
 

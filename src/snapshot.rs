@@ -110,7 +110,7 @@ impl Snapshot {
             paths::check_logs(config, problems);
             paths::check_sockets(config, problems);
         }
-        paths::check_state_dirs(config, problems);
+        paths::check_state_dirs(config, mode, problems);
         let mut notes = Vec::new();
         let logins = builder.password_verifier(problems);
         let old_log = old.and_then(|old| old.access_log.as_ref());

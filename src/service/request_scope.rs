@@ -30,6 +30,8 @@ pub(super) struct RequestScope<'a> {
     pub(super) format: ResponseFormat,
     /// The CORS header fields that the response gets, if the route shares its responses with other origins.
     pub(super) cors: Option<CorsResponse>,
+    /// The addresses of the upstream to which the request is forwarded, as they are written.
+    pub(super) upstream: &'a [String],
     activity: &'a Arc<ActivityTracker>,
     upstream_fault_lines: &'a LogLimiter,
     /// When the request body ended; `None` for a request without a body.
@@ -48,6 +50,7 @@ impl<'a> RequestScope<'a> {
             record,
             format: response_format(parts),
             cors: None,
+            upstream: &[],
             activity,
             upstream_fault_lines,
             body_end: None,
@@ -112,7 +115,10 @@ impl<'a> RequestScope<'a> {
             && let Some(left_out) = self.upstream_fault_lines.admit(Instant::now())
         {
             let cause = std::error::Error::source(rejection).map(ToString::to_string);
-            tracing::warn!(error = %rejection, cause, left_out, "a request failed at its upstream");
+            tracing::warn!(
+                upstream = self.upstream.join(","), request_id = self.id.as_str(),
+                error = %rejection, cause, left_out, "a request failed at its upstream"
+            );
         }
         rejection.to_response(&self.format)
     }
