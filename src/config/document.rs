@@ -243,6 +243,9 @@ fn syntax_problem(lines: &Lines<'_>, error: &toml::de::Error) -> Problem {
     if before.ends_with(['=', '[', ',']) && starts_unquoted(rest) {
         return problem.fix("put the text between double quotes");
     }
+    if before.ends_with('=') && rest.is_empty() {
+        return problem.fix("write a value after the =");
+    }
     if let Some(quote) = open_quote(lines.line(span.start))
         && !lines.has_multiline_string()
     {
@@ -265,7 +268,7 @@ fn syntax_problem(lines: &Lines<'_>, error: &toml::de::Error) -> Problem {
     {
         return problem.fix("close the list with ] above, or write a comma between its elements");
     }
-    problem
+    problem.fix("correct this line, or the one above: each is one key = value, one [table], or a # with a comment")
 }
 
 /// Whether a line begins with a directive of nginx and ends as such a line does. No line of a TOML file ends with a semicolon, and

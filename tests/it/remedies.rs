@@ -1418,6 +1418,10 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
         &[("\"self-signed", "\"self-signed\"")],
     ),
     (&[("https = [", "https: [")], &[("https: ", "https = ")]),
+    (
+        &[("tls = \"self-signed\"", "tls =")],
+        &[("tls =", "tls = \"self-signed\"")],
+    ),
     (&[("{ mode = ", "{ mode: ")], &[("mode: ", "mode = ")]),
     (
         &[("mode = \"basic\", ", "mode = \"basic\", mode = \"basic\", ")],
