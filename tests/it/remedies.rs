@@ -696,7 +696,7 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
         &[(UPSTREAM, "upstream = \"http://unix:/run/r.sock:/\"\n")],
         &[],
     ),
-    (&[(UPSTREAM, "upstream = \"unix:run/r.sock\"\n")], &[]),
+    (&[(UPSTREAM, "upstream = \"unix:run/\"\n")], &[]),
     (&[(UPSTREAM, "upstream = \"unix:\"\n")], &[]),
     (&[(UPSTREAM, "upstream = \"http://\"\n")], &[]),
     (&[(UPSTREAM, "upstream = \"http://r:5000/v2/\"\n")], &[]),

@@ -278,7 +278,7 @@ fn an_invalid_question_is_a_usage_error() {
         ),
         (&["--who", "a"], "Usage"),
         (&["--may", "pull", "a"], "Usage"),
-        (&["--who", "a", "--may", "pull"], "Usage"),
+        (&["--who", "a", "--may", "pull"], "--may pull team/app"),
     ] {
         let output = config_dir.check(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");
