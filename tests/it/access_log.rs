@@ -115,7 +115,6 @@ fn a_path_without_a_route_is_named_in_the_log_only() {
         log.contains(&format!("{}… at site", "a".repeat(127))),
         "{log}"
     );
-    assert!(log.lines().all(|line| line.len() < 2000), "{log}");
 }
 
 #[test]
