@@ -5,6 +5,8 @@
 
 use std::process::ExitCode;
 
+use clap::builder::StyledStr;
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{CommandFactory, Parser, Subcommand};
 
 mod admin_client;
@@ -28,6 +30,8 @@ mod table;
 mod version;
 
 use args::ConfigArgs;
+
+use crate::htpasswd::shell_word;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -79,7 +83,8 @@ pub fn command() -> clap::Command {
 
 /// Parses the command line of this process and runs the command.
 pub fn run() -> ExitCode {
-    match CliArgs::parse().command {
+    let args = CliArgs::try_parse().unwrap_or_else(|error| with_tip(error).exit());
+    match args.command {
         CliCommand::Init(args) => init::run(&args),
         CliCommand::Serve(args) => serve::run(&args.file),
         CliCommand::Reload(args) => reload::run(&args.file),
@@ -92,6 +97,52 @@ pub fn run() -> ExitCode {
         CliCommand::Ca(args) => ca::run(&args),
         CliCommand::Completions(args) => completions::run(&args, command()),
     }
+}
+
+/// Adds a tip to the error for a configuration that is named without `-c`, or before the command.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let arguments = std::env::args_os().skip(1);
+    let arguments: Vec<_> = arguments
+        .map(|argument| argument.to_string_lossy().into_owned())
+        .collect();
+    if error.kind() == ErrorKind::UnknownArgument
+        && let Some(ContextValue::String(unknown)) = error.get(ContextKind::InvalidArg)
+        && let Some(tip) = config_tip(unknown, &arguments)
+    {
+        let tip = vec![StyledStr::from(tip)];
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(tip));
+    }
+    error
+}
+
+/// The command that was probably meant when `unknown` was rejected: with `-c` before the file, after the name of the command.
+fn config_tip(unknown: &str, arguments: &[String]) -> Option<String> {
+    let command = command();
+    let has_config = |name: &&String| {
+        let found = command.find_subcommand(name.as_str());
+        found.is_some_and(|found| {
+            found
+                .get_arguments()
+                .any(|known| known.get_short() == Some('c'))
+        })
+    };
+    let is_option = |argument: &str| argument == "-c" || argument == "--config";
+    let name = arguments.iter().find(has_config);
+    let is_command = |argument: &String| command.find_subcommand(argument).is_some();
+    if name.is_none() && arguments.iter().any(is_command) {
+        return None;
+    }
+    let file = if is_option(unknown) {
+        let at = arguments.iter().position(|argument| is_option(argument))?;
+        arguments.get(at + 1).map(String::as_str)
+    } else if unknown.starts_with('-') || arguments.iter().any(|argument| is_option(argument)) {
+        return None;
+    } else {
+        name?;
+        Some(unknown)
+    };
+    let name = name.map_or("serve", String::as_str);
+    Some(format!("tidegate {name} -c {}", shell_word(file?)))
 }
 
 const EXAMPLES: &str = "Examples:
@@ -108,3 +159,34 @@ const EXAMPLES: &str = "Examples:
   tidegate status --watch          what does the running proxy do?
   tidegate unblock 192.0.2.7       let this client log in again
   tidegate cut 12                  end the transfer with this ID";
+
+#[cfg(test)]
+mod tests {
+    use super::config_tip;
+
+    #[test]
+    fn a_file_without_its_option_gets_a_tip() {
+        let tip = |unknown: &str, line: &str| {
+            let arguments: Vec<_> = line.split(' ').map(str::to_owned).collect();
+            config_tip(unknown, &arguments)
+        };
+        let check = Some("tidegate check -c first/proxy.toml".to_owned());
+        assert_eq!(tip("first/proxy.toml", "check first/proxy.toml"), check);
+        assert_eq!(tip("-c", "-c first/proxy.toml check"), check);
+        assert_eq!(tip("--config", "--config first/proxy.toml check"), check);
+        let serve = Some("tidegate serve -c 'a b'".to_owned());
+        assert_eq!(
+            config_tip("a b", &["serve", "a b"].map(str::to_owned)),
+            serve
+        );
+        for (unknown, line) in [
+            ("more", "check -c proxy.toml more"),
+            ("--lvie", "check --lvie"),
+            ("x", "completions bash x"),
+            ("-c", "-c"),
+            ("-c", "htpasswd add -c users alice"),
+        ] {
+            assert_eq!(tip(unknown, line), None, "{line}");
+        }
+    }
+}

@@ -15,6 +15,7 @@
 use std::path::Path;
 
 use crate::bounded_file;
+use crate::htpasswd::shell_word;
 
 use document::Document;
 use problem::{Problem, Problems};
@@ -77,17 +78,30 @@ pub fn load(file: &Path) -> (Option<Config>, Problems) {
         Err(error) => {
             let mut problems = Problems::new(file);
             let error = std::io::Error::from(error);
-            let fix = if error.kind() == std::io::ErrorKind::NotFound {
-                "name another file with -c FILE, or let tidegate init DIR write a first one"
-            } else {
-                "name another file with -c FILE, or let the user of the proxy read this one"
-            };
-            problems.push(
-                Problem::error(None, format!("cannot read the configuration: {error}")).fix(fix),
-            );
+            problems.push(unreadable(file, &error));
             (None, problems)
         }
     }
+}
+
+/// The problem of a configuration file that cannot be read.
+fn unreadable(file: &Path, error: &std::io::Error) -> Problem {
+    if file.is_dir() {
+        let usual = file.join("proxy.toml");
+        let fix = if usual.is_file() {
+            let usual = shell_word(&usual.to_string_lossy());
+            format!("did you mean -c {usual}?")
+        } else {
+            "name a file with -c FILE, or let tidegate init DIR write a first one".to_owned()
+        };
+        return Problem::error(None, "this is a directory, not a configuration").fix(fix);
+    }
+    let fix = if error.kind() == std::io::ErrorKind::NotFound {
+        "name another file with -c FILE, or let tidegate init DIR write a first one"
+    } else {
+        "name another file with -c FILE, or let the user of the proxy read this one"
+    };
+    Problem::error(None, format!("cannot read the configuration: {error}")).fix(fix)
 }
 
 /// The maximum size of a configuration file in bytes. It is enough for thousands of sites.

@@ -37,9 +37,13 @@ pub enum Rejection {
         "this connection was opened for a site that takes other client certificates; open a new one for this name"
     )]
     OtherClientCa,
-    /// No route of the site matches the path.
+    /// There is nothing at the path.
     #[error("nothing here")]
     NoRoute,
+    /// No route of the site matches the path. The text is the message for the log, of a bounded length; the response is that of
+    /// [`Self::NoRoute`].
+    #[error("nothing here")]
+    Unrouted(String),
     /// The configuration has this status for the path (`route.respond`).
     #[error("the path is closed with {0}")]
     StaticStatus(StatusCode),
@@ -107,7 +111,7 @@ impl Rejection {
     pub fn to_response(&self, format: &ResponseFormat) -> Response<Body> {
         let mut error = self.error_response();
         if self.reason() == RejectionReason::Host {
-            error.message = self.message(format);
+            error.message = self.client_message(format);
         }
         let mut headers = HeaderMap::new();
         if let Some(seconds) = error.retry_after {
@@ -156,10 +160,21 @@ impl Rejection {
         response
     }
 
-    /// The reason in words, for the access log and the status page. If something is wrong with the requested host,
-    /// the message names that host, so that an operator sees which name is missing in the configuration, or which
-    /// client asks for a wrong one.
+    /// The reason in words, for the access log and the status page. Unlike the response, it says what the configuration
+    /// lacks: the host that no site has, or the path for which the site has no route.
     pub fn message(&self, format: &ResponseFormat) -> String {
+        match (self, &format.requested_host) {
+            (Self::UnknownSite, Some(host)) => format!(
+                "no site has the host {} on this address; add it to site.hosts",
+                without_port(host)
+            ),
+            (Self::Unrouted(message), _) => message.clone(),
+            _ => self.client_message(format),
+        }
+    }
+
+    /// The reason in words, for the client. If something is wrong with the requested host, the message names that host.
+    fn client_message(&self, format: &ResponseFormat) -> String {
         match &format.requested_host {
             Some(host) if self.reason() == RejectionReason::Host => format!("{self}: {host}"),
             _ => self.to_string(),
@@ -185,6 +200,7 @@ impl Rejection {
             | Self::UnknownSite
             | Self::OtherClientCa => Reason::Host,
             Self::NoRoute
+            | Self::Unrouted(_)
             | Self::StaticStatus(_)
             | Self::StaticText(..)
             | Self::Catalog(CatalogError::Missing) => Reason::Path,
@@ -233,7 +249,9 @@ impl Rejection {
             Self::Target(error) => target_response(error),
             Self::UnknownSite => ErrorResponse::new(421, ErrorCode::Unsupported, self),
             Self::OtherClientCa => ErrorResponse::new(421, ErrorCode::Unsupported, self),
-            Self::NoRoute => ErrorResponse::new(404, ErrorCode::Unsupported, self),
+            Self::NoRoute | Self::Unrouted(_) => {
+                ErrorResponse::new(404, ErrorCode::Unsupported, self)
+            }
             Self::StaticStatus(status) => static_status_response(*status),
             Self::StaticText(status, text) => {
                 let mut response = static_status_response(*status);
@@ -277,6 +295,15 @@ impl Rejection {
                 ErrorResponse::new(400, ErrorCode::Unsupported, error)
             }
         }
+    }
+}
+
+/// A host as `site.hosts` has it, without the port that a client may add in `Host`.
+fn without_port(host: &str) -> &str {
+    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
+    match host.rsplit_once(':') {
+        Some((name, port)) if is_port(port) && (!name.contains(':') || name.ends_with(']')) => name,
+        _ => host,
     }
 }
 

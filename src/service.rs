@@ -240,7 +240,10 @@ impl Service {
         let (target, site) = self
             .find_trusted_site(&request, scope)
             .inspect_err(|_| scope.set_requested_host(&request.parts))?;
-        let route = match site.match_route(target.path()).ok_or(Rejection::NoRoute)? {
+        let matched = site
+            .match_route(target.path())
+            .ok_or_else(|| Rejection::Unrouted(unrouted_message(site, target.path())))?;
+        let route = match matched {
             RouteMatch::Response(response) => {
                 return static_response::respond(response, &target, &scope.format);
             }
@@ -462,6 +465,18 @@ impl Service {
         redirect_to_https(request, site, &target, scope)
     }
 }
+
+/// The message of the log for a path without a route. A client chooses the path, so only its beginning is repeated.
+fn unrouted_message(site: &Site, path: &str) -> String {
+    let shown = path
+        .get(..path.floor_char_boundary(MAX_LOGGED_PATH))
+        .unwrap_or_default();
+    let ellipsis = if shown.len() < path.len() { "…" } else { "" };
+    format!("no route for {shown}{ellipsis} at site {}", site.name)
+}
+
+/// The maximum length of a path in a message, in bytes.
+const MAX_LOGGED_PATH: usize = 128;
 /// A redirect to the same target over https; an error for a registry client.
 fn redirect_to_https(
     request: &ReceivedRequest,

@@ -5,7 +5,7 @@
 //! connections to upstreams, the login cache, the TLS ticket keys, the counters, the open access log. Nothing changes until
 //! the whole snapshot is built. A reload reads a password file or certificate only while no other process is writing it.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -16,7 +16,7 @@ use crate::access_log::AccessLog;
 use crate::acme::Acme;
 use crate::auth::{Authenticator, PasswordVerifier};
 use crate::config::problem::{Problem, Problems};
-use crate::config::{self, Auth, Config};
+use crate::config::{self, Auth, Config, Spanned};
 use crate::connection;
 use crate::file_watch::StableFiles;
 use crate::forward::headers::ForwardedField;
@@ -26,7 +26,7 @@ use crate::log::{Destination, LogWriter};
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::service::Service;
-use crate::site::{Route, Site, Sites, StaticContent, StaticResponse};
+use crate::site::{Route, Site, Sites};
 use crate::tls::{
     ClientCa, ReloadingCert, SharedTicketError, SharedTicketKeys, TicketKeys, TlsConfigs,
 };
@@ -108,6 +108,7 @@ impl Snapshot {
             grant_files::load_all(config, &passwords, old_grant_files, &stable_files, problems);
         if mode == BuildMode::Check {
             paths::check_logs(config, problems);
+            paths::check_sockets(config, problems);
         }
         paths::check_state_dirs(config, mode, problems);
         let mut notes = Vec::new();
@@ -245,7 +246,7 @@ impl SnapshotBuilder<'_> {
                 Ok(None) => ok_or_report(TicketKeys::new(), problems)?,
                 Err(error) => {
                     let what = format!("tls.ticket_keys: {error}");
-                    problems.push(Problem::error(dir.place, what));
+                    problems.push(Problem::of_file_error(dir.place, what));
                     return None;
                 }
             },
@@ -269,7 +270,10 @@ impl SnapshotBuilder<'_> {
         let mut sites = Vec::new();
         for (site, client_ca) in self.config.sites.iter().zip(client_cas) {
             if site.hosts.is_empty() {
-                problems.push(Problem::error(None, "a site has no hosts"));
+                // The configuration has no hosts that could be used, and `config` reported why.
+                if !problems.has_errors() {
+                    problems.push(Problem::error(None, "a site has no hosts"));
+                }
                 continue;
             }
             // A token is bound to the name of its site, so two sites never have the same name.
@@ -289,7 +293,7 @@ impl SnapshotBuilder<'_> {
                     Some(build_route(route, authenticator, grant_file, upstream?))
                 })
                 .collect();
-            check_webroots_exist(&site.responses, problems);
+            check_webroots_exist(&site.webroots, problems);
             let counts = self.site_counts(&name);
             sites.push(Site {
                 name,
@@ -392,14 +396,12 @@ fn build_route(
 }
 
 /// Warns of directories of ACME clients that do not exist. An ACME client may create them later.
-fn check_webroots_exist(responses: &[StaticResponse], problems: &mut Problems) {
-    for response in responses {
-        if let StaticContent::Webroot(path) = &response.content
-            && !path.is_dir()
-        {
+fn check_webroots_exist(webroots: &[Spanned<PathBuf>], problems: &mut Problems) {
+    for path in webroots {
+        if !path.is_dir() {
             let what = format!("respond.files: {} is no directory", path.display());
             problems.push(
-                Problem::warning(None, what)
+                Problem::warning(path.place, what)
                     .because("no certificate can be renewed by a file in it")
                     .fix("create it, or name the directory that certbot gets as --webroot-path"),
             );

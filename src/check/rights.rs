@@ -22,7 +22,8 @@ pub struct AccessQuery {
     /// The client is in a network that needs no password (`satisfy = "any"`).
     is_in_network: bool,
     action: Action,
-    repository: String,
+    /// `None` for `catalog`, whose requests name no repository.
+    repository: Option<String>,
     /// Restricts the query to the site of this host.
     host: Option<String>,
 }
@@ -36,6 +37,9 @@ pub enum QueryError {
     /// An unknown action.
     #[error("there is no action {}; the actions are pull, push, delete and catalog", quote(.0))]
     Action(String),
+    /// An action that needs a repository, without one.
+    #[error("{0} needs a repository: --may {0} team/app")]
+    NoRepository(&'static str),
     /// Not a repository name of the registry's grammar.
     #[error("no repository can have the name {}", quote(.0))]
     Repository(String),
@@ -101,7 +105,7 @@ impl AccessQuery {
     pub fn new(
         who: &str,
         action: &str,
-        repository: &str,
+        repository: Option<&str>,
         host: Option<&str>,
     ) -> Result<Self, QueryError> {
         let user = match who {
@@ -113,14 +117,21 @@ impl AccessQuery {
         };
         let actions = [Action::Pull, Action::Push, Action::Delete, Action::Catalog];
         let known_action = actions.into_iter().find(|known| known.as_str() == action);
-        if !is_name(repository) {
-            return Err(QueryError::Repository(repository.to_owned()));
+        let known_action = known_action.ok_or_else(|| QueryError::Action(action.to_owned()))?;
+        match repository {
+            Some(repository) if !is_name(repository) => {
+                return Err(QueryError::Repository(repository.to_owned()));
+            }
+            None if known_action != Action::Catalog => {
+                return Err(QueryError::NoRepository(known_action.as_str()));
+            }
+            _ => {}
         }
         Ok(Self {
             user,
             is_in_network: who == "@network",
-            action: known_action.ok_or_else(|| QueryError::Action(action.to_owned()))?,
-            repository: repository.to_owned(),
+            action: known_action,
+            repository: repository.map(str::to_owned),
             host: host.map(str::to_ascii_lowercase),
         })
     }
@@ -164,9 +175,9 @@ impl AccessQuery {
     }
 
     fn evaluate_site(&self, config: &Config, site: &Site, problems: &Problems) -> SiteVerdict {
-        let path = match self.action {
-            Action::Catalog => "/v2/_catalog".to_owned(),
-            _ => format!("/v2/{}/", self.repository),
+        let path = match (self.action, &self.repository) {
+            (Action::Catalog, _) | (_, None) => "/v2/_catalog".to_owned(),
+            (_, Some(repository)) => format!("/v2/{repository}/"),
         };
         let route = site.route(&path).filter(|route| route.registry);
         let Some((route, settings)) =
@@ -240,14 +251,16 @@ impl AccessQuery {
             }
             Access::Granted(grants) => {
                 let grants = grants.current();
-                if grants.allows(principal, self.action, Some(&self.repository)) {
+                if grants.allows(principal, self.action, self.repository.as_deref()) {
                     let positions = self.positions(&grants, file);
                     return SiteVerdict::allowed(format!("by the grant in {positions}"));
                 }
                 let mut reason = "no grant allows it".to_owned();
-                let allowed = grants.effective(principal, &self.repository);
-                if !allowed.is_empty() {
-                    let _ = write!(reason, "; the grants allow {allowed} there");
+                if let Some(repository) = &self.repository {
+                    let allowed = grants.effective(principal, repository);
+                    if !allowed.is_empty() {
+                        let _ = write!(reason, "; the grants allow {allowed} there");
+                    }
                 }
                 SiteVerdict::denied(reason)
             }
@@ -264,13 +277,13 @@ impl AccessQuery {
     /// The positions of the grants that allow the action: `proxy.toml:12, proxy.toml:20`.
     fn positions(&self, grants: &Grants, file: &Path) -> String {
         let principal = self.principal();
-        let allowing: Vec<_> = match self.action {
-            Action::Catalog => grants
+        let allowing: Vec<_> = match (self.action, &self.repository) {
+            (Action::Catalog, _) | (_, None) => grants
                 .for_principal(principal)
                 .filter(|grant| grant.actions.contains(Action::Catalog))
                 .collect(),
-            _ => grants
-                .matching(principal, self.action, &self.repository)
+            (_, Some(repository)) => grants
+                .matching(principal, self.action, repository)
                 .collect(),
         };
         let positions = allowing.iter().map(|grant| {

@@ -22,7 +22,7 @@ use tokio::time::timeout;
 use super::output::{EXIT_CONFIG_REJECTED, rejection_message, warn};
 use super::reload::pid_file_directories;
 use crate::config;
-use crate::config::AdminSocket;
+use crate::config::{AdminSocket, toml_string};
 use crate::htpasswd::shell_word;
 use crate::net::addr::local_address;
 use crate::net::listener::ListenAddr;
@@ -109,13 +109,9 @@ impl AdminClient {
         if socket.exists() {
             return Ok(Self::Unix(socket));
         }
-        // A path in the configuration is relative to its folder, and not to the working directory.
-        let suggested = socket.with_file_name("admin.sock");
-        let suggested = std::path::absolute(&suggested).unwrap_or(suggested);
         Err(AdminError::failed(format!(
-            "process {pid} has no admin socket; write admin = \"unix:{}\" in [listen], and let it reload: tidegate reload -c {}",
-            suggested.display(),
-            shell_word(&file.to_string_lossy()),
+            "process {pid} has no admin socket; {}",
+            remedy_for_socket_like(&socket, file)
         )))
     }
 
@@ -171,6 +167,30 @@ impl AdminClient {
             Self::Unix(path) => format!("unix:{}", path.display()),
         }
     }
+}
+
+/// What to write so that the proxy has an admin socket: one next to the pid file, where the proxy can create files.
+pub(crate) fn socket_remedy(file: &Path) -> String {
+    let (config, _) = config::load(file);
+    let directories = pid_file_directories(config.as_ref());
+    let socket = match pid_file::find(&directories, file) {
+        Ok(process) => Some(process.default_admin_socket()),
+        Err(_) => config.map(|config| config.state_dir.join("admin.sock")),
+    };
+    let socket = socket.unwrap_or_else(|| PathBuf::from("/run/tidegate/admin.sock"));
+    remedy_for_socket_like(&socket, file)
+}
+
+/// The remedy that names `admin.sock` in the directory of `socket`.
+fn remedy_for_socket_like(socket: &Path, file: &Path) -> String {
+    // A path in the configuration is relative to its folder, and not to the working directory.
+    let suggested = socket.with_file_name("admin.sock");
+    let suggested = std::path::absolute(&suggested).unwrap_or(suggested);
+    format!(
+        "write admin = {} in [listen], and let the proxy reload: tidegate reload -c {}",
+        toml_string(&format!("unix:{}", suggested.display())),
+        shell_word(&file.to_string_lossy()),
+    )
 }
 
 type SendError = Box<dyn std::error::Error + Send + Sync>;

@@ -20,6 +20,7 @@ use crate::config::{self, Config};
 use crate::snapshot::{BuildMode, Snapshot};
 
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("subject").args(["who", "push"]).multiple(true))]
 pub(crate) struct CheckArgs {
     #[command(flatten)]
     config: ConfigArgs,
@@ -42,19 +43,22 @@ pub(crate) struct CheckArgs {
     /// Report the rights of this user, or of @anonymous or @network
     #[arg(long, value_name = "USER", requires = "may")]
     who: Option<String>,
-    /// The action (pull, push, delete or catalog) and the repository. Exit code 0 means yes, 1 means no
-    #[arg(long, num_args = 2, value_names = ["ACTION", "REPOSITORY"], requires = "who")]
+    /// The action (pull, push, delete or catalog) and the repository, which catalog does not need. Exit code 0 means yes, 1 means
+    /// no
+    #[arg(long, num_args = 1..=2, value_names = ["ACTION", "REPOSITORY"], requires = "who")]
     may: Option<Vec<String>>,
-    /// Report the rights at the site of this host only
-    #[arg(long, value_name = "HOST", requires = "who")]
+    /// Report the rights at the site of this host only, or push to this host; without it, --push takes the first site that has a
+    /// route for the repository
+    #[arg(long, value_name = "HOST", requires = "subject")]
     host: Option<String>,
 }
 
 impl CheckArgs {
     fn access_query(&self) -> Result<Option<AccessQuery>, QueryError> {
-        let (Some(who), Some([action, repository])) = (&self.who, self.may.as_deref()) else {
+        let (Some(who), Some([action, rest @ ..])) = (&self.who, self.may.as_deref()) else {
             return Ok(None);
         };
+        let repository = rest.first().map(String::as_str);
         AccessQuery::new(who, action, repository, self.host.as_deref()).map(Some)
     }
 
@@ -72,7 +76,11 @@ impl CheckArgs {
                 Some((user, password))
             }
         };
-        Ok(Some(Push { repository, login }))
+        Ok(Some(Push {
+            repository,
+            login,
+            host: self.host.as_deref().map(str::to_ascii_lowercase),
+        }))
     }
 }
 

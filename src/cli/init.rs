@@ -229,6 +229,9 @@ impl Draft {
 
     /// The host in the form that the configuration gives it.
     fn normalized_host(&self, host: &str) -> Result<String, String> {
+        if host.is_empty() {
+            return Err("write a name, such as docker.example.com".to_owned());
+        }
         if host.contains('*') {
             return Err("name one host here; add other hosts to proxy.toml later".to_owned());
         }
@@ -284,6 +287,9 @@ impl Draft {
     }
 
     fn usable_email(&self, email: &str) -> Result<CertificateSource, String> {
+        if email.is_empty() {
+            return Err("write a mail address, such as admin@example.com".to_owned());
+        }
         let certificate = CertificateSource::Acme {
             email: email.to_owned(),
         };
@@ -542,11 +548,21 @@ impl Drop for WrittenFiles {
     }
 }
 
-/// The problem and its remedy, without the position in a file that does not exist yet.
+/// The problem and its remedy, without the position and the key in a file that does not exist yet, and without the quotes that a
+/// value has in such a file: what is typed at a prompt or in an option has none.
 fn one_line(problem: &Problem) -> String {
-    match &problem.remedy {
-        Some(remedy) => format!("{}; {remedy}", problem.what),
-        None => problem.what.clone(),
+    let keys = ["site.hosts: ", "site.route.upstream: ", "acme.email: "];
+    let what = keys
+        .into_iter()
+        .find_map(|key| problem.what.strip_prefix(key));
+    let what = what.unwrap_or(&problem.what);
+    let Some(remedy) = &problem.remedy else {
+        return what.to_owned();
+    };
+    let quoted = remedy.strip_prefix("write \"");
+    match quoted.and_then(|rest| rest.split_once('"')) {
+        Some((value, rest)) if !value.contains('\\') => format!("{what}; write {value}{rest}"),
+        _ => format!("{what}; {remedy}"),
     }
 }
 

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use http::Method;
 
-use super::admin_client::AdminClient;
+use super::admin_client::{AdminClient, socket_remedy};
 use super::args::ConfigArgs;
 use super::output::{fail, print_line};
 use crate::config::problem::escape;
@@ -51,8 +51,8 @@ fn send(file: &Path, target: &str) -> ExitCode {
     };
     if let AdminClient::Tcp(address) = client {
         return fail(&format!(
-            "listen.admin is {address}, which every user of this machine can reach, so it does not accept this command; \
-             write admin = \"unix:/run/tidegate/admin.sock\" in [listen], and reload"
+            "listen.admin is {address}, which every user of this machine can reach, so it does not accept this command; {}",
+            socket_remedy(file)
         ));
     }
     // The response contains names that a client chose, which must not control the terminal.

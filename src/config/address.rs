@@ -4,7 +4,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::value::{Error, write, write_accepted};
 use crate::net::cidr::{self, Cidr};
@@ -48,6 +48,18 @@ pub enum AdminSocket {
 ///
 /// As [`listen_address`] and [`unix_path`]; a path without `unix:`.
 pub(crate) fn admin_socket(text: &str) -> Result<AdminSocket, Error> {
+    // A port alone would mean all addresses elsewhere. The admin listener is for this machine.
+    let port = text.trim_start_matches(['*', ':']);
+    if let Some(port) = parse_decimal::<u16>(port) {
+        return Err(Error::Malformed {
+            expected: "an address and a port",
+            remedy: write(SocketAddr::from((Ipv4Addr::LOCALHOST, port))),
+        });
+    }
+    address_or_socket(text)
+}
+
+fn address_or_socket(text: &str) -> Result<AdminSocket, Error> {
     if text.starts_with(UNIX) {
         return unix_path(text).map(AdminSocket::Unix);
     }
@@ -115,7 +127,7 @@ pub(crate) fn listen_address(text: &str) -> Result<ListenAddr, Error> {
 ///
 /// As [`listen_address`] and [`unix_path`]; a path without `unix:`.
 pub(crate) fn behind_proxy_address(text: &str) -> Result<ListenAddr, Error> {
-    match admin_socket(text)? {
+    match address_or_socket(text)? {
         AdminSocket::Tcp(address) => Ok(address),
         AdminSocket::Unix(path) => Ok(ListenAddr::Unix(path)),
     }
@@ -198,23 +210,27 @@ pub(crate) fn host_pattern(text: &str) -> Result<HostPattern, Error> {
     }
 }
 
-/// Parses `unix:/path`, and returns the path, which is absolute and fits into the address of a socket.
+/// Parses `unix:` and a path, and returns the path, which fits into the address of a socket. The caller resolves a relative path
+/// with [`resolve`].
 ///
 /// # Errors
 ///
-/// The prefix is another one, the path is relative or longer than 107 bytes, or it ends with the `:` that nginx writes.
+/// The prefix is another one, the path is empty, is a directory or is longer than 107 bytes, or it ends with the `:` that nginx
+/// writes.
 pub(crate) fn unix_path(text: &str) -> Result<PathBuf, Error> {
     let path = text.strip_prefix("unix:").unwrap_or_default();
     let trimmed = path.trim_end_matches(':');
-    let is_path = path.starts_with('/') && trimmed == path && !path.ends_with('/');
-    if !is_path || path.contains('\0') {
-        let meant = format!("unix:/{}", trimmed.trim_matches('/'));
+    let has_name = !matches!(path.rsplit('/').next(), None | Some("" | "." | ".."));
+    let is_path = has_name && trimmed == path;
+    if !is_path || path.starts_with("//") || path.contains('\0') {
+        let root = if trimmed.starts_with('/') { "/" } else { "" };
+        let meant = format!("unix:{root}{}", trimmed.trim_matches('/'));
         return Err(Error::Malformed {
-            expected: "\"unix:\" and an absolute path",
+            expected: "\"unix:\" and the path of a socket",
             remedy: write_accepted(
                 meant,
                 |meant| {
-                    if meant == text || meant == "unix:/" {
+                    if meant == text {
                         Err(Error::Empty)
                     } else {
                         unix_path(meant)
@@ -225,12 +241,37 @@ pub(crate) fn unix_path(text: &str) -> Result<PathBuf, Error> {
         });
     }
     if path.len() > MAX_UNIX_PATH {
-        return Err(Error::Malformed {
-            expected: "a path that fits into a socket's address (107 bytes)",
-            remedy: "move the socket to a shorter path, such as one in /run".to_owned(),
-        });
+        return Err(long_unix_path());
     }
     Ok(PathBuf::from(path))
+}
+
+fn long_unix_path() -> Error {
+    Error::Malformed {
+        expected: "a path that fits into a socket's address (107 bytes)",
+        remedy: "move the socket to a shorter path, such as one in /run".to_owned(),
+    }
+}
+
+/// Resolves the path of a socket against `base`, the folder of the file that has the path.
+///
+/// # Errors
+///
+/// The whole path is longer than 107 bytes.
+pub(crate) fn resolve(path: &Path, base: &Path) -> Result<PathBuf, Error> {
+    let path = base.join(path);
+    if path.as_os_str().len() > MAX_UNIX_PATH {
+        return Err(long_unix_path());
+    }
+    Ok(path)
+}
+
+/// As [`resolve`], for an address to listen on. An address without a path stays as it is.
+pub(crate) fn resolve_address(address: ListenAddr, base: &Path) -> Result<ListenAddr, Error> {
+    match address {
+        ListenAddr::Unix(path) => resolve(&path, base).map(ListenAddr::Unix),
+        ListenAddr::Address(_) | ListenAddr::Named(_) => Ok(address),
+    }
 }
 
 /// Parses a host name or an IP address, with or without brackets, and without a port.

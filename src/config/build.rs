@@ -83,6 +83,10 @@ pub struct Places {
     pub access_file: Option<Position>,
     /// The position of `state.dir`.
     pub state_dir: Option<Position>,
+    /// The position of `listen.admin`.
+    pub admin: Option<Position>,
+    /// The position of `listen.behind_proxy`.
+    pub behind_proxy: Option<Position>,
 }
 
 /// Reads the whole document. The result is `None` if the addresses to listen on are missing, because no config can be built then.
@@ -90,6 +94,10 @@ pub(crate) fn config(document: &Document<'_>, base: &Path) -> Option<Config> {
     let root = Table::root(document, keys::KEYS);
     let listen = listen::read(&root);
     let mut places = Places::default();
+    for table in root.tables_at(&keys::LISTEN) {
+        places.admin = table.place_of(&keys::listen::ADMIN);
+        places.behind_proxy = table.place_of(&keys::listen::BEHIND_PROXY);
+    }
     let log = log(&root, base, &mut places);
     let state_dir = state_dir(&root, base, &mut places);
     let limits = root.table_or_empty(&keys::LIMITS);

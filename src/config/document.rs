@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::problem::{Position, Problem, Problems, quote};
+use crate::htpasswd::shell_word;
 
 /// A value and its position in the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +73,7 @@ impl<'t> Document<'t> {
     /// the parser may take one statement for a part of another one.
     pub(crate) fn parse(file: impl Into<PathBuf>, bytes: &'t [u8]) -> Result<Self, Problems> {
         let mut problems = Problems::new(file);
-        match parse(bytes) {
+        match parse(problems.file(), bytes) {
             Ok((lines, root)) => Ok(Self {
                 parts: vec![Part {
                     start: 0,
@@ -115,7 +116,7 @@ impl<'t> Document<'t> {
     /// is reported, and the result is `None`.
     pub(crate) fn parse_included(&mut self, file: &Path, bytes: &'t [u8]) -> Option<DeTable<'t>> {
         let number = self.problems.get_mut().add_included(file);
-        match parse(bytes) {
+        match parse(file, bytes) {
             Ok((lines, root)) => {
                 let last = self.parts.last();
                 // One more than the length, because the position after the last character is the end of a file, too.
@@ -203,7 +204,7 @@ fn shifted_value(value: toml::Spanned<DeValue<'_>>, distance: usize) -> toml::Sp
     toml::Spanned::new(span.start + distance..span.end + distance, value)
 }
 
-fn parse(bytes: &[u8]) -> Result<(Lines<'_>, DeTable<'_>), Problem> {
+fn parse<'t>(file: &Path, bytes: &'t [u8]) -> Result<(Lines<'t>, DeTable<'t>), Problem> {
     let text = std::str::from_utf8(bytes).map_err(|error| {
         let valid = bytes.get(..error.valid_up_to()).unwrap_or_default();
         let text = String::from_utf8_lossy(valid);
@@ -214,6 +215,10 @@ fn parse(bytes: &[u8]) -> Result<(Lines<'_>, DeTable<'_>), Problem> {
     let lines = Lines::new(text);
     match DeTable::parse(text) {
         Ok(root) => Ok((lines, root.into_inner())),
+        Err(error) if is_nginx_text(text) => {
+            let place = lines.position(error.span().unwrap_or_default().start);
+            Err(nginx_problem(file, place))
+        }
         Err(error) => Err(syntax_problem(&lines, &error)),
     }
 }
@@ -238,6 +243,19 @@ fn syntax_problem(lines: &Lines<'_>, error: &toml::de::Error) -> Problem {
     if before.ends_with(['=', '[', ',']) && starts_unquoted(rest) {
         return problem.fix("put the text between double quotes");
     }
+    if before.ends_with('=') && rest.is_empty() {
+        return problem.fix("write a value after the =");
+    }
+    if let Some(quote) = open_quote(lines.line(span.start))
+        && !lines.has_multiline_string()
+    {
+        return problem.fix(format!("close the text with {quote} on the same line"));
+    }
+    if let Some(key) = key_before_colon(before, rest) {
+        return problem.fix(format!(
+            "write {key} = …, with \"=\" in the place of the colon"
+        ));
+    }
     if is_key(before) && !lines.ends_in_multiline_string() {
         return problem.fix("write key = value");
     }
@@ -250,7 +268,75 @@ fn syntax_problem(lines: &Lines<'_>, error: &toml::de::Error) -> Problem {
     {
         return problem.fix("close the list with ] above, or write a comma between its elements");
     }
-    problem
+    problem.fix("correct this line, or the one above: each is one key = value, one [table], or a # with a comment")
+}
+
+/// Whether a line begins with a directive of nginx and ends as such a line does. No line of a TOML file ends with a semicolon, and
+/// one that ends with an opening brace has a `=`.
+fn is_nginx_text(text: &str) -> bool {
+    let is_directive = |line: &str| {
+        let line = line.trim();
+        let word = line.split([' ', '\t', '{', ';']).next().unwrap_or_default();
+        line.ends_with(['{', ';']) && !line.contains('=') && NGINX_DIRECTIVES.contains(&word)
+    };
+    text.lines().any(is_directive)
+}
+
+/// Directives of which nearly every configuration of nginx has one.
+const NGINX_DIRECTIVES: &[&str] = &[
+    "events",
+    "http",
+    "server",
+    "location",
+    "listen",
+    "server_name",
+    "proxy_pass",
+    "include",
+    "upstream",
+];
+
+fn nginx_problem(file: &Path, place: Position) -> Problem {
+    let word = shell_word(&file.to_string_lossy());
+    Problem::error(place, "this looks like a configuration of nginx")
+        .because("tidegate reads TOML")
+        .fix(format!(
+            "translate it: tidegate import nginx {word} > proxy.toml"
+        ))
+}
+
+/// The quotation mark of a string that is not closed on its line.
+fn open_quote(line: &str) -> Option<char> {
+    let mut open = None;
+    let mut is_escaped = false;
+    for character in line.chars() {
+        match (open, character) {
+            (None, '#') => break,
+            (None, '"' | '\'') => open = Some(character),
+            (Some('"'), '\\') if !is_escaped => {
+                is_escaped = true;
+                continue;
+            }
+            (Some(quote), _) if quote == character && !is_escaped => open = None,
+            _ => {}
+        }
+        is_escaped = false;
+    }
+    open
+}
+
+/// The key before a colon in the place of `=`, as in YAML and JSON.
+fn key_before_colon<'t>(before: &'t str, rest: &'t str) -> Option<&'t str> {
+    let key = if rest.starts_with(':') {
+        before
+    } else if let Some(key) = before.strip_suffix(':') {
+        key
+    } else if before.is_empty() || before.ends_with(['{', ',']) {
+        rest.split_once(':')?.0
+    } else {
+        return None;
+    };
+    let key = key.rsplit(['{', ',']).next().unwrap_or(key).trim();
+    is_key(key).then_some(key)
 }
 
 /// Returns the key at `span` if it is complete and occurs before, too: then the error is that it is written twice.
@@ -325,6 +411,18 @@ impl<'t> Lines<'t> {
         let rest = self.text.get(offset..).unwrap_or_default();
         let rest = rest.lines().next().unwrap_or_default();
         (before.trim(), rest.trim())
+    }
+
+    /// Returns the line of `offset`.
+    fn line(&self, offset: usize) -> &'t str {
+        let (_, start) = self.line_start(offset);
+        let rest = self.text.get(start..).unwrap_or_default();
+        rest.lines().next().unwrap_or_default()
+    }
+
+    /// Whether the text has a string of several lines, in which a line may have one quotation mark.
+    fn has_multiline_string(&self) -> bool {
+        self.text.contains("\"\"\"") || self.text.contains("'''")
     }
 
     /// Whether nothing but blanks follows `offset`.

@@ -38,6 +38,8 @@ pub(crate) trait AnyKey {
     fn doc(&self) -> &'static str;
     /// The keys below this one, if its value is a table.
     fn keys(&self) -> Keys;
+    /// Whether its value is a list of tables, as in `[[site]]`.
+    fn is_table_list(&self) -> bool;
     /// The range of its values, as in `1 to 256`, if it has one.
     fn range(&self) -> Option<String>;
     /// Whether a value of this key is the default. `None` if the key has no fixed default.
@@ -55,6 +57,10 @@ impl<F: Form> AnyKey for Key<F> {
 
     fn keys(&self) -> Keys {
         self.form.keys()
+    }
+
+    fn is_table_list(&self) -> bool {
+        self.form.is_table_list()
     }
 
     fn range(&self) -> Option<String> {
@@ -112,7 +118,10 @@ impl<'a> Item<'a> {
     fn text(&self) -> Option<&'a str> {
         match self.value.get_ref() {
             DeValue::String(text) => Some(text),
-            DeValue::Array(_) | DeValue::Table(_) => self.reject_kind("a string", None),
+            DeValue::Array(_) => {
+                self.reject_kind("a string", Some("remove the brackets, and keep one string"))
+            }
+            DeValue::Table(_) => self.reject_kind("a string", None),
             _ => self.reject_kind("a string", Some("put it between double quotes")),
         }
     }
@@ -127,7 +136,7 @@ impl<'a> Item<'a> {
         }
     }
 
-    /// Returns the entries if the value is a table, and reports it otherwise.
+    /// Returns the entries if the value is a table with names that its author chooses, and reports it otherwise.
     pub(crate) fn entries(&self, expected: &str) -> Option<&'a DeTable<'a>> {
         match self.value.get_ref() {
             DeValue::Table(entries) => Some(entries),
@@ -165,7 +174,8 @@ impl<'a> Item<'a> {
             .ok()
     }
 
-    /// Reports a value of the wrong kind. Only a number is repeated in the message: any other value may be a secret.
+    /// Reports a value of the wrong kind. Only a number is repeated in the message: any other value may be a secret. Without
+    /// another remedy, the remedy is to write what is expected.
     pub(crate) fn reject_kind<T>(&self, expected: &str, remedy: Option<&str>) -> Option<T> {
         let found = match self.integer() {
             Some(Some(number)) => number.to_string(),
@@ -173,10 +183,27 @@ impl<'a> Item<'a> {
         };
         let what = format!("{}: expected {expected}, found {found}", self.name);
         self.document.report(Problem {
-            remedy: remedy.map(str::to_owned),
+            remedy: Some(remedy.map_or_else(|| format!("write {expected}"), str::to_owned)),
             ..Problem::error(self.place(), what)
         });
         None
+    }
+
+    /// Reports a value that is no table, although the key has keys below it.
+    pub(crate) fn reject_no_table<T>(&self, expected: &str, keys: Keys) -> Option<T> {
+        let key = self.name.rsplit('.').next().unwrap_or(&self.name);
+        let remedy = if key == self.name {
+            format!("write [{key}], and its keys on the lines below")
+        } else {
+            let names = keys.iter().take(MAX_KEYS_IN_EXAMPLE).map(|key| key.name());
+            let entries: Vec<_> = names.map(|name| format!("{name} = …")).collect();
+            let table = format!("{key} = {{ {} }}", entries.join(", "));
+            match expected.contains("a string") {
+                true => format!("write {key} = \"…\" or {table}"),
+                false => format!("write {table}"),
+            }
+        };
+        self.reject_kind(expected, Some(&remedy))
     }
 
     /// Reports a value outside of its range.
@@ -197,6 +224,9 @@ impl<'a> Item<'a> {
         }
     }
 }
+
+/// The number of keys in the remedy for a value that should be a table. The first keys of every table are the usual ones.
+const MAX_KEYS_IN_EXAMPLE: usize = 2;
 
 /// Names the kind of a value, with its article.
 fn kind(value: &DeValue<'_>) -> &'static str {
@@ -227,6 +257,11 @@ pub(crate) trait Form {
     /// The keys of the table that the value is.
     fn keys(&self) -> Keys {
         &[]
+    }
+
+    /// Whether the value is a list of tables.
+    fn is_table_list(&self) -> bool {
+        false
     }
 
     /// The range of the values, if it is narrower than the type of the value.
@@ -594,8 +629,8 @@ pub(crate) struct NamedValues<T> {
     pub(crate) rejected: Vec<String>,
 }
 
-/// A table, a list of tables, or a string or a table, with these keys. The method of `Table` that reads the value decides which of
-/// them is accepted.
+/// A table, or a string or a table, with these keys. The method of `Table` that reads the value decides which of them is
+/// accepted.
 pub(crate) struct TableForm(pub(crate) Keys);
 
 impl Form for TableForm {
@@ -607,5 +642,24 @@ impl Form for TableForm {
 
     fn keys(&self) -> Keys {
         self.0
+    }
+}
+
+/// A list of tables with these keys, as in `[[site]]`.
+pub(crate) struct TableListForm(pub(crate) Keys);
+
+impl Form for TableListForm {
+    type Value = ();
+
+    fn read(&self, _: &Item<'_>) -> Option<()> {
+        Some(())
+    }
+
+    fn keys(&self) -> Keys {
+        self.0
+    }
+
+    fn is_table_list(&self) -> bool {
+        true
     }
 }

@@ -13,8 +13,8 @@ use tracing::level_filters::LevelFilter;
 
 use super::address::{self, AdminSocket, HostPattern};
 use super::form::{
-    Boolean, Key, Keys, List, Named, Number, Size, SizeOrBytes, Status, TableForm, Text, Time,
-    WithDefault, Word, paths,
+    Boolean, Key, Keys, List, Named, Number, Size, SizeOrBytes, Status, TableForm, TableListForm,
+    Text, Time, WithDefault, Word, paths,
 };
 use super::url::{self, ExternalUrl, UpstreamAddress};
 use super::value::{self, Error, Secret};
@@ -68,7 +68,7 @@ keys! {
     /// Names for sets of users, written "@ci" in grants.
     GROUPS = "groups": Named<List<String>> = Named { form: List(value::any_text), expected: "a table of lists of strings" };
     /// A site: host names, a certificate, routes.
-    SITE = "site": TableForm = TableForm(site::KEYS);
+    SITE = "site": TableListForm = TableListForm(site::KEYS);
 }
 
 /// `[listen]`
@@ -287,7 +287,7 @@ pub(crate) mod site {
         /// How clients log in, for all routes of the site that have no auth of their own.
         AUTH = "auth": TableForm = TableForm(auth::KEYS);
         /// A route of the site above.
-        ROUTE = "route": TableForm = TableForm(route::KEYS);
+        ROUTE = "route": TableListForm = TableListForm(route::KEYS);
     }
 }
 
@@ -394,7 +394,7 @@ pub(crate) mod route {
         /// A file with further rights.
         GRANT_FILE = "grant_file": Text<String> = Text(value::live_file);
         /// Rights.
-        GRANT = "grant": TableForm = TableForm(grant::KEYS);
+        GRANT = "grant": TableListForm = TableListForm(grant::KEYS);
     }
 
     /// An element of `forwarded`.
@@ -479,7 +479,7 @@ pub(crate) mod grant_file {
         /// Names for sets of users, written "@ci" in the grants of the file.
         GROUPS = "groups": Named<List<String>> = super::GROUPS.form;
         /// Rights.
-        GRANT = "grant": TableForm = TableForm(grant::KEYS);
+        GRANT = "grant": TableListForm = TableListForm(grant::KEYS);
     }
 }
 

@@ -5,7 +5,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use super::address::AdminSocket;
+use super::address::{AdminSocket, resolve, resolve_address};
 use super::document::Spanned;
 use super::form::{AnyKey, Items, Key, List};
 use super::keys::{self, listen};
@@ -160,7 +160,11 @@ fn addresses(table: &Table<'_>, key: &Key<List<ListenAddr>>) -> Vec<ListenAddr> 
                 .fix(format!("write {name} = [\"{example}\"], or remove the line")),
         );
     }
-    list.value.into_values().collect()
+    let base = table.folder();
+    let items = list.value.items.into_iter();
+    let resolved =
+        items.filter_map(|item| table.accept(key, item.place, resolve_address(item.value, &base)));
+    resolved.collect()
 }
 
 /// Reports the first address of `key` that another key has, too. Port 0 is another port each time.
@@ -203,7 +207,7 @@ fn check_behind_proxy(table: &Table<'_>, behind_proxy: &[ListenAddr]) {
 }
 
 fn admin(table: &Table<'_>) -> Admin {
-    let socket = table.get(&listen::ADMIN);
+    let socket = admin_socket(table);
     let allow = table.get(&listen::ADMIN_ALLOW);
     let place = allow.as_ref().map(|list| list.place);
     let allow = allow.into_iter().flat_map(|list| list.value.into_values());
@@ -233,6 +237,18 @@ fn admin(table: &Table<'_>) -> Admin {
             })
             .collect(),
     }
+}
+
+fn admin_socket(table: &Table<'_>) -> Option<Spanned<AdminSocket>> {
+    let socket = table.get(&listen::ADMIN)?;
+    let value = match socket.value {
+        AdminSocket::Unix(path) => {
+            let path = resolve(&path, &table.folder());
+            AdminSocket::Unix(table.accept(&listen::ADMIN, socket.place, path)?)
+        }
+        AdminSocket::Tcp(address) => AdminSocket::Tcp(address),
+    };
+    Some(Spanned { value, ..socket })
 }
 
 /// The admin listener of a configuration that names none: a socket in the runtime directory, where only the user and the group

@@ -19,12 +19,38 @@ pub(crate) fn nearest<'k>(word: &str, known: impl IntoIterator<Item = &'k str>) 
         .map(|(_, candidate)| candidate)
 }
 
+/// Returns the first of `known` that is `word` but for case or one typing error: a letter that is missing, wrong, too much, or
+/// swapped with its neighbour.
+pub(crate) fn one_error_away<'k>(
+    word: &str,
+    known: impl IntoIterator<Item = &'k str>,
+) -> Option<&'k str> {
+    let word: String = word.chars().take(MAX_LENGTH).collect();
+    let word = word.to_ascii_lowercase();
+    let mut known = known.into_iter();
+    known.find(|candidate| strsim::osa_distance(&word, &candidate.to_ascii_lowercase()) <= 1)
+}
+
 /// No known name is half as long. The limit bounds the time that a pasted text of megabytes takes.
 const MAX_LENGTH: usize = 64;
 
 #[cfg(test)]
 mod tests {
-    use super::nearest;
+    use super::{nearest, one_error_away};
+
+    #[test]
+    fn one_error_is_a_letter_or_a_swap() {
+        let known = ["hosts", "tls", "route"];
+        for (word, expected) in [
+            ("host", Some("hosts")),
+            ("TLS", Some("tls")),
+            ("tsl", Some("tls")),
+            ("rootes", None),
+            ("", None),
+        ] {
+            assert_eq!(one_error_away(word, known), expected, "{word}");
+        }
+    }
 
     #[test]
     fn the_nearest_name_is_returned_if_it_is_near_enough() {

@@ -65,6 +65,15 @@ impl Problem {
         }
     }
 
+    /// Creates an error from the error of a file's reader, whose text ends with a semicolon and the remedy.
+    pub fn of_file_error(place: impl Into<Option<Position>>, error: impl fmt::Display) -> Self {
+        let sentence = error.to_string();
+        match sentence.rsplit_once("; ") {
+            Some((what, remedy)) => Self::error(place, what).fix(remedy),
+            None => Self::error(place, sentence),
+        }
+    }
+
     /// Creates a problem that leaves the file usable.
     pub fn warning(place: impl Into<Option<Position>>, what: impl Into<String>) -> Self {
         Self {

@@ -110,7 +110,13 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
     table.require(&route::UPSTREAM, "upstream = \"http://127.0.0.1:5000\"");
     let auth = route_auth(table, context);
     let registry = table.value(&route::REGISTRY);
-    let upstream = upstreams::read(table, context.base, context.limits, registry);
+    let upstream = upstreams::read(
+        table,
+        context.base,
+        context.limits,
+        registry,
+        path.as_ref().map(|path| path.value.as_str()),
+    );
     if let (Some(path), Some(Auth::Token { .. })) = (&path, &auth) {
         check_token(table, path, registry);
     }

@@ -2,7 +2,9 @@
 //!
 //! Called by `sites`.
 
+use super::address::resolve_address;
 use super::document::Spanned;
+use super::form::Items;
 use super::keys::site;
 use super::listen::Listen;
 use super::problem::Problem;
@@ -28,7 +30,7 @@ pub(crate) struct ServedOn {
 impl ServedOn {
     /// Reads `site.listen`. `listen` is `None` if `[listen]` could not be read, which was reported.
     pub(crate) fn read(table: &Table<'_>, listen: Option<&Listen>) -> Self {
-        let written = table.get(&site::LISTEN);
+        let written = table.get(&site::LISTEN).map(|list| resolved(table, list));
         if let (Some(written), Some(listen)) = (&written, listen) {
             if written.is_written_empty() {
                 table.report(
@@ -110,6 +112,18 @@ impl ServedOn {
         };
         own.iter().any(|address| other.contains(address))
     }
+}
+
+/// Resolves the paths of sockets, as those of `[listen]` are.
+fn resolved(table: &Table<'_>, mut list: Spanned<Items<ListenAddr>>) -> Spanned<Items<ListenAddr>> {
+    let base = table.folder();
+    for item in &mut list.value.items {
+        let address = resolve_address(item.value.clone(), &base);
+        if let Some(address) = table.accept(&site::LISTEN, item.place, address) {
+            item.value = address;
+        }
+    }
+    list
 }
 
 /// Reports an address that `[listen]` does not have.

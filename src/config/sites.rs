@@ -12,7 +12,8 @@ use super::document::Spanned;
 use super::grants::Groups;
 use super::keys::{self, certificate, listen, site};
 use super::listen::Listen;
-use super::problem::{Position, Problem};
+use super::nearest::nearest;
+use super::problem::{Position, Problem, quote};
 use super::routes::{self, Route, RouteContext, RouteOrResponse};
 use super::served_on::ServedOn;
 use super::table::{Choice, Table};
@@ -46,6 +47,8 @@ pub struct Site {
     pub routes: Vec<Route>,
     /// The routes to which the proxy responds itself.
     pub responses: Vec<StaticResponse>,
+    /// The directories from which routes without an upstream serve files.
+    pub webroots: Vec<Spanned<PathBuf>>,
 }
 
 impl Site {
@@ -100,6 +103,7 @@ pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits, listen: Option<&Lis
     name_sites(&mut sites);
     if let Some(listen) = listen
         && root.is_complete()
+        && !sites.is_empty()
         && sites.len() == tables.len()
         && sites.iter().all(|site| is_served(site, listen))
     {
@@ -222,11 +226,20 @@ fn read_site(
         .collect();
     check_routes(&tables, &read);
     check_webroots(&tables, &read, served_on);
-    let (mut routes, mut responses) = (Vec::new(), Vec::new());
-    for route in read.into_iter().flatten() {
+    let (mut routes, mut responses, mut webroots) = (Vec::new(), Vec::new(), Vec::new());
+    for (table, route) in tables.iter().zip(read) {
         match route {
-            RouteOrResponse::Route(route) => routes.push(*route),
-            RouteOrResponse::Response(response) => responses.push(response),
+            Some(RouteOrResponse::Route(route)) => routes.push(*route),
+            Some(RouteOrResponse::Response(response)) => {
+                if let StaticContent::Webroot(path) = &response.content
+                    && let Some(place) = table.place_of(&keys::route::RESPOND)
+                {
+                    let value = path.clone();
+                    webroots.push(Spanned { value, place });
+                }
+                responses.push(response);
+            }
+            None => {}
         }
     }
     if certificate.is_none() && served_on.has_https {
@@ -242,6 +255,7 @@ fn read_site(
         external: external.map(|url| url.value.into()),
         routes,
         responses,
+        webroots,
     })
 }
 
@@ -313,14 +327,31 @@ fn certificate(table: &Table<'_>, base: &Path) -> Option<Certificate> {
                 _ => {
                     let what =
                         "site.tls is neither a pair of files nor \"acme\" nor \"self-signed\"";
-                    table.report(
-                        Problem::error(word.place, what).fix(format!("write {CERTIFICATE_FILES}")),
-                    );
+                    let fix = match meant_certificate(&word) {
+                        Some(meant) => format!("did you mean {}?", quote(meant)),
+                        None => format!("write {CERTIFICATE_FILES}"),
+                    };
+                    table.report(Problem::error(word.place, what).fix(fix));
                     None
                 }
             }
         }
     }
+}
+
+/// The word that was probably meant in place of another one: the right one but for a few letters, or ACME by the name of an
+/// authority or of a client.
+fn meant_certificate(word: &str) -> Option<&'static str> {
+    if let Some(meant) = nearest(word, ["self-signed", "acme"]) {
+        return Some(meant);
+    }
+    let letters = word.chars().filter(char::is_ascii_alphanumeric);
+    let letters: String = letters.take(32).collect();
+    matches!(
+        letters.to_ascii_lowercase().as_str(),
+        "letsencrypt" | "certbot" | "acmesh" | "zerossl" | "auto" | "automatic"
+    )
+    .then_some("acme")
 }
 
 const CERTIFICATE_FILES: &str = "tls = { cert = \"fullchain.pem\", key = \"privkey.pem\" }";

@@ -8,9 +8,10 @@ use std::path::PathBuf;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::document::{Document, Spanned};
-use super::form::{AnyKey, Form, Item, Key, Keys, TableForm, WithDefault, paths};
-use super::nearest::nearest;
+use super::form::{AnyKey, Form, Item, Key, Keys, TableForm, TableListForm, WithDefault, paths};
+use super::nearest::{nearest, one_error_away};
 use super::problem::{Position, Problem, quote};
+use super::value;
 
 /// A table of the file.
 ///
@@ -110,7 +111,10 @@ impl<'a> Table<'a> {
         let mut written = self.entries.into_iter().flat_map(DeTable::keys);
         written.any(|written| {
             let written: &str = written.get_ref();
-            !names.contains(&written) && nearest(written, names.iter().copied()) == Some(key.name())
+            let meant = self
+                .foreign_name(written)
+                .or_else(|| nearest(written, names.iter().copied()));
+            !names.contains(&written) && meant == Some(key.name())
         })
     }
 
@@ -119,6 +123,23 @@ impl<'a> Table<'a> {
         let item = self.item(key)?;
         let value = key.form.read(&item)?;
         Some(item.spanned(value))
+    }
+
+    /// Returns the result of a check of one value of a key, and reports its error at the value.
+    pub(crate) fn accept<T>(
+        &self,
+        key: &dyn AnyKey,
+        place: Position,
+        checked: Result<T, value::Error>,
+    ) -> Option<T> {
+        let report = |error: value::Error| {
+            let what = format!("{}: {error}", self.path_of(key));
+            self.report(Problem {
+                why: error.why(),
+                ..Problem::error(place, what).fix(error.remedy())
+            });
+        };
+        checked.map_err(report).ok()
     }
 
     /// Reads the value of a key, or returns its default.
@@ -133,7 +154,10 @@ impl<'a> Table<'a> {
     /// Returns a table in this one, such as `[limits]` or `auth = { … }`.
     pub(crate) fn table(&self, key: &Key<TableForm>) -> Option<Self> {
         let item = self.item(key)?;
-        Some(Self::inner(&item, item.entries("a table")?, key.form.0))
+        match item.value.get_ref() {
+            DeValue::Table(entries) => Some(Self::inner(&item, entries, key.form.0)),
+            _ => item.reject_no_table("a table", key.form.0),
+        }
     }
 
     /// Returns a table in this one. If it is not written, the result is an empty table, with the defaults of all its keys.
@@ -148,28 +172,30 @@ impl<'a> Table<'a> {
     }
 
     /// Returns the tables of `[[site]]`, or of a list of inline tables.
-    pub(crate) fn tables(&self, key: &Key<TableForm>) -> Vec<Self> {
+    pub(crate) fn tables(&self, key: &Key<TableListForm>) -> Vec<Self> {
         let Some(item) = self.item(key) else {
             return Vec::new();
         };
         let expected = "a list of tables";
+        let remedy = format!("write [[{}]], with two brackets", item.name);
         match item.value.get_ref() {
             DeValue::Array(list) => {
                 let items = list.iter().map(|value| item.element(value));
-                items
-                    .filter_map(|item| {
-                        Some(Self::inner(&item, item.entries(expected)?, key.form.0))
-                    })
-                    .collect()
+                let tables = items.filter_map(|item| match item.value.get_ref() {
+                    DeValue::Table(entries) => Some(Self::inner(&item, entries, key.form.0)),
+                    _ => item.reject_kind(expected, Some(&remedy)),
+                });
+                tables.collect()
             }
             // The table is read in spite of the mistake, so that its own problems are reported in the same run.
             DeValue::Table(entries) => {
                 let what = format!("{}: expected {expected}, found one table", item.name);
-                let fix = format!("write [[{}]], with two brackets", item.name);
-                self.report(Problem::error(item.place(), what).fix(fix));
+                self.report(Problem::error(item.place(), what).fix(remedy));
                 vec![Self::inner(&item, entries, key.form.0)]
             }
-            _ => item.reject_kind(expected, None).unwrap_or_default(),
+            _ => item
+                .reject_kind(expected, Some(&remedy))
+                .unwrap_or_default(),
         }
     }
 
@@ -179,7 +205,7 @@ impl<'a> Table<'a> {
         match item.value.get_ref() {
             DeValue::Table(entries) => Some(Choice::Table(Self::inner(&item, entries, key.form.0))),
             DeValue::String(_) => Some(Choice::String(item)),
-            _ => item.reject_kind("a string or a table", None),
+            _ => item.reject_no_table("a string or a table", key.form.0),
         }
     }
 
@@ -276,13 +302,19 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Returns the remedy for an unknown key: the right name, the right table, or the names of all keys. The same name in a
-    /// table below this one comes before a similar name in this table, which comes before the same name far away.
+    /// Returns the remedy for an unknown key: the right name, the right table, or the names of all keys. A name in this table
+    /// that differs by one typing error comes first, then the same name in a table below this one, then a similar name in this
+    /// table, and last the same name far away.
     fn suggest_for(&self, unknown: &str, all: Keys) -> String {
-        if let Some(table) = tables_with(self.keys, unknown).find(|table| !table.is_empty()) {
-            return format!("it belongs in {table} = {{ {unknown} = … }}");
+        let names = || self.keys.iter().map(|key| key.name());
+        let meant = self.foreign_name(unknown);
+        if let Some(meant) = meant.or_else(|| one_error_away(unknown, names())) {
+            return format!("did you mean {}?", quote(meant));
         }
-        if let Some(meant) = nearest(unknown, self.keys.iter().map(|key| key.name())) {
+        if let Some(table) = tables_with(self.keys, unknown).find(|table| !table.is_empty()) {
+            return self.belongs_below(&table, unknown);
+        }
+        if let Some(meant) = nearest(unknown, names()) {
             return format!("did you mean {}?", quote(meant));
         }
         // An unknown key of an inner table, such as "file" in site.route.auth, probably has nothing to do with a key of the
@@ -292,7 +324,7 @@ impl<'a> Table<'a> {
             !self.path.contains('.') || table.is_empty() || section(table) == section(&self.path)
         };
         if let Some(table) = tables_with(all, unknown).find(is_near) {
-            return belongs_in(&table);
+            return belongs_in(all, &table);
         }
         if (1..=MAX_NAMES_IN_REMEDY).contains(&self.keys.len()) {
             let names: Vec<_> = self.keys.iter().map(|key| key.name()).collect();
@@ -303,9 +335,52 @@ impl<'a> Table<'a> {
                 "remove it, or look up its name in the sample proxy.toml, which explains every key"
                     .to_owned()
             },
-            |table| belongs_in(&table),
+            |table| belongs_in(all, &table),
         )
     }
+
+    /// The key of this table that has another name in other programs.
+    fn foreign_name(&self, unknown: &str) -> Option<&'static str> {
+        let mut all = FOREIGN_NAMES.iter();
+        let (_, _, name) =
+            all.find(|(table, foreign, _)| *table == self.path && *foreign == unknown)?;
+        Some(name)
+    }
+
+    /// The remedy for a key that a table below this one has. `table` is the path of that table from this one.
+    fn belongs_below(&self, table: &str, unknown: &str) -> String {
+        let (list, inner) = split_after_list(self.keys, table);
+        let list = list.map(|list| match self.path.as_str() {
+            "" => list.to_owned(),
+            path => format!("{path}.{list}"),
+        });
+        match list {
+            None if self.path.is_empty() => belongs_in(self.keys, table),
+            None => format!("it belongs in {table} = {{ {unknown} = … }}"),
+            Some(list) if inner.is_empty() => format!("it belongs in a [[{list}]]"),
+            Some(list) => format!("it belongs in {inner} = {{ {unknown} = … }} of a [[{list}]]"),
+        }
+    }
+}
+
+/// Splits the path of a table behind the last list of tables on it: `site.route.auth` into `site.route` and `auth`.
+fn split_after_list(keys: Keys, path: &str) -> (Option<&str>, &str) {
+    let mut list_end = None;
+    let (mut keys, mut end) = (keys, 0);
+    for name in path.split('.') {
+        let Some(key) = keys.iter().find(|key| key.name() == name) else {
+            break;
+        };
+        end += name.len();
+        if key.is_table_list() {
+            list_end = Some(end);
+        }
+        keys = key.keys();
+        end += 1;
+    }
+    let list = list_end.and_then(|end| path.get(..end));
+    let inner = path.get(list_end.map_or(0, |end| end + 1)..);
+    (list, inner.unwrap_or_default())
 }
 
 /// Returns the paths of the tables that have a key of this name.
@@ -316,12 +391,29 @@ fn tables_with(keys: Keys, name: &str) -> impl Iterator<Item = String> {
     })
 }
 
-fn belongs_in(table: &str) -> String {
+fn belongs_in(all: Keys, table: &str) -> String {
     if table.is_empty() {
         return "it belongs at the top of the file, above the first [table]".to_owned();
     }
-    format!("it belongs in the table {table}")
+    match split_after_list(all, table) {
+        (Some(list), "") => format!("it belongs in a [[{list}]]"),
+        _ => format!("it belongs in the table {table}"),
+    }
 }
+
+/// Names of keys in other programs, mostly in nginx: the path of the table, the foreign name, and the name here.
+const FOREIGN_NAMES: &[(&str, &str, &str)] = &[
+    ("", "server", "site"),
+    ("site", "server_name", "hosts"),
+    ("site", "domain", "hosts"),
+    ("site", "domains", "hosts"),
+    ("site", "name", "hosts"),
+    ("site", "location", "route"),
+    ("site.route", "proxy_pass", "upstream"),
+    ("site.route", "backend", "upstream"),
+    ("site.route", "url", "upstream"),
+    ("site.route", "client_max_body_size", "max_body"),
+];
 
 /// A table with more unknown keys is probably a table of something else; the others are only counted.
 const MAX_UNKNOWN_KEYS: usize = 20;

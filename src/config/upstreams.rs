@@ -6,13 +6,16 @@ use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::address::resolve;
 use super::document::Spanned;
 use super::form::{AnyKey, Items};
 use super::keys::{route, upstream};
 use super::problem::{Position, Problem};
 use super::table::{Choice, Table};
 use super::url::{UpstreamAddress, UpstreamUrl, upstream_address};
+use super::value::write;
 use crate::net::host::Host;
+use crate::registry::is_registry_path;
 use crate::upstream::{Endpoint, EndpointSettings, MAX_ENDPOINTS, Settings};
 
 /// The upstream of a route.
@@ -50,24 +53,31 @@ pub(crate) struct UpstreamLimits {
     pub(crate) queue_wait: Duration,
 }
 
-/// Reads the `upstream` of a route, a URL or a table.
+/// Reads the `upstream` of a route, a URL or a table. `route_path` is the `path` of the route if it is valid.
 pub(crate) fn read(
     route: &Table<'_>,
     base: &Path,
     limits: UpstreamLimits,
     registry: bool,
+    route_path: Option<&str>,
 ) -> Option<Upstream> {
     match route.string_or_table(&route::UPSTREAM)? {
         Choice::String(url) => {
             let url = url.parse(upstream_address)?;
             if registry {
-                check_no_path(route, &route.path_of(&route::UPSTREAM), &url);
+                check_no_path(route, &route.path_of(&route::UPSTREAM), &url, route_path);
             }
             let connect_timeout = upstream::CONNECT_TIMEOUT.form.default;
             let read_timeout = upstream::READ_TIMEOUT.form.default;
             Some(Upstream {
                 settings: Settings {
-                    endpoints: vec![endpoint(url.value.url)],
+                    endpoints: vec![endpoint(
+                        route,
+                        &route::UPSTREAM,
+                        url.place,
+                        url.value.url,
+                        base,
+                    )?],
                     host: upstream::HOST.form.default,
                     connect_retry: upstream::CONNECT_RETRY.form.default,
                     each: endpoint_settings(None, connect_timeout, read_timeout, limits),
@@ -78,7 +88,7 @@ pub(crate) fn read(
                 path: url.value.path,
             })
         }
-        Choice::Table(table) => read_table(&table, base, limits, registry),
+        Choice::Table(table) => read_table(&table, base, limits, registry, route_path),
     }
 }
 
@@ -87,6 +97,7 @@ fn read_table(
     base: &Path,
     limits: UpstreamLimits,
     registry: bool,
+    route_path: Option<&str>,
 ) -> Option<Upstream> {
     table.require(&upstream::URLS, "urls = [\"http://127.0.0.1:5000\"]");
     let connect_timeout = table.value(&upstream::CONNECT_TIMEOUT);
@@ -103,14 +114,18 @@ fn read_table(
     if let Some(name) = &server_name {
         check_server_name(table, &urls, name.place);
     }
-    let path = common_path(table, &urls, registry);
+    let path = common_path(table, &urls, registry, route_path);
     let place = urls.place;
     Some(Upstream {
         settings: Settings {
             endpoints: urls
                 .value
-                .into_values()
-                .map(|address| endpoint(address.url))
+                .items
+                .into_iter()
+                .filter_map(|address| {
+                    let url = address.value.url;
+                    endpoint(table, &upstream::URLS, address.place, url, base)
+                })
                 .collect(),
             connect_retry,
             host,
@@ -149,12 +164,13 @@ fn common_path(
     table: &Table<'_>,
     urls: &Spanned<Items<UpstreamAddress>>,
     registry: bool,
+    route_path: Option<&str>,
 ) -> Option<String> {
     let mut items = urls.items.iter();
     let first = items.next()?;
     if registry {
         for url in &urls.items {
-            check_no_path(table, &table.path_of(&upstream::URLS), url);
+            check_no_path(table, &table.path_of(&upstream::URLS), url, route_path);
         }
     } else if let Some(other) = items.find(|other| other.path != first.path) {
         table.report(
@@ -166,8 +182,14 @@ fn common_path(
     first.path.clone()
 }
 
-/// Reports a path in the address of a registry.
-fn check_no_path(table: &Table<'_>, name: &str, address: &Spanned<UpstreamAddress>) {
+/// Reports a path in the address of a registry. On a route that has requests of the registry API, `registry = false` would end
+/// the checks of the registry's rules, so it is no remedy there.
+fn check_no_path(
+    table: &Table<'_>,
+    name: &str,
+    address: &Spanned<UpstreamAddress>,
+    route_path: Option<&str>,
+) {
     if let Some(path) = &address.path {
         let part = if path == "/" {
             "a slash at the end"
@@ -177,7 +199,12 @@ fn check_no_path(table: &Table<'_>, name: &str, address: &Spanned<UpstreamAddres
         table.report(
             Problem::error(address.place, format!("{name}: {part} has no place in it"))
                 .because("the registry API is at /v2/ on both sides; only a route with registry = false can have another path")
-                .fix(format!("write \"{}\", or add registry = false to the route", address.url)),
+                .fix(match route_path {
+                    Some(path) if path != "/" && !is_registry_path(path) => {
+                        format!("write \"{}\", or add registry = false to the route", address.url)
+                    }
+                    _ => write(&address.url),
+                }),
         );
     }
 }
@@ -294,8 +321,15 @@ fn check_server_name(table: &Table<'_>, urls: &Spanned<Items<UpstreamAddress>>, 
     }
 }
 
-fn endpoint(url: UpstreamUrl) -> Endpoint {
-    match url {
+/// The endpoint at an address. `None` if the address is a socket whose whole path is too long, which is reported.
+fn endpoint(
+    table: &Table<'_>,
+    key: &dyn AnyKey,
+    place: Position,
+    url: UpstreamUrl,
+    base: &Path,
+) -> Option<Endpoint> {
+    Some(match url {
         UpstreamUrl::Http { host, port } => Endpoint::Tcp {
             host: without_brackets(host),
             port,
@@ -304,8 +338,10 @@ fn endpoint(url: UpstreamUrl) -> Endpoint {
             host: without_brackets(host),
             port,
         },
-        UpstreamUrl::Unix(path) => Endpoint::Unix(path),
-    }
+        UpstreamUrl::Unix(path) => {
+            Endpoint::Unix(table.accept(key, place, resolve(&path, base))?)
+        }
+    })
 }
 
 /// Returns the host as `getaddrinfo` accepts it.

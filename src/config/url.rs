@@ -118,7 +118,7 @@ impl fmt::Display for UpstreamUrl {
     }
 }
 
-/// Parses `http://host[:port]`, `https://host[:port]` or `unix:/absolute/path`.
+/// Parses `http://host[:port]`, `https://host[:port]` or `unix:path`.
 ///
 /// # Errors
 ///

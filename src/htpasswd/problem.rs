@@ -4,6 +4,8 @@
 //! and the user, never the hash, so that it may be printed anywhere.
 
 use std::fmt;
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use super::hash::{RENEW, Scheme, UnusableHash};
@@ -44,7 +46,7 @@ pub enum ProblemKind {
     Untidy(LineWarning),
     /// Every user of the machine may read or write the file.
     #[error(
-        "every user of this machine can read or write the file (mode {mode:04o}), and can guess passwords offline from the hashes; chmod o= it, and let the group of tidegate read it"
+        "every user of this machine can {} the file (mode {mode:04o}), and can {}; {CLOSE}", exposure(*mode), danger(*mode)
     )]
     Exposed {
         /// The mode of the file.
@@ -166,10 +168,44 @@ impl ProblemKind {
     /// The problem and its remedy as two texts. A command in the remedy names `file` and the user, if there is one.
     pub fn explain(&self, file: &Path, user: Option<&str>) -> (String, String) {
         let sentence = self.to_string().replace(RENEW, &add_command(file, user));
+        let sentence = sentence.replace(CLOSE, &close_command(file));
         match sentence.split_once("; ") {
             Some((what, remedy)) => (what.to_owned(), remedy.to_owned()),
             None => (sentence, String::new()),
         }
+    }
+}
+
+/// The placeholder of [`close_command`] in messages.
+const CLOSE: &str = "chmod o= FILE";
+
+/// The command that takes the rights of other users away. If the file belongs to the group of root, the proxy's user could not
+/// read the file then, so the command changes the group as well.
+fn close_command(file: &Path) -> String {
+    let word = shell_word(&file.to_string_lossy());
+    let is_of_root = fs::metadata(file).is_ok_and(|file| file.gid() == 0);
+    match is_of_root {
+        true => format!(
+            "chmod o= {word}, or, if the proxy runs as the user tidegate, chgrp tidegate {word} && chmod g+r,o= {word}"
+        ),
+        false => format!("chmod o= {word}"),
+    }
+}
+
+/// What other users can do with a file of this mode.
+fn exposure(mode: u32) -> &'static str {
+    match (mode & 0o004 != 0, mode & 0o002 != 0) {
+        (true, true) => "read and write",
+        (false, true) => "write",
+        _ => "read",
+    }
+}
+
+/// Why that matters.
+fn danger(mode: u32) -> &'static str {
+    match mode & 0o002 != 0 {
+        true => "add users to it",
+        false => "guess passwords offline from the hashes",
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! Used while a snapshot is built. The token secret comes from a file, from a systemd credential, or from `state.dir`.
 
+use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +17,7 @@ use crate::config::Secret;
 use crate::config::Spanned;
 use crate::config::problem::{Position, Problem, Problems};
 use crate::config::{self, Auth, Config};
-use crate::htpasswd::LiveUsers;
+use crate::htpasswd::{LiveUsers, shell_word};
 
 /// What all authenticators of a snapshot share.
 pub(crate) struct AuthenticatorBuilder<'a> {
@@ -96,16 +97,17 @@ impl AuthenticatorBuilder<'_> {
         let keys = match loaded {
             Ok(Some(LoadedSecret { keys, exposed })) => {
                 if let Some(mode) = exposed {
-                    problems.push(exposed_secret(place, mode));
+                    problems.push(exposed_secret(configured, mode));
                 }
                 return Some(keys);
             }
             // In a check, the secret does not exist yet or is visible to the service only. Random keys take its place.
-            Ok(None) => SigningKeys::in_memory().map_err(|error| (None, error.to_string())),
-            Err(error) => Err((place, error.to_string())),
+            Ok(None) => {
+                SigningKeys::in_memory().map_err(|error| Problem::of_file_error(None, error))
+            }
+            Err(error) => Err(unusable_secret(configured, &error)),
         };
-        keys.map_err(|(place, what)| problems.push(Problem::error(place, what)))
-            .ok()
+        keys.map_err(|problem| problems.push(problem)).ok()
     }
 
     /// Loads a credential that systemd passes to the service (systemd.exec(5)). `Some(Ok(None))` if this is a check and only the
@@ -151,10 +153,34 @@ fn missing_credential(place: Option<Position>, name: &str) -> Problem {
         ))
 }
 
-fn exposed_secret(place: Option<Position>, mode: u32) -> Problem {
+/// The problem of a token secret that cannot be used. If the file is missing, the operator may have none yet.
+fn unusable_secret(configured: Option<&Spanned<Secret>>, error: &keys::Error) -> Problem {
+    let problem = Problem::of_file_error(configured.map(|secret| secret.place), error);
+    match (configured.map(|secret| &secret.value), error) {
+        (Some(Secret::File(path)), keys::Error::Read { cause, .. })
+            if cause.kind() == io::ErrorKind::NotFound =>
+        {
+            let file = shell_word(&path.to_string_lossy());
+            problem.fix(format!(
+                "make one: (umask 027; openssl rand -base64 32 > {file}), and let the proxy's user read it; or leave secret out, and \
+                 the proxy creates one in state.dir"
+            ))
+        }
+        _ => problem,
+    }
+}
+
+fn exposed_secret(configured: Option<&Spanned<Secret>>, mode: u32) -> Problem {
+    let file = match configured.map(|secret| &secret.value) {
+        Some(Secret::File(path)) => shell_word(&path.to_string_lossy()),
+        Some(Secret::Credential(_)) | None => "FILE".to_owned(),
+    };
+    let place = configured.map(|secret| secret.place);
     let what =
         format!("the token secret is accessible to every user of this machine (mode {mode:04o})");
     Problem::warning(place, what)
         .because("with the secret a user can create tokens for any other user")
-        .fix("chmod o= it, and write a new secret into it")
+        .fix(format!(
+            "chmod o= {file}, and write a new secret into it: openssl rand -base64 32 > {file}"
+        ))
 }

@@ -132,7 +132,7 @@ pub(crate) fn load_client_cas(config: &Config, problems: &mut Problems) -> Vec<O
             let loaded = ClientCa::load(&clients.ca, clients.demand);
             loaded
                 .map_err(|error| {
-                    problems.push(Problem::error(clients.ca.place, error.to_string()));
+                    problems.push(unusable_client_ca(&clients.ca, &error));
                 })
                 .ok()
         });
@@ -221,7 +221,7 @@ impl CertificateLoader<'_> {
                     };
                     match issued {
                         Ok(slot) => all.push(certificate(slot, Source::SelfSigned)),
-                        Err(what) => problems.push(Problem::error(*place, what)),
+                        Err(what) => problems.push(Problem::of_file_error(*place, what)),
                     }
                 }
                 Certificate::Acme(place) => {
@@ -379,13 +379,29 @@ fn find_files(all: &[SiteCertificate], cert: &Path, key: &Path) -> Option<Arc<Re
 
 /// The problem of a certificate and key that cannot be used. If a file is missing, the operator may have none yet.
 fn unusable_pair(cert: &Spanned<PathBuf>, error: &tls::CertificateError) -> Problem {
-    let problem = Problem::error(cert.place, error.to_string());
+    let problem = Problem::of_file_error(cert.place, error);
     match error {
         tls::CertificateError::Pem(tls::PemError::Unreadable { cause, .. })
             if cause.kind() == io::ErrorKind::NotFound =>
         {
             problem.fix(
                 "without a certificate, write tls = \"acme\" to obtain one from Let's Encrypt, or tls = \"self-signed\" for tests",
+            )
+        }
+        _ => problem,
+    }
+}
+
+/// The problem of a file with the CAs of client certificates that cannot be used.
+fn unusable_client_ca(ca: &Spanned<PathBuf>, error: &tls::ClientCaError) -> Problem {
+    let problem = Problem::of_file_error(ca.place, error);
+    match error {
+        tls::ClientCaError::Pem(tls::PemError::Unreadable { cause, .. })
+            if cause.kind() == io::ErrorKind::NotFound =>
+        {
+            problem.fix(
+                "put the PEM file there with the CA that issues the clients' certificates, correct the path, or leave client_ca out to \
+                 request no certificates",
             )
         }
         _ => problem,

@@ -1,4 +1,5 @@
-//! The paths that the proxy writes to: the access log is opened, and the log files and `state.dir` are examined.
+//! The paths that the proxy writes to: the access log is opened, and the log files, the directories of sockets and `state.dir`
+//! are examined.
 //!
 //! Used while a snapshot is built. `tidegate check` opens no log, so it examines by the rights of its own process whether
 //! `tidegate serve` could open one.
@@ -12,10 +13,11 @@ use rustix::fs::{Access, access};
 use rustix::io::Errno;
 
 use super::build_mode::BuildMode;
-use crate::config::Config;
 use crate::config::problem::{Position, Problem, Problems};
+use crate::config::{self, Config, toml_string};
 use crate::htpasswd::shell_word;
 use crate::log::{Destination, LogWriter, lost_lines};
+use crate::net::listener::ListenAddr;
 use crate::state_file;
 
 /// Opens the access log, or returns the open log of the old snapshot if the destination is the same. `None` if the log is off,
@@ -78,6 +80,79 @@ pub(crate) fn check_logs(config: &Config, problems: &mut Problems) {
             problems.push(not_writable(key, path, &error, place));
         }
     }
+}
+
+/// Reports each Unix socket of `[listen]` that this process could not create. The default admin socket is not examined, because
+/// the proxy serves without it.
+pub(crate) fn check_sockets(config: &Config, problems: &mut Problems) {
+    let (listen, places) = (&config.listen, &config.places);
+    let admin = listen.admin.path().filter(|_| !listen.admin.is_default);
+    if let Some(path) = admin {
+        let otherwise = config.state_dir.join("admin.sock");
+        let otherwise = std::path::absolute(&otherwise).unwrap_or(otherwise);
+        check_socket("admin", path, &otherwise, places.admin, config, problems);
+    }
+    for address in &listen.behind_proxy {
+        if let ListenAddr::Unix(path) = address {
+            let otherwise = config.state_dir.join("http.sock");
+            let otherwise = std::path::absolute(&otherwise).unwrap_or(otherwise);
+            let place = places.behind_proxy;
+            check_socket("behind_proxy", path, &otherwise, place, config, problems);
+        }
+    }
+}
+
+/// Reports a socket that this process could not create. `otherwise` is a path at which the proxy could create it.
+fn check_socket(
+    key: &str,
+    path: &Path,
+    otherwise: &Path,
+    place: Option<Position>,
+    config: &Config,
+    problems: &mut Problems,
+) {
+    let dir = directory(path);
+    // The proxy creates `state.dir`, which `check_state_dirs` examines.
+    if dir == config.state_dir {
+        return;
+    }
+    let checked = access(dir, Access::WRITE_OK | Access::EXEC_OK);
+    let Err(error) = checked.map_err(io::Error::from) else {
+        return;
+    };
+    let value = toml_string(&format!("unix:{}", otherwise.display()));
+    let value = if key == "admin" {
+        value
+    } else {
+        format!("[{value}]")
+    };
+    let otherwise = format!("write {key} = {value}");
+    if error.kind() != io::ErrorKind::NotFound {
+        let what = format!(
+            "listen.{key}: cannot create a socket in {}: {error}",
+            dir.display()
+        );
+        problems.push(Problem::error(place, what).fix(format!(
+            "let the proxy's user write to {}, or {otherwise}",
+            dir.display()
+        )));
+        return;
+    }
+    let what = format!("listen.{key}: there is no directory {}", dir.display());
+    let remedy = format!("mkdir -p {}", shell_word(&dir.to_string_lossy()));
+    let may_be_runtime_directory = dir.parent() == Some(Path::new("/run"));
+    let problem = if may_be_runtime_directory && config::runtime_directory().is_none() {
+        Problem::warning(place, what)
+            .because("the proxy does not start without it, unless systemd creates it (RuntimeDirectory=)")
+            .fix(format!("{otherwise}, unless the unit has RuntimeDirectory="))
+    } else {
+        Problem::error(place, what)
+            .because("the proxy creates the socket, not its directory")
+            .fix(format!(
+                "{remedy}, and let the proxy's user write there; or {otherwise}"
+            ))
+    };
+    problems.push(problem);
 }
 
 /// Warns of a `state.dir` in which the proxy can create no file, and of a `state.dir` or a directory of ticket keys in which every

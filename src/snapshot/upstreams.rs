@@ -88,7 +88,7 @@ impl UpstreamSet {
                 return Some(known);
             }
             (Err(error), None) => {
-                problems.push(Problem::error(cert.place, error.to_string()));
+                problems.push(Problem::of_file_error(cert.place, error));
                 return None;
             }
         };

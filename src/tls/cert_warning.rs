@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use time::{Duration, OffsetDateTime};
 
 use super::certificate::{Certificate, Chain};
+use crate::htpasswd::shell_word;
 
 /// A problem of a certificate that clients will notice. Each message names the file, the problem and a remedy.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +55,7 @@ pub enum CertWarning {
         names: String,
     },
     /// Every account of the machine can read or write the private key.
-    #[error("{path}: every user of this machine can get at the private key (mode {mode:04o}): chmod o= it", path = path.display())]
+    #[error("{path}: every user of this machine can get at the private key (mode {mode:04o}): chmod o= {}", shell_word(&path.to_string_lossy()), path = path.display())]
     KeyExposed { path: PathBuf, mode: u32 },
 }
 

@@ -93,6 +93,31 @@ fn a_long_user_agent_is_truncated_in_the_line() {
 }
 
 #[test]
+fn a_path_without_a_route_is_named_in_the_log_only() {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::start(&registry, config("", ""));
+    let long = format!("/{}", "a".repeat(5000));
+    for http in HttpVersion::BOTH {
+        for path in ["/ui/", "/a%22%20status=200", &long] {
+            let response = exchange(&proxy, http, &TestRequest::new("GET", path));
+            assert_eq!(response.status, 404);
+            assert!(response.text().contains("nothing here"));
+            assert!(!response.text().contains("no route"));
+        }
+    }
+    let log = proxy.stop_and_read_access_log();
+    assert_eq!(log.lines().count(), 6, "{log}");
+    let named = "rejection=\"no route for /ui/ at site localhost\"";
+    assert_eq!(log.matches(named).count(), 2, "{log}");
+    let quoted = "rejection=\"no route for /a\\\" status=200 at site localhost\"";
+    assert_eq!(log.matches(quoted).count(), 2, "{log}");
+    assert!(
+        log.contains(&format!("{}… at site", "a".repeat(127))),
+        "{log}"
+    );
+}
+
+#[test]
 fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
     let registry = Registry::accepting_all();
     let long = "a".repeat(5000);
@@ -129,7 +154,7 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
         if top.is_empty() {
             assert_eq!(log.matches(" host=other.test ").count(), 4, "{log}");
             assert_eq!(
-                log.matches("rejection=\"no such host here: other.test\"")
+                log.matches("rejection=\"no site has the host other.test on this address; add it to site.hosts\"")
                     .count(),
                 4,
                 "{log}"

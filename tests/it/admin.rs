@@ -426,11 +426,20 @@ fn the_unix_socket_file_is_removed_when_the_proxy_ends() {
 }
 
 #[test]
+fn the_path_of_the_socket_may_be_relative_to_the_file() {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::start(&registry, watched("", "unix:admin.sock"));
+    let path = proxy.path("admin.sock");
+    eventually("the proxy listens", || path.exists());
+    assert_eq!(get_unix(&path, "/healthz").status, 200);
+}
+
+#[test]
 fn an_invalid_admin_address_is_rejected_with_the_reason() {
     let registry = Registry::accepting_all();
     for (admin, words) in [
         ("127.0.0.1", "listen.admin"),
-        ("unix:admin.sock", "listen.admin"),
+        ("unix:", "listen.admin"),
         ("unix:{dir}/proxy.toml", "is not a socket"),
         ("unix:{dir}/absent/admin.sock", "cannot listen on unix:"),
     ] {

@@ -41,7 +41,7 @@ fn a_password_file_that_everyone_can_read_is_a_warning() {
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let output_text = text(&output.stdout);
     assert!(
-        output_text.contains("every user of this machine can read or write the file (mode 0644)"),
+        output_text.contains("every user of this machine can read the file (mode 0644)"),
         "{output_text}"
     );
     std::fs::set_permissions(&passwords, Permissions::from_mode(0o640)).unwrap();

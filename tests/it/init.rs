@@ -369,8 +369,12 @@ fn what_is_not_an_option_is_asked_on_a_terminal() {
     let dir = tempfile::tempdir().unwrap();
     let target = path(&dir.path().join("asked"));
     let shown = Terminal::tidegate(&["init", &target])
+        .answer("docker.example.com:", "")
+        .answer("write a name, such as docker.example.com", "")
         .answer("docker.example.com:", "a b")
         .answer("docker.example.com:", "localhost")
+        .answer("[http://127.0.0.1:5000]:", "foo")
+        .answer("write http://foo", "")
         .answer("[http://127.0.0.1:5000]:", "")
         .answer("\"file\":", "self")
         .answer("write one of the three words", "")
@@ -467,6 +471,139 @@ fn a_slip_on_the_command_line_gets_a_suggestion() {
         assert_eq!(output.status.code(), Some(2), "{output:?}");
         let said = text(&output.stderr);
         assert!(said.contains("similar") && said.contains(meant), "{said}");
+    }
+}
+
+#[test]
+fn a_file_without_its_option_gets_the_whole_command() {
+    for (slip, meant) in [
+        (&["check", "first/proxy.toml"][..], "check"),
+        (&["serve", "first/proxy.toml"], "serve"),
+        (&["-c", "first/proxy.toml", "status"], "status"),
+    ] {
+        let output = run(slip);
+        assert_eq!(output.status.code(), Some(2), "{output:?}");
+        let said = text(&output.stderr);
+        let tip = format!("tip: tidegate {meant} -c first/proxy.toml\n");
+        assert!(said.contains(&tip), "{said}");
+    }
+}
+
+/// What `check` writes to standard error about a rejected configuration.
+fn rejected(file: &str) -> String {
+    let output = run(&["check", "-c", file]);
+    assert_eq!(output.status.code(), Some(78), "{output:?}");
+    text(&output.stderr)
+}
+
+#[test]
+fn a_folder_or_a_file_of_nginx_in_place_of_the_configuration_is_named_as_such() {
+    let dir = tempfile::tempdir().unwrap();
+    let folder = path(dir.path());
+    let said = rejected(&folder);
+    assert!(said.contains("this is a directory"), "{said}");
+    assert!(said.contains("tidegate init DIR"), "{said}");
+    let file = dir.path().join("proxy.toml");
+    fs::write(&file, "server {\n  listen 443 ssl;\n}\n").unwrap();
+    let file = path(&file);
+    let said = rejected(&folder);
+    assert!(
+        said.contains(&format!("fix: did you mean -c {file}?")),
+        "{said}"
+    );
+    let said = rejected(&file);
+    assert!(
+        said.contains("this looks like a configuration of nginx"),
+        "{said}"
+    );
+    let remedy = format!("tidegate import nginx {file} > proxy.toml");
+    assert!(said.contains(&remedy), "{said}");
+}
+
+#[test]
+fn one_mistake_in_a_site_is_one_error() {
+    let good = config("", "").upstream("http://127.0.0.1:1").to_string();
+    for (right, wrong) in [
+        ("[[site]]", "[[sites]]"),
+        ("hosts = [\"localhost\"]", "hosts = \"localhost\""),
+        ("hosts = [\"localhost\"]", "hosts = [\"localhost:9443\"]"),
+        ("hosts = [\"localhost\"]", "hosts = [\"https://localhost\"]"),
+        (
+            "hosts = [\"localhost\"]",
+            "hosts = [\"${UNSET_NAME_OF_TEST}\"]",
+        ),
+    ] {
+        assert!(good.contains(right), "{right} in {good}");
+        let text_of_file = match wrong {
+            "[[sites]]" => good.replace("[[site", "[[sites"),
+            _ => good.replace(right, wrong),
+        };
+        let (_dir, file) = configured(text_of_file);
+        let said = rejected(&file);
+        assert_eq!(said.matches(": error: ").count(), 1, "{wrong}: {said}");
+        assert!(said.contains("fix: "), "{wrong}: {said}");
+    }
+}
+
+#[test]
+fn check_examines_the_folders_of_sockets() {
+    let base = || config("", "").upstream("http://127.0.0.1:1");
+    let with = |admin: &str| base().after("https", format!("admin = \"unix:{admin}\""));
+    let (dir, file) = configured(with("absent/admin.sock"));
+    let absent = dir.path().join("absent");
+    let said = rejected(&file);
+    let what = format!("listen.admin: there is no directory {}", absent.display());
+    assert!(said.contains(&what), "{said}");
+    assert!(said.contains("or write admin = \"unix:/"), "{said}");
+    fs::create_dir(&absent).unwrap();
+    let output = run(&["check", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(
+        text(&output.stdout).contains("the configuration is good"),
+        "{output:?}"
+    );
+    // systemd may create a directory below /run.
+    let (_dir, file) = configured(with("/run/absent-in-test/admin.sock"));
+    let mut check = command(&["check", "-c", &file]);
+    let output = check.env_remove("RUNTIME_DIRECTORY").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    assert!(
+        text(&output.stdout).contains("RuntimeDirectory="),
+        "{output:?}"
+    );
+}
+
+#[test]
+fn unblock_over_tcp_names_a_socket_that_the_proxy_can_create() {
+    let base = config("", "").upstream("http://127.0.0.1:1");
+    let (_dir, file) = configured(base.after("https", "admin = \"127.0.0.1:9\""));
+    let output = run(&["unblock", "-c", &file, "192.0.2.7"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    let said = text(&output.stderr);
+    let remedy = "/state/admin.sock\" in [listen]";
+    assert!(said.contains("write admin = \"unix:/"), "{said}");
+    assert!(said.contains(remedy), "{said}");
+    assert!(
+        said.contains(&format!("tidegate reload -c {file}")),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_missing_secret_or_ca_comes_with_a_remedy() {
+    let base = || config("", "").upstream("http://127.0.0.1:1");
+    let tokens = "{ mode = \"token\", htpasswd = \"htpasswd\", secret = \"absent\" }";
+    for (configuration, words) in [
+        (base().set("auth", tokens), "openssl rand -base64 32 > "),
+        (
+            base().after("hosts", "client_ca = \"absent.pem\""),
+            "leave client_ca out",
+        ),
+    ] {
+        let (_dir, file) = configured(configuration);
+        let said = rejected(&file);
+        let fix = said.lines().find(|line| line.starts_with("    fix: "));
+        assert!(fix.is_some_and(|fix| fix.contains(words)), "{said}");
     }
 }
 

@@ -106,6 +106,34 @@ fn push(file: &str, user: &[&str], password: &str) -> Output {
     child.wait_with_output().unwrap()
 }
 
+#[test]
+fn the_host_chooses_the_site_of_a_push() {
+    let proxy_config = config("", "").upstream("http://127.0.0.1:1");
+    let (_dir, file) = configured(format!("{proxy_config}{OTHER_SITE}"));
+    let unknown = push(&file, &["--host", "c.test"], "");
+    assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
+    let said = text(&unknown.stderr);
+    for words in ["no site has the host \"c.test\"", "b.test with --host"] {
+        assert!(said.contains(words), "{words} in {said}");
+    }
+    let unrouted = text(&push(&file, &["--host", "B.test"], "").stderr);
+    assert!(
+        unrouted.contains("the site of b.test has no registry route"),
+        "{unrouted}"
+    );
+    let alone = run(&["check", "-c", &file, "--host", "b.test"]);
+    assert_eq!(alone.status.code(), Some(2), "{alone:?}");
+}
+
+const OTHER_SITE: &str = "
+[[site]]
+hosts = [\"b.test\"]
+tls = { cert = \"cert.pem\", key = \"key.pem\" }
+[[site.route]]
+path = \"/ui/\"
+respond = 404
+";
+
 const AS_ALICE: [&str; 3] = ["--user", "alice", "--stdin"];
 
 #[test]

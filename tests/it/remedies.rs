@@ -696,7 +696,7 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
         &[(UPSTREAM, "upstream = \"http://unix:/run/r.sock:/\"\n")],
         &[],
     ),
-    (&[(UPSTREAM, "upstream = \"unix:run/r.sock\"\n")], &[]),
+    (&[(UPSTREAM, "upstream = \"unix:run/\"\n")], &[]),
     (&[(UPSTREAM, "upstream = \"unix:\"\n")], &[]),
     (&[(UPSTREAM, "upstream = \"http://\"\n")], &[]),
     (&[(UPSTREAM, "upstream = \"http://r:5000/v2/\"\n")], &[]),
@@ -1306,6 +1306,67 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
     ),
     // table
     (&[("hosts", "hots")], &[]),
+    (&[("hosts = [", "host = [")], &[]),
+    (&[("hosts = [", "server_name = [")], &[]),
+    (&[("[[site.route]]", "[[site.location]]")], &[]),
+    (&[("upstream =", "proxy_pass =")], &[]),
+    (
+        &[(
+            TLS,
+            "tls = \"self-signed\"\nupstream = \"http://127.0.0.1:5000\"\n",
+        )],
+        &[("\nupstream = \"http://127.0.0.1:5000\"", "")],
+    ),
+    (
+        &[(
+            TLS,
+            "tls = \"self-signed\"\nurls = [\"http://127.0.0.1:5000\"]\n",
+        )],
+        &[("\nurls = [\"http://127.0.0.1:5000\"]", "")],
+    ),
+    (
+        &[("[listen]", "limits = 3\n[listen]")],
+        &[("limits = 3\n", "")],
+    ),
+    (
+        &[(AUTH, "auth = \"basic\"\n")],
+        &[("auth = \"basic\"\n", AUTH)],
+    ),
+    (
+        &[(UPSTREAM, "upstream = 5000\n")],
+        &[("5000", "{ urls = [\"http://127.0.0.1:5000\"] }")],
+    ),
+    (
+        &[(PATH, "path = [\"/v2/\"]\n")],
+        &[("[\"/v2/\"]", "\"/v2/\"")],
+    ),
+    (
+        &[("[listen]", "[limits]\nconnections = 0\n[listen]")],
+        &[("= 0", "= 1")],
+    ),
+    // values of a site and of an upstream
+    (&[(TLS, "tls = \"selfsigned\"\n")], &[]),
+    (&[(TLS, "tls = \"self_signed\"\n")], &[]),
+    (
+        &[
+            (TLS, "tls = \"letsencrypt\"\n"),
+            ("127.0.0.1:8443", "127.0.0.1:443"),
+        ],
+        &[],
+    ),
+    (&[("127.0.0.1:5000", "127.0.0.1:5000/")], &[]),
+    (&[("127.0.0.1:5000", "127.0.0.1:5000/v2/")], &[]),
+    (
+        &[
+            (PATH, "path = \"/files/\"\n"),
+            ("127.0.0.1:5000", "127.0.0.1:5000/x/"),
+        ],
+        &[("5000/x/\"\n", "5000/x/\"\nregistry = false\n")],
+    ),
+    (
+        &[(HTTPS, "https = [\"127.0.0.1:8443\"]\nadmin = \"9090\"\n")],
+        &[],
+    ),
     (
         &[(
             AUTH,
@@ -1352,6 +1413,16 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
         &[("$NAME", "docker.example.com")],
     ),
     // syntax
+    (
+        &[("\"self-signed\"", "\"self-signed")],
+        &[("\"self-signed", "\"self-signed\"")],
+    ),
+    (&[("https = [", "https: [")], &[("https: ", "https = ")]),
+    (
+        &[("tls = \"self-signed\"", "tls =")],
+        &[("tls =", "tls = \"self-signed\"")],
+    ),
+    (&[("{ mode = ", "{ mode: ")], &[("mode: ", "mode = ")]),
     (
         &[("mode = \"basic\", ", "mode = \"basic\", mode = \"basic\", ")],
         &[("mode = \"basic\", ", "")],

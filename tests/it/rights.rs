@@ -153,6 +153,16 @@ fn the_result_names_the_grant_that_allows_the_action() {
         (3, Some(0)),
         "{printed}"
     );
+    // The list of repositories is asked for as a whole.
+    let list = config_dir.check(&["--who", "alice", "--host", "localhost", "--may", "catalog"]);
+    assert_eq!(
+        String::from_utf8_lossy(&list.stdout),
+        "localhost: yes, by the grant in proxy.toml:24\n"
+    );
+    let unnamed = config_dir.check(&["--who", "alice", "--may", "pull"]);
+    assert_eq!(unnamed.status.code(), Some(2), "{unnamed:?}");
+    let said = String::from_utf8_lossy(&unnamed.stderr).into_owned();
+    assert!(said.contains("--may pull team/app"), "{said}");
     let some = config_dir.check(&["--who", "alice", "--may", "pull", "other"]);
     assert_eq!(some.status.code(), Some(1), "one site has no such right");
 }
@@ -268,7 +278,7 @@ fn an_invalid_question_is_a_usage_error() {
         ),
         (&["--who", "a"], "Usage"),
         (&["--may", "pull", "a"], "Usage"),
-        (&["--who", "a", "--may", "pull"], "Usage"),
+        (&["--who", "a", "--may", "pull"], "--may pull team/app"),
     ] {
         let output = config_dir.check(arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {output:?}");

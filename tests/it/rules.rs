@@ -270,6 +270,7 @@ fn the_reference_is_accepted_with_and_without_its_commented_keys() {
         let own = dir.path().to_str().unwrap();
         let text = text
             .replace("/var/log/tidegate", own)
+            .replace("/run/tidegate", own)
             .replace("/var/www/certbot", own)
             .replace("/var/lib/tidegate", "state");
         fs::write(&file, text).unwrap();

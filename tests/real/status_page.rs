@@ -261,7 +261,7 @@ fn the_script_updates_a_push_and_a_pull() {
     });
     assert_eq!(browser.script(selected), before);
     browser.script("document.getSelection().removeAllRanges()");
-    assert!(has_text(&browser, "wrong_password") && has_text(&browser, "no such host here"));
+    assert!(has_text(&browser, "wrong_password") && has_text(&browser, "no site has the host"));
     assert_eq!(
         browser.script("return document.querySelectorAll('script').length"),
         1

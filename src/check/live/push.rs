@@ -18,7 +18,7 @@ use zeroize::Zeroizing;
 use crate::check::live::OnStep;
 use crate::check::live::bearer::{Challenge, bearer_credentials};
 use crate::check::live::client::{ListenerClient, trust_ca, trust_certificate};
-use crate::config::problem::Problem;
+use crate::config::problem::{Problem, quote};
 use crate::config::{self, Auth, Certificate, Config};
 use crate::net::addr::local_address;
 use crate::net::listener::ListenAddr;
@@ -35,6 +35,8 @@ pub struct Push {
     pub repository: String,
     /// User and password; `None` pushes without a login.
     pub login: Option<(String, Password)>,
+    /// The host to push to, in lower case; `None` stands for the first site that has a route for the repository.
+    pub host: Option<String>,
 }
 
 /// Pushes and pulls the blob. Returns what was done and what remains in the registry, or the problem that ended the push.
@@ -78,7 +80,10 @@ pub(crate) async fn run(
         .fix("check with a client that has one: curl --cert FILE --key FILE"));
     }
     let round_trip = RoundTrip {
-        client: client(site, config, snapshot, address)?,
+        client: match &push.host {
+            Some(host) => client_for(host, site, config, snapshot, address)?,
+            None => client(site, config, snapshot, address)?,
+        },
         external_origin: site.external.as_ref().map(|origin| {
             let (scheme, authority) = (&origin.scheme, &origin.authority);
             format!("{scheme}://{authority}")
@@ -98,14 +103,31 @@ fn no_https_address(site: &config::Site) -> Problem {
         .fix("check through the proxy in front: docker push, or curl")
 }
 
-/// The first site with a registry route for the repository, and that route.
+/// The site of the host with its registry route for the repository; without a host, the first site that has such a route.
 fn destination<'a>(
     push: &Push,
     config: &'a Config,
     snapshot: &Snapshot,
 ) -> Result<(&'a config::Site, &'a config::Route), Problem> {
     let path = format!("/v2/{}/blobs/uploads/", push.repository);
-    let found = config.sites.iter().find_map(|site| {
+    let only = match &push.host {
+        Some(host) => {
+            let site = snapshot.service.sites.find(host);
+            let site = site.ok_or_else(|| {
+                let hosts: Vec<_> = config.sites.iter().flat_map(|site| &site.hosts).collect();
+                let hosts = hosts.iter().take(MAX_HOSTS).map(|host| host.as_str());
+                error(format!("no site has the host {}", quote(host))).fix(format!(
+                    "name one of {} with --host",
+                    hosts.collect::<Vec<_>>().join(", ")
+                ))
+            })?;
+            Some(&site.name)
+        }
+        None => None,
+    };
+    let sites = config.sites.iter();
+    let mut sites = sites.filter(|site| only.is_none_or(|only| *only == site.name));
+    let found = sites.find_map(|site| {
         let mut all = snapshot.service.sites.all();
         let built = all.find(|built| built.name == site.name)?;
         let matched = built.route(&path).filter(|route| route.registry)?;
@@ -113,7 +135,11 @@ fn destination<'a>(
         Some((site, routes.find(|route| route.path == matched.path)?))
     });
     found.ok_or_else(|| {
-        error(format!("no site has a registry route for {path}"))
+        let sites = match &push.host {
+            Some(host) => format!("the site of {host} has no registry route"),
+            None => "no site has a registry route".to_owned(),
+        };
+        error(format!("{sites} for {path}"))
             .fix("name a repository that a [[site.route]] with an upstream covers, or correct route.path")
     })
 }
@@ -130,6 +156,17 @@ pub(crate) fn client(
         error("site.hosts has only patterns, and no name to connect to")
             .fix("add a name of the site to site.hosts")
     })?;
+    client_for(host, site, config, snapshot, address)
+}
+
+/// As [`client`], for one host of the site.
+fn client_for(
+    host: &str,
+    site: &config::Site,
+    config: &Config,
+    snapshot: &Snapshot,
+    address: SocketAddr,
+) -> Result<ListenerClient, Problem> {
     let certificate = site.certificate.as_ref();
     let certificate = certificate.ok_or_else(|| no_https_address(site))?;
     let tls = match certificate {
@@ -146,7 +183,8 @@ pub(crate) fn client(
         Certificate::Files { .. } | Certificate::Acme(_) => {
             let mut all = snapshot.certificates().iter();
             let certificate = all.find(|certificate| {
-                certificate.site() == site.name || certificate.hosts().contains(host)
+                let mut hosts = certificate.hosts().iter();
+                certificate.site() == site.name || hosts.any(|known| known == host)
             });
             let pair = certificate.and_then(|certificate| certificate.slot().current());
             let leaf = pair.and_then(|pair| pair.chain().first().cloned());
@@ -160,7 +198,7 @@ pub(crate) fn client(
     let address = local_address(address);
     Ok(ListenerClient {
         address,
-        host: host.clone(),
+        host: host.to_owned(),
         tls,
         sends_proxy_header: config.listen.proxy_protocol.contains(address.ip()),
     })
@@ -369,7 +407,8 @@ impl RoundTrip<'_> {
         }
         let (address, file) = (self.client.address, self.file.display());
         let what = format!(
-            "{method} {} at {address} got {status}, not {expected}{}",
+            "{method} https://{}{} at {address} got {status}, not {expected}{}",
+            self.client.authority(),
             path(target),
             excerpt(&response)
         );
@@ -506,6 +545,8 @@ fn retry_after(response: &Response<Bytes>) -> String {
     )
 }
 
+/// Maximum number of hosts in the remedy for an unknown one.
+const MAX_HOSTS: usize = 8;
 const BLOB: &[u8] = b"tidegate check --live --push\n";
 /// Maximum number of characters of a response's body in a message.
 const MAX_EXCERPT: usize = 300;

@@ -50,6 +50,7 @@ fn syntax_error(text: &str) -> String {
 
 #[test]
 fn the_first_syntax_error_is_reported_with_position_and_remedy() {
+    let line = "fix: correct this line, or the one above: each is one key = value, one [table], or a # with a comment";
     let quotes = "fix: put the text between double quotes";
     let assign = "fix: write key = value";
     let open = "fix: look above for a [, { or quotation mark that is not closed";
@@ -66,15 +67,17 @@ fn the_first_syntax_error_is_reported_with_position_and_remedy() {
         ),
         (
             "a =\nb = \"\"",
-            "1:4: string values must be quoted, expected literal string".to_owned(),
+            "1:4: string values must be quoted, expected literal string | fix: write a value after the ="
+                .to_owned(),
         ),
         (
             "a = \"ü\" x",
-            "1:9: unexpected key or value, expected newline, `#`".to_owned(),
+            format!("1:9: unexpected key or value, expected newline, `#` | {line}"),
         ),
         (
             "a = \"x",
-            format!("1:7: invalid basic string, expected `\"` | {open}"),
+            "1:7: invalid basic string, expected `\"` | fix: close the text with \" on the same line"
+                .to_owned(),
         ),
         (
             "a = \"\"\"x\ny",
@@ -94,11 +97,11 @@ fn the_first_syntax_error_is_reported_with_position_and_remedy() {
         ),
         (
             "ä = 1",
-            "1:1: invalid unquoted key, expected letters, numbers, `-`, `_`".to_owned(),
+            format!("1:1: invalid unquoted key, expected letters, numbers, `-`, `_` | {line}"),
         ),
         (
             "a = \"\"\rb",
-            "1:8: carriage return must be followed by newline, expected newline".to_owned(),
+            format!("1:8: carriage return must be followed by newline, expected newline | {line}"),
         ),
         (
             "a = \"x\"\na = \"y\"",
@@ -121,7 +124,7 @@ fn the_first_syntax_error_is_reported_with_position_and_remedy() {
             "a = \"x\"\na.b = 2",
             format!("2:1: cannot extend value of type string with a dotted key \"a\" | {twice}"),
         ),
-        ("[t\nb = 1", "1:3: unclosed table, expected `]`".to_owned()),
+        ("[t\nb = 1", format!("1:3: unclosed table, expected `]` | {line}")),
         (
             "a = { x = \"\"\n",
             format!("1:13: unclosed inline table, expected `}}` | {open}"),

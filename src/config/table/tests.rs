@@ -70,7 +70,7 @@ const LISTS: Key<Named<List<String>>> = key(
 );
 const FILES: Key<TableForm> = key("files", TableForm(&[&TEXT]));
 const TABLE: Key<TableForm> = key("table", TableForm(&[&NUMBER, &COUNT, &WAIT]));
-const TABLES: Key<TableForm> = key("tables", TableForm(&[&TEXT, &LIST, &FILES, &INNER]));
+const TABLES: Key<TableListForm> = key("tables", TableListForm(&[&TEXT, &LIST, &FILES, &INNER]));
 const INNER: Key<TableForm> = key("inner", TableForm(&[&BOOLEAN, &NUMBER]));
 
 const KEYS: Keys = &[
@@ -169,11 +169,11 @@ fn single_values_of_the_wrong_kind_are_rejected() {
     );
     check(
         problems_of("text = []", |t| t.get(&TEXT)),
-        "1:8: text: expected a string, found a list",
+        "1:8: text: expected a string, found a list | fix: remove the brackets, and keep one string",
     );
     check(
         problems_of("boolean = 'hunter2'", |t| t.get(&BOOLEAN)),
-        "1:11: boolean: expected true or false, found a string",
+        "1:11: boolean: expected true or false, found a string | fix: write true or false",
     );
     check(
         problems_of("boolean = 'true'", |t| t.get(&BOOLEAN)),
@@ -194,11 +194,11 @@ fn numbers_outside_of_their_range_are_rejected() {
     let check = |shown: String, expected: &str| assert_eq!(shown, expected);
     check(
         problems_of("count = 70000", |t| t.get(&COUNT)),
-        "1:9: count: expected a whole number from 1 to 70000, found 70000",
+        "1:9: count: expected a whole number from 1 to 70000, found 70000 | fix: write a whole number from 1 to 70000",
     );
     check(
         problems_of("number = 0", |t| t.get(&NUMBER)),
-        "1:10: number: expected a whole number from 1 to 16, found 0",
+        "1:10: number: expected a whole number from 1 to 16, found 0 | fix: write a whole number from 1 to 16",
     );
     check(
         problems_of("number = '4'", |t| t.get(&NUMBER)),
@@ -206,7 +206,7 @@ fn numbers_outside_of_their_range_are_rejected() {
     );
     check(
         problems_of("size = 1.5", |t| t.get(&SIZE)),
-        "1:8: size: expected a size such as \"32KiB\", found a number with a fraction",
+        "1:8: size: expected a size such as \"32KiB\", found a number with a fraction | fix: write a size such as \"32KiB\"",
     );
     check(
         problems_of("size = '1B'", |t| t.get(&SIZE)),
@@ -239,15 +239,15 @@ fn lists_and_tables_of_the_wrong_kind_are_rejected() {
     );
     check(
         problems_of("table = []", |t| t.table(&TABLE).is_some()),
-        "1:9: table: expected a table, found a list",
+        "1:9: table: expected a table, found a list | fix: write [table], and its keys on the lines below",
     );
     check(
         problems_of("tables = [1]", |t| t.tables(&TABLES).is_empty()),
-        "1:11: tables: expected a list of tables, found 1",
+        "1:11: tables: expected a list of tables, found 1 | fix: write [[tables]], with two brackets",
     );
     check(
         problems_of("tables = 1", |t| t.tables(&TABLES).is_empty()),
-        "1:10: tables: expected a list of tables, found 1",
+        "1:10: tables: expected a list of tables, found 1 | fix: write [[tables]], with two brackets",
     );
     check(
         problems_of("[tables]", |t| assert_eq!(t.tables(&TABLES).len(), 1)),
@@ -257,7 +257,7 @@ fn lists_and_tables_of_the_wrong_kind_are_rejected() {
         problems_of("files = 2020-01-01", |t| {
             t.string_or_table(&FILES).is_some()
         }),
-        "1:9: files: expected a string or a table, found a date",
+        "1:9: files: expected a string or a table, found a date | fix: write [files], and its keys on the lines below",
     );
     check(
         problems_of("pairs = { x = 1 }", |t| t.get(&PAIRS).is_some()),
@@ -265,7 +265,7 @@ fn lists_and_tables_of_the_wrong_kind_are_rejected() {
     );
     check(
         problems_of("pairs = ['x']", |t| t.get(&PAIRS).is_some()),
-        "1:9: pairs: expected a table of strings, found a list",
+        "1:9: pairs: expected a table of strings, found a list | fix: write a table of strings",
     );
 }
 
@@ -349,7 +349,7 @@ fn names_that_the_author_chooses_are_in_the_order_of_the_file() {
     });
     assert_eq!(
         problems,
-        "4:7: lists.bad: expected a list of strings, [\"…\", \"…\"], found 1"
+        "4:7: lists.bad: expected a list of strings, [\"…\", \"…\"], found 1 | fix: write a list of strings, [\"…\", \"…\"]"
     );
 }
 
@@ -395,7 +395,7 @@ fn unknown_keys_are_reported_with_what_was_probably_meant() {
         (
             "[table]\ninner = 1",
             "2:1: unknown key \"inner\" in table",
-            "it belongs in the table tables",
+            "it belongs in a [[tables]]",
         ),
         (
             "[table]\nfoo = 1",

@@ -323,6 +323,7 @@ fn upstream_urls_are_parsed() {
         ("https://harbor.lan", "https://harbor.lan:443"),
         ("https://harbor.lan:8443", "https://harbor.lan:8443"),
         ("unix:/run/registry.sock", "unix:/run/registry.sock"),
+        ("unix:registry.sock", "unix:registry.sock"),
     ];
     for (text, shown) in cases {
         assert_eq!(upstream_url(text).unwrap().to_string(), shown, "{text}");
@@ -344,7 +345,7 @@ fn upstream_urls_are_parsed() {
 fn malformed_upstream_urls_are_rejected_with_a_remedy() {
     let form = "it is not a URL such as \"http://127.0.0.1:5000\" or \"unix:/run/registry.sock\"";
     let why = "the proxy sends the path of the request as it is to every upstream";
-    let unix = "it is not \"unix:\" and an absolute path";
+    let unix = "it is not \"unix:\" and the path of a socket";
     let otherwise =
         "write \"http://127.0.0.1:5000\", with the host and port at which the upstream listens";
     let port = "it is not a URL with a port from 1 to 65535 | write the port as a number, as in \"http://127.0.0.1:5000\"";
@@ -379,7 +380,7 @@ fn malformed_upstream_urls_are_rejected_with_a_remedy() {
         ("/", format!("{form} | {otherwise}")),
         ("unix:", format!("{unix} | write \"unix:/run/registry.sock\", with the path of the socket")),
         ("http://unix:/run/r.sock:/", format!("{form} | write \"unix:/run/r.sock\"")),
-        ("unix:run/r.sock", format!("{unix} | write \"unix:/run/r.sock\"")),
+        ("unix:run/", format!("{unix} | write \"unix:run\"")),
         ("unix:/run/r.sock:", format!("{unix} | write \"unix:/run/r.sock\"")),
         ("unix:/run/", format!("{unix} | write \"unix:/run\"")),
     ];
