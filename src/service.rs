@@ -94,6 +94,8 @@ pub struct Service {
     pub unknown_site_counts: Arc<SiteCounts>,
     /// Limits the log lines about untrusted peers of `listen.behind_proxy`. It outlives a reload.
     pub untrusted_peer_lines: Arc<LogLimiter>,
+    /// Limits the log lines about upstreams at which requests failed. It outlives a reload.
+    pub upstream_fault_lines: Arc<LogLimiter>,
 }
 
 /// A request, taken apart. It is boxed, because it moves from one future into the next.
@@ -217,14 +219,19 @@ impl Service {
         if let Some(certificate) = tls.and_then(|tls| tls.certificate.as_ref()) {
             record.set_certificate(certificate.subject());
         }
-        RequestScope::new(record, &self.activity, &request.parts)
+        RequestScope::new(
+            record,
+            &self.activity,
+            &self.upstream_fault_lines,
+            &request.parts,
+        )
     }
 
     /// Decides on a request that arrived over TLS, here or at a trusted proxy.
-    async fn decide(
-        &self,
+    async fn decide<'a>(
+        &'a self,
         request: Box<ReceivedRequest>,
-        scope: &mut RequestScope<'_>,
+        scope: &mut RequestScope<'a>,
     ) -> Result<Response<Body>, Rejection> {
         check_target_length(&request.parts, self.settings.target_size)?;
         check_header_fields(&request.parts, self.settings.head_fields)?;
@@ -254,7 +261,10 @@ impl Service {
             Some(tokens) => {
                 Box::pin(self.issue_token(tokens, route, &target, request, scope)).await
             }
-            None => self.proxy(site, route, &target, request, scope).await,
+            None => {
+                scope.upstream = route.forward.upstream().authorities();
+                self.proxy(site, route, &target, request, scope).await
+            }
         }
     }
 
@@ -341,7 +351,7 @@ impl Service {
             Authorized::Redirect(location) => return Ok(redirect_to_canonical(&location)),
         };
         check_expectation(&request.parts.headers)?;
-        let handshake = websocket::read_handshake(route, &request.parts, external)?;
+        let handshake = websocket::read_handshake(route, &request.parts, target, external)?;
         if handshake.is_some() {
             scope.record.set_websocket();
         }

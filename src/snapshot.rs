@@ -109,7 +109,7 @@ impl Snapshot {
         if mode == BuildMode::Check {
             paths::check_logs(config, problems);
         }
-        paths::check_state_dirs(config, problems);
+        paths::check_state_dirs(config, mode, problems);
         let mut notes = Vec::new();
         let logins = builder.password_verifier(problems);
         let old_log = old.and_then(|old| old.access_log.as_ref());
@@ -327,6 +327,8 @@ impl SnapshotBuilder<'_> {
             unknown_site_counts: self.site_counts(NO_SITE),
             untrusted_peer_lines: old
                 .map_or_else(Arc::default, |old| Arc::clone(&old.untrusted_peer_lines)),
+            upstream_fault_lines: old
+                .map_or_else(Arc::default, |old| Arc::clone(&old.upstream_fault_lines)),
         }
     }
 

@@ -1,7 +1,9 @@
-//! Conversions between text and numbers that several parsers and writers share: decimal numbers and hexadecimal digits.
+//! Conversions that several parsers and writers share: decimal numbers, hexadecimal digits, and header fields that are lists.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
+
+use http::{HeaderMap, HeaderName};
 
 /// Parses a number that consists of ASCII digits only.
 ///
@@ -32,6 +34,16 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     hex
+}
+
+/// The elements of a field whose value is a list of tokens (RFC 9110 section 5.6.1), from all fields of this name in their order.
+pub(crate) fn list_elements<'a>(
+    headers: &'a HeaderMap,
+    name: &HeaderName,
+) -> impl Iterator<Item = &'a [u8]> {
+    let values = headers.get_all(name).into_iter();
+    let elements = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    elements.map(<[u8]>::trim_ascii)
 }
 
 #[cfg(test)]

@@ -242,7 +242,7 @@ impl GuessLimiter {
         shard.add(attempt, GuessKind::Wrong, settings, now);
         if own + 1 == settings.guesses {
             Some(Exceeded::Network(attempt.network))
-        } else if !is_repeat && of_group + 1 == settings.guesses.saturating_mul(GROUP_SHARE) {
+        } else if !is_repeat && of_group + 1 == group_limit(settings) {
             Some(Exceeded::Group(attempt.network.group()))
         } else {
             None
@@ -353,8 +353,13 @@ fn decisive_of_group(
         .iter()
         .rev()
         .filter(|guess| guess.kind == kind && !guess.is_repeat);
-    let limit = settings.guesses.saturating_mul(GROUP_SHARE);
-    counted.nth(limit.saturating_sub(1))
+    counted.nth(group_limit(settings).saturating_sub(1))
+}
+
+/// The number of guesses of one kind that the networks of a group have together.
+fn group_limit(settings: Settings) -> usize {
+    let shared = settings.guesses.saturating_mul(GROUP_SHARE);
+    shared.min(MAX_GROUP_LIMIT).max(settings.guesses)
 }
 
 /// Whether the networks of a group have used up the wrong passwords that they share.
@@ -383,6 +388,11 @@ impl Shard {
             is_repeat,
         });
         self.guesses += 1;
+        if guesses.len() > MAX_OF_GROUP {
+            let before = guesses.len();
+            guesses.retain(|guess| !guess.is_repeat);
+            self.guesses -= before - guesses.len();
+        }
         if self.guesses > MAX_GUESSES / SHARDS {
             self.make_room(settings, now);
         }
@@ -402,8 +412,8 @@ impl Shard {
     }
 
     /// Removes the groups whose guesses have all expired. If that is not enough, removes the groups with the fewest guesses,
-    /// and of those first the ones whose last guess is oldest. So the guesses of a client that sends from a million addresses
-    /// in order to erase its own count are removed last.
+    /// and of those first the ones whose last guess is oldest. A client that sends from a million addresses in order to erase the
+    /// count of one of them fails, because that group has more guesses than the others.
     fn make_room(&mut self, settings: Settings, now: Instant) {
         self.groups.retain(|_, guesses| {
             let latest = guesses.last();
@@ -434,6 +444,11 @@ impl Shard {
 /// use only the logins that they have proved themselves. Without this limit, a /48 would have 65,536 times the guesses.
 pub(super) const GROUP_SHARE: usize = 32;
 
+/// The limit of a group for settings with so many guesses that a group would fill a shard, and would erase its own guesses.
+const MAX_GROUP_LIMIT: usize = 512;
+/// The number of guesses of a group above which its repeats are dropped. They do not count for the group, so that it could fill a
+/// shard with them and erase the guesses that count.
+const MAX_OF_GROUP: usize = 2 * MAX_GROUP_LIMIT;
 /// The maximum number of guesses that are kept. They and their tables take about 16 MiB.
 const MAX_GUESSES: usize = 128 * 1024;
 

@@ -136,7 +136,7 @@ pub enum Error {
     #[error("more than one Authorization field")]
     Twice,
     /// The client network has sent too many wrong passwords within `throttle.window`.
-    #[error("too many wrong passwords; try again later")]
+    #[error("too many wrong passwords; try again in {} min", after.as_secs() / 60 + 1)]
     TooMany {
         /// The time until the oldest of these guesses no longer counts.
         after: Duration,

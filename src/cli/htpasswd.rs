@@ -6,7 +6,7 @@
 use std::ffi::{OsStr, OsString};
 use std::io::Write as _;
 use std::os::unix::ffi::OsStrExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -111,6 +111,13 @@ fn add(args: &AddArgs) -> Result<(), CommandError> {
     let (file, user) = (&args.target.file, args.target.user.as_bytes());
     // Everything that can fail is tried before the operator is asked for a password.
     edit::check_name(user)?;
+    if !file.exists() && Path::new(&args.target.user).is_file() {
+        let (file, user) = (file.display(), args.target.printable_user());
+        return Err(format!(
+            "there is no file {file}, and {user} is a file, not a user; the file comes first: tidegate htpasswd add {user} {file}"
+        )
+        .into());
+    }
     store::read_to_edit(file)?;
     let password = new_password(args, params)?;
     let progress = Progress::start();

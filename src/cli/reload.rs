@@ -41,7 +41,7 @@ pub(crate) fn run(file: &Path) -> ExitCode {
         Ok(None) => {
             if problems.has_errors() {
                 warn(&format!(
-                    "{problems}\nthis user finds errors that process {pid} did not find"
+                    "{problems}\nwith these errors, the next start would fail; the running process keeps the users and the grants as last read while their files cannot be used"
                 ));
             } else if !problems.is_empty() {
                 print_line(&problems.to_string());

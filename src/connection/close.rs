@@ -42,6 +42,7 @@ pub(crate) async fn close<IO>(
     if is_truncated || matches!(reason, CloseReason::TimedOut(TimeoutKind::Write)) {
         return;
     }
+    state.set_end_marked_by_close(false);
     let closed = timeout(CLOSE_TIMEOUT, stream.shutdown()).await;
     let may_be_sending = match &reason {
         CloseReason::Done => state.has_unread_body(),

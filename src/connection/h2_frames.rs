@@ -283,7 +283,7 @@ impl ClientFrames {
         let elapsed = now.duration_since(self.forgiven_until);
         let forgiven = elapsed.as_millis() / FORGIVE_INTERVAL.as_millis();
         let forgiven = u32::try_from(forgiven).unwrap_or(u32::MAX);
-        self.forgiven_until += FORGIVE_INTERVAL.saturating_mul(forgiven.min(MAX_OVERHEAD_FRAMES));
+        self.forgiven_until += FORGIVE_INTERVAL.saturating_mul(forgiven);
         self.overhead = self
             .overhead
             .saturating_sub(forgiven)
@@ -484,6 +484,10 @@ mod tests {
         let later = start + FORGIVE_INTERVAL * 5;
         assert!(!frames.read(&overhead, later).is_flood);
         assert!(frames.read(&overhead, later).is_flood);
+        // A long pause forgives every frame, once.
+        let much_later = later + FORGIVE_INTERVAL * MAX_OVERHEAD_FRAMES * 100;
+        assert!(!frames.read(&overhead.repeat(max), much_later).is_flood);
+        assert!(frames.read(&overhead, much_later).is_flood);
     }
 
     proptest! {

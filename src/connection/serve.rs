@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::{Method, Request, header};
+use http::{Method, Request, Version, header};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
@@ -203,6 +203,9 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
         move |request| {
             let upload = Arc::new(upload_state(&request, share.as_ref()));
             let guard = RequestGuard::new(&state, &upload);
+            if request.version() == Version::HTTP_10 && info.tls.is_none() {
+                state.set_end_marked_by_close(true);
+            }
             let may_switch =
                 request.headers().contains_key(header::UPGRADE) && request.body().is_end_stream();
             let future = handler.handle(IncomingRequest {

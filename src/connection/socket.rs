@@ -58,7 +58,8 @@ impl Socket for UnixStream {
         matches!(ready, Poll::Ready(Ok(ready)) if ready.is_read_closed())
     }
 
-    /// Does nothing: a Unix socket has no unsent bytes, because each write puts its bytes into the buffer of the reader.
+    /// Does nothing. A Unix socket has no unsent bytes, because each write puts its bytes into the buffer of the reader, and it
+    /// cannot be reset: an HTTP/1.0 client takes a truncated response without a length for a complete one.
     fn set_linger_zero(&self) {}
 }
 
@@ -200,10 +201,8 @@ impl<IO: Socket> AsyncWrite for MonitoredSocket<IO> {
 }
 
 impl<IO: Socket> Drop for MonitoredSocket<IO> {
-    /// Resets the connection of a client that does not read. Otherwise the kernel would keep up to some megabytes of unsent
-    /// bytes for minutes after the close.
     fn drop(&mut self) {
-        if self.state.is_write_stuck() {
+        if self.state.must_reset() {
             self.stream.set_linger_zero();
         }
     }

@@ -75,6 +75,9 @@ pub(crate) struct ConnectionState {
     awaits_upgrade: Cell<bool>,
     /// The timeout for which the connection is closed.
     timeout: Cell<Option<TimeoutKind>>,
+    /// The client takes the close of the connection for the end of a response, and nothing else tells it that a response is
+    /// truncated (HTTP/1.0 without TLS). False again once the last response is known to be complete.
+    is_end_marked_by_close: Cell<bool>,
 }
 
 /// How many requests are active.
@@ -160,6 +163,7 @@ impl ConnectionState {
             has_unread_body: Cell::new(false),
             awaits_upgrade: Cell::new(false),
             timeout: Cell::new(None),
+            is_end_marked_by_close: Cell::new(false),
         }
     }
 
@@ -393,9 +397,15 @@ impl ConnectionState {
         self.timeout.set(Some(kind));
     }
 
-    /// Whether the connection is closed because the client does not read.
-    pub(crate) fn is_write_stuck(&self) -> bool {
-        self.timeout.get() == Some(TimeoutKind::Write)
+    /// Records whether the client takes the close of the connection for the end of a response that may be incomplete.
+    pub(crate) fn set_end_marked_by_close(&self, is_marked: bool) {
+        self.is_end_marked_by_close.set(is_marked);
+    }
+
+    /// Whether the close must be a reset (RST): the client does not read, so that the kernel would keep unsent bytes for minutes, or
+    /// it would take the response for a complete one.
+    pub(crate) fn must_reset(&self) -> bool {
+        self.timeout.get() == Some(TimeoutKind::Write) || self.is_end_marked_by_close.get()
     }
 
     /// Whether the graceful shutdown has started.

@@ -10,6 +10,7 @@ use super::context::ForwardContext;
 use crate::forwarded::{ClientInfo, FORWARDED_FOR, FORWARDED_PROTO, REAL_IP, REQUEST_ID};
 use crate::net::host::with_brackets;
 use crate::template::{Placeholder, Template};
+use crate::text::list_elements;
 
 /// Fields that the operator sets, or removes if the value is `None`.
 pub type Edits = Vec<(HeaderName, Option<HeaderValue>)>;
@@ -193,23 +194,17 @@ pub fn is_reserved(name: &HeaderName) -> bool {
 /// The names in all `Connection` fields (RFC 9110 section 7.6.1), without the fields that frame, route, describe or authorise a
 /// message: a sender must not be able to remove those.
 fn connection_options(headers: &HeaderMap) -> Vec<HeaderName> {
-    let mut names = Vec::new();
-    for field in headers.get_all(header::CONNECTION) {
-        let tokens = field.as_bytes().split(|byte| *byte == b',');
-        // `keep-alive` is the usual token, and a field of that name is removed in any case.
-        let tokens = tokens
-            .map(<[u8]>::trim_ascii)
-            .filter(|token| !token.eq_ignore_ascii_case(b"keep-alive"));
-        names.extend(tokens.filter_map(|token| HeaderName::from_bytes(token).ok()));
-    }
+    // `keep-alive` is the usual option, and a field of that name is removed in any case.
+    let options = list_elements(headers, &header::CONNECTION)
+        .filter(|option| !option.eq_ignore_ascii_case(b"keep-alive"));
+    let names = options.filter_map(|option| HeaderName::from_bytes(option).ok());
     let kept = [
         header::HOST,
         header::CONTENT_LENGTH,
         header::AUTHORIZATION,
         header::CONTENT_TYPE,
     ];
-    names.retain(|name| !kept.contains(name));
-    names
+    names.filter(|name| !kept.contains(name)).collect()
 }
 
 /// Whether the field applies to one connection (RFC 9110 section 7.6.1), or has no meaning after the proxy (`Expect`,

@@ -10,6 +10,8 @@ use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Version, request};
 use sha1::{Digest as _, Sha1};
 
+use crate::text::list_elements;
+
 /// The handshake of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WebSocketHandshake {
@@ -49,9 +51,10 @@ impl WebSocketHandshake {
     /// Fails if the request asks for another protocol than a WebSocket, or is no valid handshake.
     pub fn read(parts: &request::Parts) -> Result<Option<Self>, WebSocketError> {
         let headers = &parts.headers;
+        let is_upgrade = |option: &[u8]| option.eq_ignore_ascii_case(b"upgrade");
         if parts.version != Version::HTTP_11
             || !headers.contains_key(header::UPGRADE)
-            || !has_token(headers, header::CONNECTION, "upgrade")
+            || !list_elements(headers, &header::CONNECTION).any(is_upgrade)
         {
             return Ok(None);
         }
@@ -100,13 +103,6 @@ impl WebSocketHandshake {
 fn single(headers: &HeaderMap, name: header::HeaderName) -> Option<&HeaderValue> {
     let mut values = headers.get_all(name).iter();
     values.next().filter(|_| values.next().is_none())
-}
-
-/// Whether a field that is a list of tokens has this token.
-fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {
-    let values = headers.get_all(name).iter();
-    let mut tokens = values.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
-    tokens.any(|one| one.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
 }
 
 /// The text that RFC 6455 section 1.3 defines for the hash of a key.

@@ -13,10 +13,10 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::parse::{LoadedUsers, parse};
-use super::problem::{Problem, ProblemKind};
+use super::parse::{LoadedUsers, is_pem, parse};
+use super::problem::{Problem, ProblemKind, add_command, shell_word};
 use super::users::{Entry, Users};
-use crate::bounded_file::{ReadError, RegularFile};
+use crate::bounded_file::{ReadError, RegularFile, is_closed_directory};
 use crate::file_watch::{self, ChangeDetector, FileStamp, LoadedVersion, Seen};
 
 /// The users of a file as it was last read.
@@ -194,7 +194,7 @@ pub fn load(path: &Path) -> Result<LoadedUsers, LoadError> {
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
     /// The file is missing or cannot be read.
-    #[error("cannot read the password file {}: {source}; check that it exists and that this user may read it", path.display())]
+    #[error("cannot read the password file {}: {source}", path.display())]
     Read {
         /// The file.
         path: PathBuf,
@@ -213,12 +213,38 @@ pub enum LoadError {
         /// The file.
         path: PathBuf,
     },
+    /// The file has a key or a certificate.
+    #[error("{} is a PEM file (a key or a certificate), not a password file; name another file", path.display())]
+    Pem {
+        /// The file.
+        path: PathBuf,
+    },
 }
 
 impl LoadError {
-    /// Whether there is no such file.
-    pub fn is_missing(&self) -> bool {
-        matches!(self, Self::Read { source, .. } if source.kind() == io::ErrorKind::NotFound)
+    /// What the operator can do, if the message does not say it.
+    pub fn remedy(&self) -> Option<String> {
+        let Self::Read { path, source } = self else {
+            return None;
+        };
+        match source.kind() {
+            io::ErrorKind::NotFound => Some(format!(
+                "create it with its first user: {}",
+                add_command(path, None)
+            )),
+            io::ErrorKind::PermissionDenied if is_closed_directory(source) => Some(
+                "let the user of the proxy enter the directory (chgrp, chmod 0750), or move the file"
+                    .to_owned(),
+            ),
+            io::ErrorKind::PermissionDenied => {
+                let path = path.to_string_lossy();
+                Some(format!(
+                    "let the user of the proxy read it, for example with: chmod 0640 {0} && chgrp tidegate {0}",
+                    shell_word(&path)
+                ))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -253,6 +279,9 @@ fn read(path: &Path) -> Result<Content, LoadError> {
         .metadata()
         .map_err(|error| to_load_error(error.into()))?;
     let after = FileStamp::from(&metadata);
+    if is_pem(&bytes) {
+        return Err(LoadError::Pem { path: path.into() });
+    }
     let mut loaded = parse(&bytes);
     loaded.problems.splice(..0, exposure(&metadata));
     Ok(Content {

@@ -102,6 +102,19 @@ pub(super) fn entry_of(line: &[u8]) -> Option<(&[u8], &[u8])> {
     split_name(line).ok()
 }
 
+/// Whether the text is a PEM file, such as a private key, which an operator may name by mistake.
+pub(super) fn is_pem(text: &[u8]) -> bool {
+    let mut lines = text.split(|&byte| byte == b'\n');
+    lines.any(|line| line.starts_with(b"-----BEGIN "))
+}
+
+/// Whether the text has lines, and none with the name of a user, so that it may be another kind of file.
+pub(super) fn has_no_user(text: &[u8]) -> bool {
+    let lines = text.split(|&byte| byte == b'\n');
+    let mut lines = lines.filter(|line| !is_comment_or_blank(line)).peekable();
+    lines.peek().is_some() && lines.all(|line| entry_of(line).is_none())
+}
+
 /// The state of parsing a file.
 #[derive(Default)]
 struct Parser {

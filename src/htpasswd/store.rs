@@ -28,6 +28,7 @@ use rustix::process::geteuid;
 
 use super::edit::Edited;
 use super::live::MAX_FILE;
+use super::parse::{has_no_user, is_pem};
 use crate::bounded_file::{ReadError, RegularFile};
 
 /// Reads the text of a file without a lock.
@@ -36,13 +37,19 @@ pub fn read(path: &Path) -> Result<Vec<u8>, Error> {
 }
 
 /// Reads the text before an edit. Returns `None` if the file does not exist yet. Reports early what would make the edit fail,
-/// before the user types a password.
+/// before the user types a password, and does not let a file be edited that is no password file.
 pub fn read_to_edit(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     let target = follow_links(path)?;
     let text = match read(&target) {
         Err(Error::Missing { .. }) => None,
         text => Some(text?),
     };
+    if text
+        .as_ref()
+        .is_some_and(|text| is_pem(text) || has_no_user(text))
+    {
+        return Err(Error::NotPasswords { path: path.into() });
+    }
     let directory = directory_of(&target);
     access(directory, Access::WRITE_OK | Access::EXEC_OK)
         .map_err(|errno| Error::in_directory(directory, errno.into()))?;
@@ -116,6 +123,12 @@ pub enum Error {
     /// The file has more than [`MAX_FILE`] bytes.
     #[error("{} is larger than 64 MiB; check that the right file is named", path.display())]
     TooLarge {
+        /// The file.
+        path: PathBuf,
+    },
+    /// No line of the file has the form of a password file.
+    #[error("{} has no line of the form USER:HASH, so it is another kind of file; nothing was changed; name the password file", path.display())]
+    NotPasswords {
         /// The file.
         path: PathBuf,
     },

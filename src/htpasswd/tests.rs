@@ -324,11 +324,14 @@ fn own_time() -> Duration {
 fn files_are_read_and_everything_else_is_rejected() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("users");
-    let missing = load(&path).unwrap_err().to_string();
-    assert!(
-        missing.contains("users") && missing.contains("check that it exists"),
-        "{missing}"
-    );
+    let missing = load(&path).unwrap_err();
+    assert!(missing.to_string().contains("users"), "{missing}");
+    let remedy = missing.remedy().unwrap();
+    assert!(remedy.contains("tidegate htpasswd add"), "{remedy}");
+
+    // A key or a certificate, named by mistake.
+    fs::write(&path, "Bag Attributes\n-----BEGIN PRIVATE KEY-----\nAAAA\n").unwrap();
+    assert!(matches!(load(&path), Err(LoadError::Pem { .. })));
 
     fs::write(&path, format!("bob:{FIRST}\n")).unwrap();
     assert!(admits(&load(&path).unwrap(), b"bob", b"pw"));

@@ -4,7 +4,7 @@
 //! translates the server blocks by means of the other modules, and `output` writes the result with the `remarks`. The importer
 //! does not open the files that a configuration names, such as certificates and password files.
 //!
-//! A directive that restricts access and has no counterpart closes its route. It is not proved that the importer finds every
+//! A directive that restricts access and has no counterpart, or that the importer does not know, closes its route. It is not proved that the importer finds every
 //! restriction, so the output asks the operator to review each route.
 
 use std::path::{Path, PathBuf};
@@ -39,6 +39,7 @@ mod scope;
 mod server_block;
 mod server_names;
 mod site;
+mod stricter;
 mod template_files;
 mod tidegate_model;
 mod units;

@@ -17,6 +17,7 @@ use crate::access_log::{ByteCounter, RequestId, RequestRecord};
 use crate::activity::ActivityTracker;
 use crate::body::{Body, BodyEnd, MinRate, Observer, RequestBody, UploadState};
 use crate::forwarded::{REQUEST_ID, set_api_version};
+use crate::log::LogLimiter;
 use crate::metrics::Operation;
 use crate::registry::is_registry_path;
 use crate::rejection::{Rejection, ResponseFormat};
@@ -29,7 +30,10 @@ pub(super) struct RequestScope<'a> {
     pub(super) format: ResponseFormat,
     /// The CORS header fields that the response gets, if the route shares its responses with other origins.
     pub(super) cors: Option<CorsResponse>,
+    /// The addresses of the upstream to which the request is forwarded, as they are written.
+    pub(super) upstream: &'a [String],
     activity: &'a Arc<ActivityTracker>,
+    upstream_fault_lines: &'a LogLimiter,
     /// When the request body ended; `None` for a request without a body.
     body_end: Option<Arc<OnceLock<Instant>>>,
 }
@@ -38,6 +42,7 @@ impl<'a> RequestScope<'a> {
     pub(super) fn new(
         record: Box<RequestRecord>,
         activity: &'a Arc<ActivityTracker>,
+        upstream_fault_lines: &'a LogLimiter,
         parts: &request::Parts,
     ) -> Self {
         Self {
@@ -45,7 +50,9 @@ impl<'a> RequestScope<'a> {
             record,
             format: response_format(parts),
             cors: None,
+            upstream: &[],
             activity,
+            upstream_fault_lines,
             body_end: None,
         }
     }
@@ -104,9 +111,14 @@ impl<'a> RequestScope<'a> {
         let message = rejection.message(&self.format);
         self.record
             .set_rejection(message, rejection.reason(), self.activity);
-        if rejection.is_upstream_fault() {
+        if rejection.is_upstream_fault()
+            && let Some(left_out) = self.upstream_fault_lines.admit(Instant::now())
+        {
             let cause = std::error::Error::source(rejection).map(ToString::to_string);
-            tracing::warn!(error = %rejection, cause, "the upstream did not respond");
+            tracing::warn!(
+                upstream = self.upstream.join(","), request_id = self.id.as_str(),
+                error = %rejection, cause, left_out, "a request failed at its upstream"
+            );
         }
         rejection.to_response(&self.format)
     }

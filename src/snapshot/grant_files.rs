@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use super::passwords;
 use crate::access::LiveGrants;
 use crate::bounded_file::{ReadError, RegularFile};
-use crate::config::problem::{Position, Problem, Problems};
+use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config, GrantFile, RouteGrants};
 use crate::file_watch::{self, ChangeDetector, FileStamp, LoadedVersion, Seen, StableFiles};
 use crate::htpasswd::LiveUsers;
@@ -241,22 +241,20 @@ fn read_bytes(path: &Path) -> Result<(Vec<u8>, Option<FileStamp>), ReadError> {
     Ok((bytes, (before == after).then_some(after)))
 }
 
-/// Adds the problems of the file to those of the configuration.
+/// Adds the problems of the file to those of the configuration. A problem without a position, such as a file that cannot be read, is
+/// reported at the key that names the file.
 fn report(file: &GrantFile, found: Problems, problems: &mut Problems) {
     let number = problems.add_included(&*file.path);
     for problem in found.sorted() {
-        let place = problem.place.unwrap_or(Position {
-            file: 0,
-            line: 1,
-            column: 1,
-        });
-        problems.push(Problem {
-            place: Some(Position {
-                file: number,
-                ..place
-            }),
-            ..problem.clone()
-        });
+        let mut problem = problem.clone();
+        match &mut problem.place {
+            Some(place) => place.file = number,
+            None => {
+                problem.place = Some(file.path.place);
+                problem.what = format!("{}: {}", file.path.display(), problem.what);
+            }
+        }
+        problems.push(problem);
     }
 }
 

@@ -66,13 +66,13 @@ fn load(
         Err(error) => error,
     };
     let what = error.to_string();
-    problems.push(match old {
+    let problem = match old {
         Some(_) => Problem::warning(file.place, what).because(KEEPS_LAST_USERS),
-        None if error.is_missing() => {
-            let create = htpasswd::add_command(file, None);
-            Problem::error(file.place, what).fix(format!("create it with its first user: {create}"))
-        }
         None => Problem::error(file.place, what),
+    };
+    problems.push(match error.remedy() {
+        Some(remedy) => problem.fix(remedy),
+        None => problem,
     });
     old.cloned()
 }

@@ -16,6 +16,7 @@ use crate::config::Config;
 use crate::config::problem::{Position, Problem, Problems};
 use crate::htpasswd::shell_word;
 use crate::log::{Destination, LogWriter, lost_lines};
+use crate::state_file;
 
 /// Opens the access log, or returns the open log of the old snapshot if the destination is the same. `None` if the log is off,
 /// if nothing is to be written, or if it cannot be opened, which is reported.
@@ -79,17 +80,51 @@ pub(crate) fn check_logs(config: &Config, problems: &mut Problems) {
     }
 }
 
-/// Warns of a `state.dir` and of a directory of ticket keys in which every user of the machine may create files.
-pub(crate) fn check_state_dirs(config: &Config, problems: &mut Problems) {
+/// Warns of a `state.dir` in which the proxy can create no file, and of a `state.dir` or a directory of ticket keys in which every
+/// user of the machine may.
+pub(crate) fn check_state_dirs(config: &Config, mode: BuildMode, problems: &mut Problems) {
     let contents = "a CA, a token secret or a certificate";
     let (dir, place) = (&config.state_dir, config.places.state_dir);
-    check_dir("state.dir", dir, place, contents, problems);
+    if mode == BuildMode::Check
+        && let Err(error) = state_file::may_make(dir)
+    {
+        problems.push(unusable_state_dir(dir, place, &error));
+    } else if mode == BuildMode::Check && is_left_to_systemd(dir) {
+        problems.push(
+            Problem::warning(place, format!("state.dir: there is no directory {}, and this user may not create it", dir.display()))
+                .because("a proxy that keeps a CA, a token secret or certificates there does not start, unless systemd creates it (StateDirectory=)")
+                .fix("start tidegate as a service, or write another [state] dir"),
+        );
+    }
+    warn_of_open_dir("state.dir", dir, place, contents, problems);
     if let Some(dir) = &config.ticket_keys {
-        check_dir("tls.ticket_keys", dir, Some(dir.place), "a key", problems);
+        warn_of_open_dir("tls.ticket_keys", dir, Some(dir.place), "a key", problems);
     }
 }
 
-fn check_dir(
+/// The problem of a `state.dir` in which this process can create no file. It is a warning, because not every configuration has state;
+/// where it is needed, an error follows.
+fn unusable_state_dir(dir: &Path, place: Option<Position>, error: &io::Error) -> Problem {
+    let word = shell_word(&dir.to_string_lossy());
+    let what = format!(
+        "state.dir: this user can create no file in {}: {error}",
+        dir.display()
+    );
+    Problem::warning(place, what)
+        .because("tidegate reload, status and a restart would not find the process, which keeps its pid file there unless systemd gives it a runtime directory")
+        .fix(format!("mkdir -p {word} && chown USER {word} for the user of the proxy, or write another [state] dir"))
+}
+
+/// Whether the directory is missing and only systemd can create it, outside of a service of systemd.
+fn is_left_to_systemd(dir: &Path) -> bool {
+    let parent = Path::new("/var/lib");
+    dir.parent() == Some(parent)
+        && !dir.exists()
+        && std::env::var_os("STATE_DIRECTORY").is_none()
+        && access(parent, Access::WRITE_OK | Access::EXEC_OK).is_err()
+}
+
+fn warn_of_open_dir(
     key: &str,
     dir: &Path,
     place: Option<Position>,

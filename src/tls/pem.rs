@@ -12,7 +12,7 @@ use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use crate::bounded_file::{ReadError, RegularFile};
+use crate::bounded_file::{ReadError, RegularFile, is_closed_directory};
 
 /// The contents of a PEM file.
 pub(super) struct PemFile {
@@ -174,6 +174,9 @@ pub(super) fn write_certificate(der: &[u8]) -> String {
 fn remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::NotFound => "correct the path, or put the file there",
+        io::ErrorKind::PermissionDenied if is_closed_directory(cause) => {
+            "let the proxy's user enter the directory (chgrp, chmod 0750), or name copies of the files (for files of certbot, examples/certbot-deploy-hook makes them)"
+        }
         io::ErrorKind::PermissionDenied => {
             "let the proxy's user read the file (chgrp, chmod 0640; for files of certbot, examples/certbot-deploy-hook does this)"
         }

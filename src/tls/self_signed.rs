@@ -75,19 +75,18 @@ pub enum Error {
 /// If the files cannot be used or created.
 pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error> {
     let (cert, key) = (ca_file(dir), dir.join("ca-key.pem"));
-    // A file that cannot be examined does not count as missing; reading it reports the reason.
-    let is_missing = |path: &Path| matches!(path.try_exists(), Ok(false));
-    if !is_missing(&cert) {
+    let exists = |path: &Path| path.try_exists().map_err(write_error(dir));
+    if exists(&cert)? {
         return load(read_key_pair(&key)?, cert, now);
     }
     state_file::make_state_dir(dir).map_err(write_error(dir))?;
     let lock = dir.join("ca.lock");
     let _lock = state_file::lock(&lock, LOCK_TIMEOUT).map_err(write_error(&lock))?;
-    if !is_missing(&cert) {
+    if exists(&cert)? {
         // Another process has created the CA in the meantime.
         return load(read_key_pair(&key)?, cert, now);
     }
-    if !is_missing(&key) {
+    if exists(&key)? {
         return create(read_key_pair(&key)?, cert, now);
     }
     let key_pair = KeyPair::generate().map_err(Error::Issue)?;
@@ -104,18 +103,15 @@ pub fn load_or_create(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error>
 /// As [`load_or_create`].
 pub fn inspect(dir: &Path, now: OffsetDateTime) -> Result<LocalCa, Error> {
     let (cert, key) = (ca_file(dir), dir.join("ca-key.pem"));
-    let found = (cert.try_exists(), key.try_exists());
-    let check_writable = || state_file::may_make(dir).map_err(write_error(dir));
-    if let (Ok(false), Ok(false)) = found {
-        check_writable()?;
-        return in_memory(now);
+    let exists = |path: &Path| path.try_exists().map_err(write_error(dir));
+    if exists(&cert)? {
+        return load(read_key_pair(&key)?, cert, now);
     }
-    let key_pair = read_key_pair(&key)?;
-    if let Ok(false) = found.0 {
-        check_writable()?;
-        return Ok(LocalCa::new(key_pair, now)?.0);
+    state_file::may_make(dir).map_err(write_error(dir))?;
+    if exists(&key)? {
+        return Ok(LocalCa::new(read_key_pair(&key)?, now)?.0);
     }
-    load(key_pair, cert, now)
+    in_memory(now)
 }
 
 /// The file with the certificate of the CA that is kept in `dir`.

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tidegate::server::Command;
 
-use crate::binary::apart;
+use crate::binary::with_own_directories;
 use crate::support::certs;
 use crate::support::h2::{self, H2Client, block_on};
 use crate::support::proxy::{ALICE, directory};
@@ -218,7 +218,7 @@ fn the_process_log_and_the_access_log_have_one_schema() {
     let text = config(top, "").upstream(&registry.url());
     std::fs::write(dir.path().join("proxy.toml"), text.to_string()).unwrap();
     let mut program = Program::new(env!("CARGO_BIN_EXE_tidegate"));
-    let mut server = apart(&mut program, dir.path())
+    let mut server = with_own_directories(&mut program, dir.path())
         .args(["serve", "-c"])
         .arg(dir.path().join("proxy.toml"))
         .env_remove("NOTIFY_SOCKET")

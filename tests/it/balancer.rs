@@ -52,7 +52,7 @@ fn tls_after_header(mut socket: TcpStream, before: &[u8]) -> std::io::Result<Cli
     socket.write_all(before)?;
     let name = "localhost".try_into().unwrap();
     let tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
-    Client::of(tls, socket)
+    Client::start_tls(tls, socket)
 }
 
 fn connect_with_header(proxy: &Proxy, header: &[u8]) -> Client {

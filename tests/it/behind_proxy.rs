@@ -2,12 +2,14 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::net::UnixStream;
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 
 use tidegate::check::live;
 use tidegate::server::Scheme;
 use tidegate::snapshot::{BuildMode, Snapshot};
 
-use crate::support::client::connect_tcp_from;
+use crate::support::client::{StreamEnd, connect_tcp_from};
 use crate::support::h2::{H2Client, block_on};
 use crate::support::proxy::{TestConfig, directory, write_private};
 use crate::support::{
@@ -244,4 +246,39 @@ fn the_live_check_asks_as_the_proxy_in_front() {
     );
     assert!(facts.contains(&expected), "{facts:?}");
     assert!(!problems.has_errors(), "{problems}");
+}
+
+/// Without TLS, the close of the connection is all that tells an HTTP/1.0 client where the body ends.
+#[test]
+fn a_truncated_response_to_http10_ends_with_a_reset() {
+    for is_truncated in [false, true] {
+        let (has_read, wait_for_client) = channel();
+        let wait_for_client = Mutex::new(wait_for_client);
+        let registry = Registry::start(move |exchange| {
+            exchange.send("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n");
+            let _ = wait_for_client.lock().unwrap().recv();
+            if !is_truncated {
+                exchange.send("0\r\n\r\n");
+            }
+            exchange.close();
+        });
+        let proxy = Proxy::start(&registry, behind_proxy());
+        let request = forwarded(TestRequest::alice("GET", "/v2/a/manifests/x"));
+        let head = String::from_utf8(request.head()).unwrap();
+        let mut client = Client::plain(address(&proxy));
+        client.send(head.replace("HTTP/1.1", "HTTP/1.0"));
+        let response = client.read_head().unwrap();
+        assert!(
+            !response.has_header("content-length") && !response.has_header("transfer-encoding")
+        );
+        assert_eq!(client.read_exact(3), b"abc");
+        has_read.send(()).unwrap();
+        let (rest, end) = client.read_to_end();
+        let expected = if is_truncated {
+            StreamEnd::Broken
+        } else {
+            StreamEnd::Clean
+        };
+        assert_eq!((rest, end), (Vec::new(), expected));
+    }
 }

@@ -504,7 +504,7 @@ fn path(path: &Path) -> String {
 
 /// Gives the process directories of its own in `dir`, so that it does not use those of a tidegate that is installed on this
 /// machine.
-pub(crate) fn apart<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
+pub(crate) fn with_own_directories<'a>(command: &'a mut Command, dir: &Path) -> &'a mut Command {
     command
         .env("RUNTIME_DIRECTORY", dir)
         .env("STATE_DIRECTORY", dir.join("state"))
@@ -515,7 +515,7 @@ pub(crate) fn command(arguments: &[&str]) -> Command {
     command.args(arguments).stdin(Stdio::null());
     let file = arguments.last().map(Path::new);
     let dir = file.and_then(Path::parent);
-    apart(
+    with_own_directories(
         &mut command,
         dir.unwrap_or_else(|| Path::new("/nonexistent")),
     );

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tidegate::config::parse;
 use tidegate::server::Server;
 
-use crate::binary::{ServeProcess, apart};
+use crate::binary::{ServeProcess, with_own_directories};
 use crate::support::proxy::{ALICE, directory, write_private};
 
 /// A configuration without any warning. `site` has the keys of the site, and `auth` is the value of the route's `auth`.
@@ -48,7 +48,8 @@ fn run(command: &mut Command) -> (Option<i32>, String) {
 /// A command of the executable for the configuration in a directory of the test.
 fn program(command: &str, file: &str) -> Command {
     let mut program = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-    apart(&mut program, Path::new(file).parent().unwrap()).args([command, "-c", file]);
+    with_own_directories(&mut program, Path::new(file).parent().unwrap())
+        .args([command, "-c", file]);
     program
 }
 
@@ -144,8 +145,41 @@ fn check_reports_a_state_directory_of_another_user() {
             (Some(78), Some(78)),
             "{check}\n{serve}"
         );
-        assert!(check.contains("Permission denied"), "{check}");
+        assert!(
+            check.to_lowercase().contains("permission denied"),
+            "{check}"
+        );
         assert_eq!(errors(check), errors(serve), "{site} {auth}");
+    }
+    // Nothing needs the directory here, but the pid file would be in it.
+    let file = write_config(&dir, &file(state, FILES, BASIC));
+    let check = || {
+        let mut command = Command::new(&program);
+        run(command.args(["check", "-c", &file]).uid(65534).gid(65534))
+    };
+    let (code, output) = check();
+    assert_eq!(code, Some(0), "{output}");
+    assert!(
+        output.contains("warning: state.dir: this user can create no file in"),
+        "{output}"
+    );
+    let closed = dir.path().join("closed");
+    fs::create_dir(&closed).unwrap();
+    fs::set_permissions(&closed, Permissions::from_mode(0o700)).unwrap();
+    for name in ["htpasswd", "key.pem"] {
+        fs::rename(dir.path().join(name), closed.join(name)).unwrap();
+        let text = fs::read_to_string(&file).unwrap();
+        let moved = text.replace(&format!("\"{name}\""), &format!("\"closed/{name}\""));
+        fs::write(&file, moved).unwrap();
+        let (code, output) = check();
+        assert_eq!(code, Some(78), "{output}");
+        let what = format!("may not enter the directory {}", closed.display());
+        assert!(output.contains(&what), "{what} in {output}");
+        assert!(
+            output.contains("user of the proxy enter the directory")
+                || output.contains("proxy's user enter the directory"),
+            "{output}"
+        );
     }
 }
 

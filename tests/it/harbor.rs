@@ -130,7 +130,7 @@ fn the_locations_of_a_push_have_the_origin_that_the_client_addressed() {
 
 #[test]
 fn the_proxy_sends_no_challenge_of_its_own() {
-    let harbor = harbor::start(Release::Listening);
+    let harbor = harbor::start(Release::ReadsForwardedProto);
     let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         let catalog = exchange(&proxy, http, &get("/v2/_catalog"));
@@ -158,7 +158,7 @@ fn the_proxy_sends_no_challenge_of_its_own() {
 
 #[test]
 fn a_browser_logs_in_to_the_portal() {
-    let harbor = harbor::start(Release::Listening);
+    let harbor = harbor::start(Release::ReadsForwardedProto);
     let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         let page = exchange(&proxy, http, &get("/c/login"));
@@ -200,7 +200,7 @@ fn a_browser_logs_in_to_the_portal() {
 
 #[test]
 fn portal_paths_and_pages_pass_byte_for_byte() {
-    let harbor = harbor::start(Release::Listening);
+    let harbor = harbor::start(Release::ReadsForwardedProto);
     let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         for target in [
@@ -232,7 +232,7 @@ fn portal_paths_and_pages_pass_byte_for_byte() {
 
 #[test]
 fn internal_paths_get_404_without_a_challenge() {
-    let harbor = harbor::start(Release::Listening);
+    let harbor = harbor::start(Release::ReadsForwardedProto);
     let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         for target in [
@@ -259,7 +259,7 @@ fn internal_paths_get_404_without_a_challenge() {
 
 #[test]
 fn an_upload_with_a_form_as_its_body_gets_415() {
-    let harbor = harbor::start(Release::Listening);
+    let harbor = harbor::start(Release::ReadsForwardedProto);
     let proxy = start(&harbor);
     for http in HttpVersion::BOTH {
         for kind in [

@@ -107,23 +107,23 @@ fn payload(random: &mut Random) -> Vec<u8> {
     for _ in 0..random.below(3) {
         let at = 1 + random.below(lines.len());
         let field = random
-            .of(&FIELDS)
+            .choose(&FIELDS)
             .replace("{length}", &body.len().to_string());
         lines.insert(at, field);
     }
     if random.below(3) > 0 {
-        let framing = random.of(&["Content-Length: {length}", "Transfer-Encoding: chunked"]);
+        let framing = random.choose(&["Content-Length: {length}", "Transfer-Encoding: chunked"]);
         lines.push(framing.replace("{length}", &body.len().to_string()));
     }
     let end = if random.below(12) == 0 {
-        random.of(&ENDS)
+        random.choose(&ENDS)
     } else {
         "\r\n"
     };
     let mut bytes = lines.join(end).into_bytes();
     bytes.extend(end.repeat(2).bytes());
     if random.below(3) == 0 {
-        bytes.extend(random.of(&CHUNKS).replace("{inner}", &inner).bytes());
+        bytes.extend(random.choose(&CHUNKS).replace("{inner}", &inner).bytes());
     } else {
         bytes.extend(body.bytes());
     }
@@ -138,8 +138,8 @@ fn payload(random: &mut Random) -> Vec<u8> {
 fn mutate(bytes: &mut Vec<u8>, random: &mut Random) {
     let at = random.below(bytes.len());
     match random.below(6) {
-        0 => bytes[at] = random.of(&ODD),
-        1 => bytes.insert(at, random.of(&ODD)),
+        0 => bytes[at] = random.choose(&ODD),
+        1 => bytes.insert(at, random.choose(&ODD)),
         2 => drop(bytes.remove(at)),
         3 => bytes[at] = bytes[at].to_ascii_uppercase(),
         4 => bytes[at] = bytes[at].to_ascii_lowercase(),
@@ -233,7 +233,7 @@ impl Random {
         usize::try_from(self.next()).unwrap() % bound
     }
 
-    pub(crate) fn of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(crate) fn choose<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
 }

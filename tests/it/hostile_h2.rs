@@ -89,9 +89,9 @@ fn message(random: &mut Random, stream: u32) -> Vec<u8> {
     } else {
         // Most combinations of a random method and a random path are invalid, so they make up only a quarter.
         let (method, path) = if random.below(4) == 0 {
-            (random.of(&METHODS), random.of(&PATHS))
+            (random.choose(&METHODS), random.choose(&PATHS))
         } else {
-            random.of(&ORDINARY_REQUESTS)
+            random.choose(&ORDINARY_REQUESTS)
         };
         let mut fields = ordinary_fields(method, path);
         fields.push(field(LOGIN));
@@ -100,7 +100,7 @@ fn message(random: &mut Random, stream: u32) -> Vec<u8> {
     for _ in 0..random.below(3) {
         mutate(&mut fields, random);
     }
-    let body = random.of(&BODIES);
+    let body = random.choose(&BODIES);
     if random.below(4) == 0 {
         let length = body.len() + random.below(2);
         fields.push(field(("content-length", &length.to_string())));
@@ -111,8 +111,8 @@ fn message(random: &mut Random, stream: u32) -> Vec<u8> {
         let flags = if is_end { END_STREAM } else { 0 };
         bytes.extend(frame(DATA, flags, stream, body.as_bytes()));
         if !is_end {
-            let mut trailers = vec![field(random.of(&TRAILERS))];
-            trailers.extend((0..random.below(2)).map(|_| field(random.of(&FIELDS))));
+            let mut trailers = vec![field(random.choose(&TRAILERS))];
+            trailers.extend((0..random.below(2)).map(|_| field(random.choose(&FIELDS))));
             bytes.extend(head(&trailers, random.below(8) > 0, stream, random));
         }
     }
@@ -149,11 +149,11 @@ fn mutate(fields: &mut Vec<Field>, random: &mut Random) {
             let (name, value) = &mut fields[at];
             let text = if random.below(2) == 0 { name } else { value };
             let to = random.below(text.len() + 1);
-            text.insert(to, random.of(b"\0\r\n\t :;,/#%\\\"A\x85\xa0"));
+            text.insert(to, random.choose(b"\0\r\n\t :;,/#%\\\"A\x85\xa0"));
         }
         _ => fields.insert(
             at.max(random.below(fields.len())),
-            field(random.of(&FIELDS)),
+            field(random.choose(&FIELDS)),
         ),
     }
 }

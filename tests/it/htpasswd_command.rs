@@ -71,6 +71,47 @@ fn a_user_is_added_changed_and_removed() {
 }
 
 #[test]
+fn a_file_of_another_kind_stays_as_it_is() {
+    for text in [
+        "-----BEGIN PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nAAAA\n-----END PRIVATE KEY-----\n",
+        "alice\nbob\n",
+    ] {
+        let users = Users::new(Some(text));
+        let added = users.run("add", &["alice", "--stdin"], b"secret");
+        assert_eq!(added.code, 1, "{added:?}");
+        assert!(
+            added.err.contains("no line of the form USER:HASH"),
+            "{added:?}"
+        );
+        assert_eq!(users.text(), text);
+    }
+    for text in ["", "# users\n\n", "alice:\n"] {
+        let users = Users::new(Some(text));
+        assert_eq!(users.run("add", &["bob", "--stdin"], b"secret").code, 0);
+    }
+}
+
+#[test]
+fn a_file_in_the_place_of_the_user_is_an_error() {
+    let users = Users::new(Some(""));
+    let (swapped, file) = (
+        users.dir.path().join("alice"),
+        users.file.display().to_string(),
+    );
+    let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
+    command
+        .arg("htpasswd")
+        .arg("add")
+        .arg(&swapped)
+        .args([&file, "--stdin"]);
+    let output = CommandOutput::of(command, b"secret");
+    assert_eq!(output.code, 1, "{output:?}");
+    let remedy = format!("tidegate htpasswd add {file} {}", swapped.display());
+    assert!(output.err.contains(&remedy), "{output:?}");
+    assert!(!swapped.exists());
+}
+
+#[test]
 fn a_generated_password_is_the_only_line_on_standard_output() {
     let users = Users::new(None);
     let added = users.run("add", &["alice", "--generate"], b"");

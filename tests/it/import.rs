@@ -16,7 +16,7 @@ use tidegate::import::nginx::FileSource;
 use tidegate::snapshot::{BuildMode, Snapshot};
 use toml::de::{DeTable, DeValue};
 
-use crate::binary::apart;
+use crate::binary::with_own_directories;
 use crate::support::certs::{AUTHORITY, root_certificate};
 use crate::support::harbor::{self, ROBOT, Release, TOKEN};
 use crate::support::proxy::ALICE;
@@ -202,7 +202,7 @@ fn with_files(toml: &str, folder: &Path) -> String {
 #[test]
 fn both_blocks_of_the_usual_tutorial_work_without_a_touch() {
     let registry = Registry::accepting_all();
-    let harbor = harbor::start(Release::Deaf);
+    let harbor = harbor::start(Release::IgnoresForwardedProto);
     let dir = tempfile::tempdir().unwrap();
     let mut text = with_files(&imported("tutorial").toml, dir.path());
     // Nothing but the addresses is the test's own.
@@ -384,6 +384,6 @@ fn the_command_fails_with_a_place_or_with_its_usage() {
 fn run(folder: &Path, arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
     let command = command.args(arguments).current_dir(folder);
-    apart(command, folder);
+    with_own_directories(command, folder);
     command.stdin(Stdio::null()).output().unwrap()
 }

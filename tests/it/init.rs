@@ -125,7 +125,7 @@ fn other_users_can_read_the_ca_and_nothing_else() {
     let program = dir.path().join("program");
     fs::copy(env!("CARGO_BIN_EXE_tidegate"), &program).unwrap();
     let mut other = std::process::Command::new(&program);
-    crate::binary::apart(&mut other, dir.path());
+    crate::binary::with_own_directories(&mut other, dir.path());
     other
         .args(["ca", "-c", "proxy.toml"])
         .current_dir(dir.path());

@@ -264,7 +264,7 @@ fn an_incomplete_head_sent_with_the_handshake_gets_408() {
         tls.write_tls(&mut both).unwrap();
     }
     socket.write_all(&both).unwrap();
-    let mut client = Client::of(tls, socket).unwrap();
+    let mut client = Client::start_tls(tls, socket).unwrap();
     assert_eq!(client.read_response("GET").status, 408);
     assert_eq!(client.read_to_end(), (Vec::new(), StreamEnd::Clean));
 }

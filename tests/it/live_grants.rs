@@ -38,7 +38,7 @@ fn a_change_takes_effect_without_a_reload_and_an_error_changes_nothing() {
     assert_eq!(missing.status.code(), Some(78), "{missing:?}");
     let said = text(&missing.stderr);
     assert!(
-        said.contains("grants.toml:1:1: error: cannot read the grants"),
+        said.contains("proxy.toml:") && said.contains("grants.toml: cannot read the grants"),
         "{said}"
     );
 
@@ -75,6 +75,8 @@ fn a_change_takes_effect_without_a_reload_and_an_error_changes_nothing() {
     // A reload judges the file as a start does, but keeps its last grants, and does not fail.
     let reloaded = run(&["reload", "-c", &file]);
     assert_eq!(reloaded.status.code(), Some(0), "{reloaded:?}");
+    let said = text(&reloaded.stderr);
+    assert!(said.contains("the next start would fail"), "{said}");
     assert_eq!(statuses(&process), (403, 200));
     fs::remove_file(&grants).unwrap();
     process.line("cannot read the grants");

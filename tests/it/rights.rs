@@ -5,7 +5,7 @@ use std::process::{Command, Output};
 
 use tempfile::TempDir;
 
-use crate::binary::apart;
+use crate::binary::with_own_directories;
 use crate::support::config;
 use crate::support::proxy::directory;
 
@@ -58,7 +58,7 @@ impl ConfigDir {
 
     fn check(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(env!("CARGO_BIN_EXE_tidegate"));
-        apart(&mut command, self.dir.path())
+        with_own_directories(&mut command, self.dir.path())
             .args(["check", "-c", "proxy.toml"])
             .args(arguments)
             .current_dir(self.dir.path())

@@ -199,7 +199,7 @@ fn a_process_of_a_test_never_uses_the_directories_of_an_installed_tidegate() {
             continue;
         }
         assert!(
-            text.contains("apart("),
+            text.contains("with_own_directories("),
             "{} starts a process that may use /var/lib/tidegate",
             path.display()
         );

@@ -111,7 +111,7 @@ fn connect_socket(proxy: &Proxy, client: &str) -> TcpStream {
 fn try_connect(proxy: &Proxy, client: &str) -> std::io::Result<Client> {
     let config = certs::default_client_config("http/1.1");
     let name = "localhost".try_into().unwrap();
-    Client::of(
+    Client::start_tls(
         ClientConnection::new(config, name).unwrap(),
         connect_socket(proxy, client),
     )
@@ -122,7 +122,7 @@ fn connect(proxy: &Proxy, client: &str) -> Client {
 }
 
 async fn connect_h2(proxy: &Proxy, client: &str) -> H2Client {
-    H2Client::behind(
+    H2Client::start_tls(
         connect_socket(proxy, client),
         certs::default_client_config("h2"),
     )

@@ -59,7 +59,7 @@ fn connect_with_small_buffers(address: SocketAddr) -> TcpStream {
 fn client(address: SocketAddr, protocol: &str) -> Client {
     let config = certs::default_client_config(protocol);
     let tls = ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
-    Client::of(tls, connect_with_small_buffers(address)).unwrap()
+    Client::start_tls(tls, connect_with_small_buffers(address)).unwrap()
 }
 
 fn download(address: SocketAddr, stall: Stall) -> Client {

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustls::ClientConnection;
 use tempfile::TempDir;
 
-use crate::binary::apart;
+use crate::binary::with_own_directories;
 use crate::support::client::connect_tcp_from;
 use crate::support::proxy::directory;
 use crate::support::{
@@ -51,7 +51,7 @@ impl ProxyProcess {
             .args(["serve", "-c"])
             .arg(&file)
             .stdin(Stdio::null());
-        apart(&mut command, dir.path());
+        with_own_directories(&mut command, dir.path());
         let child = command
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -105,7 +105,8 @@ impl ProxyProcess {
         let source = Ipv4Addr::new(127, 0, 1, u8::try_from(number).unwrap());
         let name = "localhost".try_into().unwrap();
         let tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
-        Client::of(tls, connect_tcp_from(source, self.address)).expect("the TLS handshake succeeds")
+        Client::start_tls(tls, connect_tcp_from(source, self.address))
+            .expect("the TLS handshake succeeds")
     }
 
     fn try_login(&self) -> Option<u16> {

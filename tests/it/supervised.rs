@@ -15,7 +15,7 @@ use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::binary::{ServeProcess, apart, command, configured, run, text};
+use crate::binary::{ServeProcess, command, configured, run, text, with_own_directories};
 use crate::support::client::StreamEnd;
 use crate::support::proxy::write_private;
 use crate::support::request::chunk;
@@ -171,7 +171,7 @@ fn activated(file: &str, sockets: &[&TcpListener], names: &str) -> Activated {
         .arg("-c")
         .arg(script)
         .stdin(std::process::Stdio::null());
-    apart(&mut command, Path::new(file).parent().unwrap());
+    with_own_directories(&mut command, Path::new(file).parent().unwrap());
     command.stdout(std::process::Stdio::piped());
     command.stderr(std::process::Stdio::piped());
     Activated {
@@ -560,7 +560,7 @@ fn an_upgrade_starts_the_file_that_is_now_at_the_path() {
     command
         .args(["serve", "-c", &file])
         .env("NOTIFY_SOCKET", &manager.place);
-    apart(&mut command, dir.path());
+    with_own_directories(&mut command, dir.path());
     command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());

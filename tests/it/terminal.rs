@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::admin::{admin, get, get_unix};
-use crate::binary::{ServeProcess, apart, configured, run, text};
+use crate::binary::{ServeProcess, configured, run, text, with_own_directories};
 use crate::support::h2::{H2Client, block_on, collect};
 use crate::support::registry::Exchange;
 use crate::support::request::chunk;
@@ -476,7 +476,12 @@ fn in_terminal(command: &str, dir: &Path) -> String {
     let mut script = std::process::Command::new("script");
     let command = format!("stty cols 80 rows 24; {command}");
     script.args(["-qec", &command, "/dev/null"]);
-    text(&apart(&mut script, dir).output().unwrap().stdout)
+    text(
+        &with_own_directories(&mut script, dir)
+            .output()
+            .unwrap()
+            .stdout,
+    )
 }
 
 #[test]

@@ -87,7 +87,7 @@ fn a_client_hello_in_single_bytes_is_accepted() {
     for byte in hello {
         socket.write_all(&[byte]).unwrap();
     }
-    let mut client = Client::of(tls, socket).unwrap();
+    let mut client = Client::start_tls(tls, socket).unwrap();
     assert_eq!(
         client.exchange(&TestRequest::alice("GET", "/v2/")).status,
         200

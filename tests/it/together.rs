@@ -91,10 +91,10 @@ fn exchange_over(
         HttpVersion::Http1 => {
             let name = "localhost".try_into().unwrap();
             let tls = ClientConnection::new(config("http/1.1"), name).unwrap();
-            Client::of(tls, socket).unwrap().exchange(request)
+            Client::start_tls(tls, socket).unwrap().exchange(request)
         }
         HttpVersion::Http2 => block_on(async {
-            H2Client::behind(socket, config("h2"))
+            H2Client::start_tls(socket, config("h2"))
                 .await
                 .exchange(request)
                 .await
@@ -633,7 +633,7 @@ fn logins_of_harbor_work_behind_client_certificates() {
     // Without a client certificate the TLS connection fails.
     let name = "localhost".try_into().unwrap();
     let tls = ClientConnection::new(certs::default_client_config("http/1.1"), name).unwrap();
-    if let Ok(mut client) = Client::of(tls, connect_tcp(sites.proxy.https())) {
+    if let Ok(mut client) = Client::start_tls(tls, connect_tcp(sites.proxy.https())) {
         let _ = client.try_send(TestRequest::new("GET", "/v2/").head());
         assert!(
             client.try_read_response("GET").is_err(),

@@ -42,7 +42,7 @@ fn connect(proxy: &Proxy, client: &str, protocol: &str) -> Client {
     write!(socket, "PROXY {family} {client} {destination} 1 443\r\n").unwrap();
     let config = certs::default_client_config(protocol);
     let tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
-    Client::of(tls, socket).unwrap()
+    Client::start_tls(tls, socket).unwrap()
 }
 
 /// Sends a request over a new connection, and returns the status and the time until the response.
@@ -362,7 +362,7 @@ pub(crate) fn an_unread_response_is_broken_off_when_too_many_are_unread() {
 async fn connect_h2(proxy: &Proxy, client: &str) -> H2Client {
     let mut socket = connect_tcp(proxy.https());
     write!(socket, "PROXY TCP4 {client} 127.0.0.1 1 443\r\n").unwrap();
-    H2Client::behind(socket, certs::default_client_config("h2")).await
+    H2Client::start_tls(socket, certs::default_client_config("h2")).await
 }
 
 #[test]

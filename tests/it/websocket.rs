@@ -289,6 +289,13 @@ fn no_handshake_reaches_an_upstream_before_its_client_may_send_it() {
     let proxy = Proxy::start(&upstream, with_ui("", cors));
     let request = alices("/ui/ws").header("Origin", "https://ui.test");
     open(&mut Client::connect(&proxy), &request);
+    // A page has the host under which the browser has reached it, or the one of external_url.
+    let external = ui().after("hosts", "external_url = \"https://outer.test\"");
+    let proxy = Proxy::start(&upstream, external);
+    for origin in ["https://localhost", "https://outer.test"] {
+        let request = alices("/ui/ws").header("Origin", origin);
+        open(&mut Client::connect(&proxy), &request);
+    }
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crate::lab::{Certs, Curl, Lab, Service, free_port, is_listening, run};
 mod differential;
 mod generator;
 mod parity;
+mod typical;
 mod wire;
 
 #[test]

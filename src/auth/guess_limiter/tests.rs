@@ -341,6 +341,35 @@ fn a_million_sources_use_bounded_memory_and_do_not_erase_a_count() {
     assert!(fixture.kept() <= MAX_GUESSES);
 }
 
+/// Repeats of the same wrong password do not count for a group, so nothing else bounds their number.
+#[test]
+fn a_group_cannot_erase_its_count_with_repeats_from_many_networks() {
+    let fixture = Fixture::new();
+    let of_group = |number: u128| network(Ipv6Addr::from(0x2001_0db8 << 96 | number << 64));
+    let limit = u128::try_from(SETTINGS.guesses * GROUP_SHARE).unwrap();
+    for number in 1..limit {
+        fixture.fail(
+            &fixture.attempt(of_group(number), "alice", &number.to_string()),
+            0,
+        );
+    }
+    for number in limit..20_000 {
+        let repeat = fixture.attempt(of_group(number), "alice", "1");
+        assert!(
+            fixture
+                .limiter
+                .may_compare(&repeat, SETTINGS, fixture.at(1))
+        );
+        fixture.fail(&repeat, 1);
+    }
+    assert!(fixture.kept() <= MAX_OF_GROUP + SETTINGS.guesses * GROUP_SHARE);
+    let last = fixture.attempt(of_group(20_001), "alice", "last");
+    let reached = fixture
+        .limiter
+        .record_failure(&last, SETTINGS, fixture.at(2));
+    assert_eq!(reached, Some(Exceeded::Group(last.network.group())));
+}
+
 proptest! {
     /// Compares the limiter with a list of all guesses.
     #[test]

@@ -8,8 +8,8 @@ use crate::registry::is_registry_path;
 
 use crate::import::nginx::context::Context;
 use crate::import::nginx::output::{Grant, Line, Value};
-use crate::import::nginx::parser::Directive;
 use crate::import::nginx::scope::Scope;
+use crate::import::nginx::unsupported;
 
 /// The keys and grants of a route.
 #[derive(Debug, Default)]
@@ -53,8 +53,8 @@ pub(crate) fn access(
     path: &str,
     by_method: Option<&MethodAccess>,
 ) -> Result<Access, String> {
-    if let Some(directive) = other_auth_module(scope) {
-        return Err(format!("{} decided about access", directive.name));
+    if let Some(directive) = unsupported::restriction(scope) {
+        return Err(format!("{} has no counterpart", directive.name));
     }
     let login = login(context, scope)?;
     let networks = Networks::read(scope)?;
@@ -204,19 +204,6 @@ fn with_methods(
         }
         _ => Err(BY_METHOD.to_owned()),
     }
-}
-
-/// A directive in effect of another module that decides about access.
-pub(crate) fn other_auth_module<'a>(scope: &Scope<'a>) -> Option<&'a Directive> {
-    let is_other = |name: &str| {
-        let decides =
-            name.starts_with("auth_") || name.starts_with("access_by_") || name == "js_access";
-        decides && !TRANSLATED.contains(&name)
-    };
-    scope
-        .every()
-        .filter(|directive| is_other(&directive.name))
-        .find(|directive| scope.value(&directive.name) != "off")
 }
 
 fn without_grants(scope: &Scope<'_>, login: Option<&Login>) -> Access {
@@ -404,13 +391,17 @@ impl Network {
         }
     }
 
-    /// Parses a network. As in nginx, the bits after the prefix are cleared.
+    /// Parses a network. As in nginx, the bits after the prefix are cleared. A mapped IPv4 address is not understood: nginx compares it
+    /// only with clients of a socket for both address families.
     fn parse(text: &str) -> Option<Self> {
         let (address, length) = match text.split_once('/') {
             Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
             None => (text, None),
         };
         let address: IpAddr = address.parse().ok()?;
+        if address != address.to_canonical() {
+            return None;
+        }
         let longest = if address.is_ipv4() { 32 } else { 128 };
         let prefix = length.unwrap_or(longest);
         (prefix <= longest).then(|| Self {
@@ -462,5 +453,3 @@ const BY_METHOD: &str = "the rules differ by method, and no grant has the same m
 const READ: &[&str] = &["pull", "catalog"];
 /// The actions of a grant that permits all methods but DELETE.
 const WRITE: &[&str] = &["push", "catalog"];
-/// The access directives that are translated, or that decide nothing.
-const TRANSLATED: &[&str] = &["auth_basic", "auth_basic_user_file", "auth_delay"];

@@ -7,8 +7,10 @@ use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
-use crate::import::nginx::access::Networks;
+use crate::import::nginx::access::{Networks, format_network};
+use crate::import::nginx::output::{Line, Value};
 use crate::import::nginx::parser::{Directive, SourcePos};
+use crate::import::nginx::scope::Scope;
 
 /// The properties of requests that the model has read.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -86,6 +88,78 @@ impl<'a> ClientRules<'a> {
             None => 0,
         }
     }
+}
+
+/// From where a proxy takes the address of the client. The peers are networks; any other peer is the client itself.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct ClientSource {
+    /// The peers that send a PROXY header.
+    proxy_protocol: BTreeSet<String>,
+    /// The peers whose X-Forwarded-For names the client: the rightmost address that is not one of them.
+    trusted_proxies: BTreeSet<String>,
+}
+
+impl ClientSource {
+    /// How nginx determines the client in a server block; `None` if tidegate cannot do the same. `has_proxy_protocol` is whether the
+    /// connections begin with a PROXY header.
+    pub(crate) fn of_nginx(scope: &Scope<'_>, has_proxy_protocol: bool) -> Option<Self> {
+        if has_own_client(scope.own()) {
+            return None;
+        }
+        // The peers of a Unix socket have no address.
+        let from = scope.all("set_real_ip_from").into_iter();
+        let from = from.filter(|from| from.first() != "unix:");
+        let networks: BTreeSet<_> = from
+            .map(|from| format_network(from.first()))
+            .collect::<Option<_>>()?;
+        let header = scope.value("real_ip_header");
+        if networks.is_empty() {
+            return (!has_proxy_protocol).then(Self::default);
+        }
+        if header.eq_ignore_ascii_case("proxy_protocol") {
+            let proxy_protocol = if has_proxy_protocol {
+                networks
+            } else {
+                BTreeSet::new()
+            };
+            return Some(Self {
+                proxy_protocol,
+                ..Self::default()
+            });
+        }
+        let is_same = header.eq_ignore_ascii_case("x-forwarded-for")
+            && scope.value("real_ip_recursive") == "on"
+            && !has_proxy_protocol;
+        is_same.then(|| Self {
+            trusted_proxies: networks,
+            ..Self::default()
+        })
+    }
+
+    /// How tidegate determines the client with this table `listen`.
+    pub(crate) fn of_tidegate(listen: &[Line]) -> Self {
+        let networks = |key: &str| {
+            let line = listen.iter().find(|line| line.key == key);
+            match line.map(|line| &line.value) {
+                Some(Value::List(networks)) => networks.iter().cloned().collect(),
+                _ => BTreeSet::new(),
+            }
+        };
+        Self {
+            proxy_protocol: networks("proxy_protocol"),
+            trusted_proxies: networks("trusted_proxies"),
+        }
+    }
+}
+
+/// Whether a location in the block determines the client in another way than its server block.
+fn has_own_client(block: &[Directive]) -> bool {
+    let mut locations = block.iter().filter(|inner| inner.name == "location");
+    locations.any(|location| {
+        let mut own = location.inner().iter();
+        own.any(|d| d.name == "set_real_ip_from" || d.name.starts_with("real_ip_"))
+            || has_own_client(location.inner())
+    })
 }
 
 /// The value of a `geo` block for an address: that of the longest network.

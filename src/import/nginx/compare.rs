@@ -12,12 +12,13 @@ use std::rc::Rc;
 use http::Method;
 
 use crate::config;
+use crate::config::url::path_prefix;
 use crate::config::{Auth, Config};
 
-use crate::import::nginx::client_rules::{Dependencies, RuleId};
+use crate::import::nginx::client_rules::{ClientSource, Dependencies, RuleId};
 use crate::import::nginx::nginx_model::{NginxModel, SelectedServer};
 use crate::import::nginx::output;
-use crate::import::nginx::output::{OutputConfig, Route, RouteAction, Site};
+use crate::import::nginx::output::{Line, OutputConfig, Route, RouteAction, Site};
 use crate::import::nginx::parser::SourcePos;
 use crate::import::nginx::probes::{HostProbes, Probes};
 use crate::import::nginx::request::Request;
@@ -46,18 +47,29 @@ pub(crate) fn close_differences(
     let mut warnings = Vec::new();
     let mut budget = Budget::new(output.sites.len());
     let mut pending: HashSet<SourcePos> = output.sites.iter().map(|site| site.at).collect();
+    let clients = ClientSource::of_tidegate(&output.listen);
+    for site in &mut output.sites {
+        if site.addresses.is_empty() {
+            close_site(site, NO_ADDRESS, &mut warnings);
+        }
+    }
     for _ in 0..MAX_ROUNDS {
-        let Some(config) = build(output) else {
-            // A configuration with errors does not start, so it opens nothing.
-            if let Some(site) = output.sites.first() {
-                warnings.push((site.at, NOT_COMPARED.to_owned()));
+        let config = match build(output) {
+            Ok(config) => config,
+            Err(error) => {
+                // The operator will correct the error and start a configuration that was not compared.
+                let reason = format!("{NOT_COMPARED} ({error})");
+                for site in &mut output.sites {
+                    close_site(site, &reason, &mut warnings);
+                }
+                return warnings;
             }
-            return warnings;
         };
         let round = Round {
             config: &config,
             model,
             probes,
+            clients: &clients,
             sites: &output.sites,
             budget: &mut budget,
             warnings: &mut warnings,
@@ -101,11 +113,15 @@ pub(crate) fn close_differences(
     warnings
 }
 
-fn build(output: &OutputConfig) -> Option<Config> {
+/// The configuration that tidegate reads from the output, or the first error in it.
+pub(crate) fn build(output: &OutputConfig) -> Result<Config, String> {
     let mut text = String::new();
     output::write_tables(&mut text, output, &[]);
     let (config, problems) = config::parse(Path::new("/etc/tidegate/proxy.toml"), text.as_bytes());
-    config.filter(|_| !problems.has_errors())
+    if let Some(error) = problems.errors().next() {
+        return Err(error.what.clone());
+    }
+    config.ok_or_else(|| "unreadable".to_owned())
 }
 
 fn all_hosts(output: &OutputConfig) -> Vec<Vec<String>> {
@@ -160,6 +176,8 @@ struct Round<'r, 'a> {
     config: &'r Config,
     model: &'r NginxModel<'a>,
     probes: &'r Probes,
+    /// How tidegate determines the address of the client.
+    clients: &'r ClientSource,
     /// The sites in the order of `config.sites`.
     sites: &'r [Site],
     budget: &'r mut Budget,
@@ -176,6 +194,8 @@ struct HostRequests<'r> {
     host: &'r str,
     /// The server block of nginx that receives the requests.
     server: Option<SelectedServer>,
+    /// Whether both determine the same address of the client.
+    has_same_clients: bool,
     site: SiteMatch<'r>,
     /// The position of the server block from which the site was made.
     site_at: SourcePos,
@@ -225,9 +245,18 @@ impl Round<'_, '_> {
                     own_address,
                     host,
                     server,
+                    has_same_clients: server.is_none_or(|server| {
+                        self.model.client_source(server).as_ref() == Some(self.clients)
+                    }),
                     site,
                     site_at,
                 };
+                if server.is_some_and(|server| server.is_of_other_family) {
+                    let what = format!(
+                        "nginx serves {host} at {own_address} by its default server, because the server block listens on the other address family alone; tidegate serves it on both"
+                    );
+                    self.warn(site_at, &what, None);
+                }
                 let depends_on_host = self.compare_host(&requests, probes, routes, clients);
                 compared.insert(key, depends_on_host);
             }
@@ -289,7 +318,7 @@ impl Round<'_, '_> {
         loop {
             let before = known.clone();
             let clients = self.clients(clients, probes, requests, route, &known);
-            for method in methods(&mut request, route, &known) {
+            for method in methods(&mut request, probes, route, &known) {
                 request.method = method;
                 for has_certificate in certificates(requests.site, &known) {
                     request.has_certificate = *has_certificate;
@@ -376,25 +405,37 @@ impl Round<'_, '_> {
         request: &Request,
     ) -> bool {
         let forwarded = requests.site.forwarded(route, request);
-        let nginx = respond(self.model, requests.server, request);
-        if nginx.is_same(&forwarded) {
+        let mut nginx = respond(self.model, requests.server, request);
+        let is_same = nginx.is_same(&forwarded);
+        if is_same && (requests.has_same_clients || !self.model.has_read_client()) {
             return false;
         }
+        if is_same {
+            nginx.verdict.cause.label.push_str(OTHER_CLIENTS);
+        }
         let cause = &nginx.verdict.cause;
-        if request.method == Method::OPTIONS {
+        if request.method == Method::OPTIONS && !is_same {
             // tidegate handles OPTIONS as GET: OPTIONS opens nothing that GET does not open.
             let get = Request {
                 method: Method::GET,
                 ..request.clone()
             };
             if respond(self.model, requests.server, &get).is_same(&forwarded) {
-                self.warn(cause.at, OPTIONS.to_owned());
+                self.warn(cause.at, OPTIONS, Some(request));
                 return false;
             }
         }
-        if cause.is_unrestricted {
+        if cause.is_only_missing && !is_same {
             let what = format!("{}: {NOTHING_THERE}", cause.label);
-            self.warn(cause.at, what);
+            self.warn(cause.at, &what, Some(request));
+            return false;
+        }
+        if nginx.is_sibling_elsewhere(&forwarded) {
+            let what = format!(
+                "{}: {SIBLINGS}, by the route {}",
+                cause.label, forwarded.route
+            );
+            self.warn(cause.at, &what, Some(request));
             return false;
         }
         let is_known = self.differences.iter().any(|known| {
@@ -415,21 +456,28 @@ impl Round<'_, '_> {
         true
     }
 
-    /// Adds a warning, once.
-    fn warn(&mut self, at: SourcePos, what: String) {
-        let warning = (at, what);
-        if !self.warnings.contains(&warning) {
-            self.warnings.push(warning);
+    /// Adds a warning once, with the first request that shows it.
+    fn warn(&mut self, at: SourcePos, what: &str, example: Option<&Request>) {
+        let is_same = |known: &Warning| known.0 == at && known.1.starts_with(what);
+        if !self.warnings.iter().any(is_same) {
+            let example = example.map(|request| format!(", for example {request}"));
+            let what = format!("{what}{}", example.unwrap_or_default());
+            self.warnings.push((at, what));
         }
     }
 }
 
 /// The methods that are compared: all of them if the method decides, else the first one that tidegate forwards.
-fn methods(request: &mut Request, route: &config::Route, known: &Dependencies) -> Vec<Method> {
+fn methods(
+    request: &mut Request,
+    probes: &HostProbes,
+    route: &config::Route,
+    known: &Dependencies,
+) -> Vec<Method> {
+    let mut methods = probes.methods.clone();
     if known.method || route.granted.is_some() {
-        return METHODS.to_vec();
+        return methods;
     }
-    let mut methods = METHODS.to_vec();
     methods.retain(|method| {
         request.method = method.clone();
         tidegate_model::is_parsed(route, request)
@@ -490,6 +538,22 @@ impl Response {
             || (self.is_slash_redirect && bare(path) == bare(&forwarded.path));
         is_same_path
             && forwarded.urls.iter().all(|url| urls.contains(url))
+            && (*sends_authorization || !forwarded.sends_authorization)
+    }
+
+    /// Whether nginx forwards the request to another upstream only because its path begins with the text of a location, such as
+    /// `/v2x` for `/v2`. No route can match such paths, and clients do not use them.
+    fn is_sibling_elsewhere(&self, forwarded: &Forwarded) -> bool {
+        let Outcome::Forward {
+            urls,
+            sends_authorization,
+            ..
+        } = &self.verdict.outcome
+        else {
+            return false;
+        };
+        self.verdict.cause.is_sibling
+            && !forwarded.urls.iter().any(|url| urls.contains(url))
             && (*sends_authorization || !forwarded.sends_authorization)
     }
 }
@@ -596,10 +660,15 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
         .iter()
         .find(|route| route.at == cause.at && matches!(route.action, RouteAction::Forward { .. }))
         .cloned();
-    let is_narrower = cause.cover.len() > forwarded.route.trim_end_matches('/').len()
-        && is_below(&request.path, &cause.cover);
+    let is_own_route = forwarded.route.trim_end_matches('/') == request.path.trim_end_matches('/');
+    if cause.paths.contains(&request.path) && !is_own_route {
+        return close_few_paths(site, difference, model.as_ref());
+    }
+    let cover = route_path(&cause.cover);
+    let is_narrower =
+        cover.len() > forwarded.route.trim_end_matches('/').len() && is_below(&request.path, cover);
     if is_narrower {
-        let path = cause.cover.clone();
+        let path = cover.to_owned();
         let is_same = |route: &Route| route.path.trim_end_matches('/') == path;
         if site.routes.iter().any(is_same) {
             // An earlier difference of this round added the route.
@@ -612,7 +681,7 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
         };
         site.routes.push(Route {
             at,
-            location: format!("for {}", cause.label),
+            location: origin(cause),
             path: path.clone(),
             comment: None,
             action,
@@ -630,7 +699,7 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
     let what = match model.filter(|model| model.at != route.at) {
         Some(model) => {
             route.at = model.at;
-            route.action = model.action;
+            take_conditions(&mut route.action, model.action);
             "has the conditions of"
         }
         None => {
@@ -645,14 +714,95 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
     Some((cause.at, what))
 }
 
+/// Adds routes for the few paths that the cause's location matches: with its conditions, or closed.
+fn close_few_paths(
+    site: &mut Site,
+    difference: &Difference,
+    model: Option<&Route>,
+) -> Option<Warning> {
+    let Difference {
+        request,
+        forwarded,
+        verdict: Verdict { cause, .. },
+        ..
+    } = difference;
+    let outer = forwarded.route.trim_end_matches('/');
+    let is_new = |path: &&str| {
+        let is_same = |route: &Route| route.path.trim_end_matches('/') == *path;
+        *path != outer && is_below(path, outer) && !site.routes.iter().any(is_same)
+    };
+    let paths = cause.paths.iter().map(|path| path.trim_end_matches('/'));
+    let paths: BTreeSet<String> = paths.filter(is_new).map(str::to_owned).collect();
+    for path in &paths {
+        site.routes.push(Route {
+            at: cause.at,
+            location: origin(cause),
+            path: path.clone(),
+            comment: None,
+            action: model.map_or_else(|| respond_403(cause), |model| model.action.clone()),
+        });
+    }
+    let what = match model {
+        Some(_) => "have the conditions of",
+        None => "are closed because of",
+    };
+    let what = format!(
+        "the paths {} {what} {}: nginx does not forward {request} as the route {} would",
+        Vec::from_iter(paths.clone()).join(", "),
+        cause.label,
+        forwarded.route
+    );
+    (!paths.is_empty()).then_some((cause.at, what))
+}
+
+/// The longest prefix of a cover that a route can have as its path, on a segment boundary.
+fn route_path(cover: &str) -> &str {
+    let mut path = cover;
+    while path_prefix(path).is_err() {
+        let Some((parent, _)) = path.rsplit_once('/') else {
+            return "";
+        };
+        path = parent;
+    }
+    path
+}
+
 /// Whether a path is the prefix or below it.
 fn is_below(path: &str, prefix: &str) -> bool {
     let rest = path.strip_prefix(prefix);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
+/// Replaces the conditions of an action by those of another one. The upstream remains, because nginx forwards most of the paths to it.
+fn take_conditions(action: &mut RouteAction, model: RouteAction) {
+    match (action, model) {
+        (
+            RouteAction::Forward { lines, grants },
+            RouteAction::Forward {
+                lines: model,
+                grants: model_grants,
+            },
+        ) if grants.is_empty()
+            && model_grants.is_empty()
+            // A value may have {user}, which needs the route's own `auth`.
+            && !lines.iter().any(|line| line.key == "request_headers") =>
+        {
+            let is_condition = |line: &Line| CONDITIONS.contains(&line.key);
+            lines.retain(|line| !is_condition(line));
+            lines.extend(model.into_iter().filter(is_condition));
+        }
+        (action, model) => *action = model,
+    }
+}
+
 fn close_route(route: &mut Route, reason: &str) {
     route.action = RouteAction::respond(403, Some(format!("closed: {reason}")));
+}
+
+/// What the comment of a route says about the directive that it was made for.
+fn origin(cause: &Cause) -> String {
+    let location = cause.label.strip_prefix("location ");
+    location.map_or_else(|| format!("for {}", cause.label), str::to_owned)
 }
 
 fn respond_403(cause: &Cause) -> RouteAction {
@@ -669,19 +819,14 @@ const MIN_WORK_PER_SITE: usize = 4_000;
 const STEPS_PER_REQUEST: usize = 16;
 /// The number of tests whether a network contains a client that take as long as a request.
 const TESTS_PER_REQUEST: usize = 100;
-/// The methods that are compared.
-const METHODS: [Method; 7] = [
-    Method::GET,
-    Method::HEAD,
-    Method::POST,
-    Method::PUT,
-    Method::PATCH,
-    Method::DELETE,
-    Method::OPTIONS,
-];
+/// The keys that decide about who may use a route.
+const CONDITIONS: &[&str] = &["auth", "allow", "deny", "satisfy"];
 const NO_END: &str = "the comparison with nginx did not end";
 const TOO_MANY: &str = "its paths, hosts, networks and password files are too many to compare them with nginx; import its server block without the others, with fewer of them, or compare each location by hand and write upstream and auth in place of respond";
-const NOT_COMPARED: &str = "the result has errors that tidegate check reports, so it is not compared with nginx: import again after the correction, or compare each route by hand";
+const NOT_COMPARED: &str = "the result has an error, so it is not compared with nginx: correct the nginx file and import again, or compare each location by hand and write upstream and auth in place of respond";
+const NO_ADDRESS: &str = "its listen directives have no IP address and port, so it is not compared with nginx: write listen ADDRESS:PORT in place of a name or a range of ports and import again, or compare each location by hand and write upstream and auth in place of respond";
+const OTHER_CLIENTS: &str = " (rules about client addresses, but set_real_ip_from, real_ip_header, real_ip_recursive or proxy_protocol make nginx read another address than tidegate does: see docs/from-nginx.md)";
 const NOTHING_THERE: &str =
     "nginx serves files or responds itself to some paths that tidegate forwards to the upstream";
+const SIBLINGS: &str = "paths that only begin with this text reach another upstream than in nginx";
 const OPTIONS: &str = "tidegate handles OPTIONS as GET: it forwards OPTIONS where nginx responded itself or required more";

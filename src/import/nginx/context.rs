@@ -8,6 +8,8 @@ use crate::import::nginx::remarks::Remarks;
 
 /// The context of a translation.
 pub(crate) struct Context<'a> {
+    /// The directives of `http`.
+    pub(crate) http: &'a [Directive],
     /// The directory that relative paths are relative to.
     prefix: &'a Path,
     /// The `upstream` blocks by name.
@@ -20,6 +22,7 @@ impl<'a> Context<'a> {
     pub(crate) fn new(http: &'a [Directive], prefix: &'a Path) -> Self {
         let upstreams = http.iter().filter(|d| d.name == "upstream");
         Self {
+            http,
             prefix,
             upstreams: upstreams.map(|block| (block.first(), block)).collect(),
             remarks: Remarks::default(),

@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 
 use crate::import::nginx::client_rules::{Class, ClientRules, Dependencies};
-use crate::import::nginx::if_blocks::{condition_words, is_filter};
-use crate::import::nginx::parser::Directive;
-use crate::import::nginx::pattern::PatternCache;
-use crate::import::nginx::request::Request;
+use crate::import::nginx::if_blocks::{condition_words, is_chosen_by_client, is_filter};
+use crate::import::nginx::parser::{Directive, SourcePos};
+use crate::import::nginx::pattern::{PatternCache, samples};
+use crate::import::nginx::request::{Property, Request, variable_name};
 use crate::import::nginx::verdict::Cause;
 
 /// A request with what nginx keeps for it.
@@ -26,7 +26,16 @@ pub(crate) struct Exchange<'r> {
     pub(crate) verifies_certificate: bool,
     /// The variables that `set` or `map` gave a value; `None` for a value that is not known. As in nginx, a variable of a `map` keeps
     /// the value of its first use.
-    variables: RefCell<HashMap<String, Option<String>>>,
+    variables: RefCell<HashMap<String, Option<Text>>>,
+}
+
+/// The value of a text with variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Text {
+    pub(crate) value: String,
+    /// Whether the value is the same for all requests to the server, as far as it is not the result of a condition or a `map`, which
+    /// the probes vary. Other values are not compared with anything: the probes do not have all values that would matter.
+    is_constant: bool,
 }
 
 /// What the values of variables depend on.
@@ -36,6 +45,8 @@ pub(crate) struct Environment<'a> {
     pub(crate) patterns: PatternCache,
     pub(crate) rules: ClientRules<'a>,
     pub(crate) dependencies: RefCell<Dependencies>,
+    /// Whether the probes have all values that a condition or a `map` compares with a property, by the position of the directive.
+    pub(crate) has_probes: RefCell<HashMap<SourcePos, bool>>,
 }
 
 impl<'r> Exchange<'r> {
@@ -59,7 +70,7 @@ impl<'r> Exchange<'r> {
     }
 
     /// Sets a variable; `None` for a value that is not known.
-    pub(crate) fn set(&self, name: &str, value: Option<String>) {
+    pub(crate) fn set(&self, name: &str, value: Option<Text>) {
         self.variables.borrow_mut().insert(name.to_owned(), value);
     }
 
@@ -89,39 +100,68 @@ impl<'a> Environment<'a> {
         note(&mut self.dependencies.borrow_mut());
     }
 
-    /// Whether a condition holds; `None` if this is not known.
+    /// Whether a condition holds; `None` if this is not known, or if the probes do not have all values that the condition compares.
     pub(crate) fn condition(&self, directive: &Directive, exchange: &Exchange<'_>) -> Option<bool> {
         let words = condition_words(directive);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        if is_filter(&words) {
+        let (variable, operator, operand) = match words.as_slice() {
+            [variable] => (variable, "", ""),
+            [variable, operator, operand] => (variable, operator.as_str(), operand.as_str()),
+            _ => return None,
+        };
+        if is_chosen_by_client(variable) {
             // Filters of browsers and queries are no access control; the importer warns of them.
-            return Some(false);
+            return is_filter(&words, self.http).then_some(false);
         }
-        match words.as_slice() {
-            [variable] => {
-                let value = self.interpolate(variable, exchange)?;
-                Some(!value.is_empty() && value != "0")
+        let is_pattern = operator.contains('~');
+        let value = self.compared(directive.at, variable, exchange, 0, || {
+            if is_pattern {
+                return samples(operand);
             }
-            [variable, operator, operand] => {
-                let value = self.interpolate(variable, exchange)?;
-                let is_equal = || Some(value == self.interpolate(operand, exchange)?);
-                let is_match = |ignores_case| self.patterns.is_match(operand, ignores_case, &value);
-                match *operator {
-                    "=" => is_equal(),
-                    "!=" => is_equal().map(|is_equal| !is_equal),
-                    "~" => is_match(false),
-                    "~*" => is_match(true),
-                    "!~" => is_match(false).map(|is| !is),
-                    "!~*" => is_match(true).map(|is| !is),
-                    _ => None,
-                }
+            let is_literal = operand == "$server_name" || !operand.contains('$');
+            is_literal.then(|| vec![operand.replace("$server_name", "")])
+        })?;
+        let holds = match operator {
+            "" => !value.is_empty() && value != "0",
+            "=" | "!=" => {
+                let operand = self.interpolate(operand, exchange)?;
+                operand.is_constant.then_some(value == operand.value)?
             }
-            _ => None,
+            "~" | "~*" | "!~" | "!~*" => {
+                self.patterns
+                    .is_match(operand, operator.contains('*'), &value)?
+            }
+            _ => return None,
+        };
+        Some(holds != operator.starts_with('!'))
+    }
+
+    /// The value that a directive compares; `None` if it is not known, or if the probes do not have all values with which it is
+    /// compared.
+    fn compared(
+        &self,
+        at: SourcePos,
+        text: &str,
+        exchange: &Exchange<'_>,
+        depth: usize,
+        literals: impl FnOnce() -> Option<Vec<String>>,
+    ) -> Option<String> {
+        let value = self.interpolate_with(text, exchange, &[], depth)?;
+        if value.is_constant {
+            return Some(value.value);
         }
+        let property = Property::of_variable(text)?;
+        // The probes are not derived from a path that a directive changed.
+        if property == Property::Path && exchange.changed_by.is_some() {
+            return None;
+        }
+        let has_probes = *self.has_probes.borrow_mut().entry(at).or_insert_with(|| {
+            literals().is_some_and(|literals| property.has_probes_for(&literals))
+        });
+        has_probes.then_some(value.value)
     }
 
     /// Replaces the variables of a text; `None` if one of them is not known.
-    pub(crate) fn interpolate(&self, text: &str, exchange: &Exchange<'_>) -> Option<String> {
+    pub(crate) fn interpolate(&self, text: &str, exchange: &Exchange<'_>) -> Option<Text> {
         self.interpolate_with(text, exchange, &[], 0)
     }
 
@@ -132,7 +172,8 @@ impl<'a> Environment<'a> {
         exchange: &Exchange<'_>,
         groups: &[String],
     ) -> Option<String> {
-        self.interpolate_with(text, exchange, groups, 0)
+        let text = self.interpolate_with(text, exchange, groups, 0)?;
+        Some(text.value)
     }
 
     fn interpolate_with(
@@ -141,11 +182,11 @@ impl<'a> Environment<'a> {
         exchange: &Exchange<'_>,
         groups: &[String],
         depth: usize,
-    ) -> Option<String> {
-        let mut result = String::new();
+    ) -> Option<Text> {
+        let mut result = Text::constant("");
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
-            result.push_str(before);
+            result.value.push_str(before);
             let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
             let is_group = after.starts_with(|c: char| c.is_ascii_digit());
             let (name, after) = match after.strip_prefix('{') {
@@ -156,16 +197,24 @@ impl<'a> Environment<'a> {
             match name.parse::<usize>() {
                 // The groups of another directive's pattern are not followed.
                 Ok(_) if groups.is_empty() => return None,
-                Ok(group) => result.push_str(groups.get(group).map_or("", String::as_str)),
-                Err(_) => result.push_str(&self.variable(name, exchange, depth)?),
+                Ok(group) => {
+                    let group = groups.get(group).map_or("", String::as_str);
+                    result.value.push_str(group);
+                    result.is_constant = false;
+                }
+                Err(_) => {
+                    let variable = self.variable(name, exchange, depth)?;
+                    result.value.push_str(&variable.value);
+                    result.is_constant &= variable.is_constant;
+                }
             }
             rest = after;
         }
-        result.push_str(rest);
+        result.value.push_str(rest);
         Some(result)
     }
 
-    fn variable(&self, name: &str, exchange: &Exchange<'_>, depth: usize) -> Option<String> {
+    fn variable(&self, name: &str, exchange: &Exchange<'_>, depth: usize) -> Option<Text> {
         if depth > MAX_MAP_DEPTH {
             return None;
         }
@@ -175,34 +224,33 @@ impl<'a> Environment<'a> {
         let request = exchange.request;
         let scheme = |tls: &str, plain: &str| {
             self.note(|on| on.host = true);
-            Some(if exchange.is_tls { tls } else { plain }.to_owned())
+            Some(Text::constant(if exchange.is_tls { tls } else { plain }))
         };
         match name {
             "request_method" => {
                 self.note(|on| on.method = true);
-                Some(request.method.to_string())
+                Some(Text::varied(request.method.as_str()))
             }
-            "host" | "http_host" | "ssl_server_name" => {
+            "host" | "http_host" => {
                 self.note(|on| on.host = true);
-                Some(request.host.clone())
+                Some(Text::varied(&request.host))
             }
-            "uri" | "document_uri" => Some(exchange.path.clone()),
-            "request_uri" => Some(request.path.clone()),
+            "uri" | "document_uri" => Some(Text::varied(&exchange.path)),
+            "request_uri" => Some(Text::varied(&request.path)),
             "remote_addr" => {
                 self.note(|on| on.client_text = true);
-                Some(request.client.to_string())
+                Some(Text::varied(&request.client.to_string()))
             }
             "server_port" => {
                 self.note(|on| on.host = true);
-                Some(request.address.port().to_string())
+                Some(Text::constant(&request.address.port().to_string()))
             }
-            "server_name" => Some(exchange.server_name.to_owned()),
+            "server_name" => Some(Text::constant(exchange.server_name)),
             "scheme" => scheme("https", "http"),
             "https" => scheme("on", ""),
-            "is_args" => Some(String::new()),
+            "is_args" => Some(Text::constant("")),
             // A balancer in front of tidegate reports https, because tidegate serves over TLS only.
-            "http_x_forwarded_proto" => Some("https".to_owned()),
-            "ssl_protocol" => Some("TLSv1.3".to_owned()),
+            "http_x_forwarded_proto" => Some(Text::constant("https")),
             "ssl_client_verify" if !exchange.verifies_certificate => None,
             "ssl_client_verify" => {
                 self.note(|on| on.certificate = true);
@@ -211,7 +259,7 @@ impl<'a> Environment<'a> {
                 } else {
                     "NONE"
                 };
-                Some(result.to_owned())
+                Some(Text::constant(result))
             }
             _ => {
                 let value = self.mapped(name, exchange, depth);
@@ -222,15 +270,15 @@ impl<'a> Environment<'a> {
     }
 
     /// The value of a variable that a `map` or a `geo` block defines.
-    fn mapped(&self, name: &str, exchange: &Exchange<'_>, depth: usize) -> Option<String> {
-        let is_named =
-            |arg: Option<&String>| arg.and_then(|arg| arg.strip_prefix('$')) == Some(name);
+    fn mapped(&self, name: &str, exchange: &Exchange<'_>, depth: usize) -> Option<Text> {
+        let is_named = |arg: Option<&String>| arg.and_then(|arg| variable_name(arg)) == Some(name);
         let block = self
             .http
             .iter()
             .find(|d| matches!(d.name.as_str(), "map" | "geo") && is_named(d.args.last()))?;
         if block.name == "map" {
-            let source = self.interpolate_with(block.first(), exchange, &[], depth + 1)?;
+            let literals = || map_literals(block);
+            let source = self.compared(block.at, block.first(), exchange, depth + 1, literals)?;
             let result = self.map_value(block, &source)?;
             return self.interpolate_with(result, exchange, &[], depth + 1);
         }
@@ -244,7 +292,7 @@ impl<'a> Environment<'a> {
             on.rules.insert(rule);
         });
         match self.rules.class(rule, exchange.request.client) {
-            Class::Value(value) => Some(value),
+            Class::Value(value) => Some(Text::constant(&value)),
             Class::Access(_) => None,
         }
     }
@@ -277,6 +325,36 @@ impl<'a> Environment<'a> {
         }
         let default = entries.iter().find(|entry| entry.name == "default");
         Some(default.map_or("", Directive::first))
+    }
+}
+
+/// Everything with which a `map` compares its source.
+fn map_literals(block: &Directive) -> Option<Vec<String>> {
+    let mut literals = Vec::new();
+    for entry in block.inner() {
+        match entry.name.strip_prefix('~') {
+            Some(pattern) => literals.extend(samples(pattern.trim_start_matches('*'))?),
+            None if matches!(entry.name.as_str(), "default" | "volatile") => {}
+            None => literals.push(entry.name.trim_start_matches('\\').to_owned()),
+        }
+    }
+    Some(literals)
+}
+
+impl Text {
+    fn constant(value: &str) -> Self {
+        Self {
+            value: value.to_owned(),
+            is_constant: true,
+        }
+    }
+
+    /// A property of the request, which the probes vary.
+    fn varied(value: &str) -> Self {
+        Self {
+            value: value.to_owned(),
+            is_constant: false,
+        }
     }
 }
 

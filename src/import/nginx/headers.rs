@@ -103,21 +103,30 @@ fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>, has_users: bool
             warn_of_reserved(context, set_header, &name);
         } else if name == header::AUTHORIZATION {
             warn_of_authorization(context, set_header);
-        } else if is_built_in(&name) {
+        } else if is_built_in(&name) || is_value_of_client(value, &name) {
             context
                 .remarks
                 .unsupported_as(BUILT_IN, set_header.at, label(set_header));
-        } else if let Some(value) = translated {
-            if HeaderValue::from_str(&value).is_ok() {
-                set(&mut table, written, &value, &name);
-            }
+        } else if let Some(value) = translated.filter(|value| HeaderValue::from_str(value).is_ok())
+        {
+            set(&mut table, written, &value, &name);
         } else {
-            context
-                .remarks
-                .unsupported_as(VARIABLE, set_header.at, label(set_header));
+            // nginx replaced the value of the client, which must not reach the upstream in its place.
+            let what = format!(
+                "{} is removed from requests: nginx set it to a value that tidegate does not have",
+                set_header.first()
+            );
+            context.remarks.warn(set_header.at, what);
+            set(&mut table, written, "", &name);
         }
     }
     table
+}
+
+/// Whether a value is the field as the client sent it.
+fn is_value_of_client(value: &str, name: &HeaderName) -> bool {
+    let variable = value.strip_prefix("$http_");
+    variable.is_some_and(|variable| variable.replace('_', "-") == name.as_str())
 }
 
 fn warn_of_authorization(context: &mut Context<'_>, set_header: &Directive) {
@@ -150,7 +159,10 @@ fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &He
             "X-Forwarded-Proto is https, or the value of a peer in listen.trusted_proxies"
         }
         "upgrade" | "connection" if !matches!(value, "" | "close" | "keep-alive") => {
-            "WebSockets pass on routes with registry = false only: if this location has no registry, add that to the route"
+            context
+                .remarks
+                .unsupported_as(WEBSOCKETS, set_header.at, label(set_header));
+            return;
         }
         "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip" | "upgrade" | "connection" => {
             context
@@ -167,6 +179,12 @@ fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &He
         }
     };
     context.remarks.warn(set_header.at, what);
+}
+
+/// Whether nginx passes WebSockets in a location.
+pub(crate) fn passes_websockets(scope: &Scope<'_>) -> bool {
+    let mut fields = scope.all("proxy_set_header").into_iter();
+    fields.any(|d| d.first().eq_ignore_ascii_case("upgrade") && !d.arg(1).is_empty())
 }
 
 /// Adds the fields of `add_header` to the table. Returns whether all of them have `always`.
@@ -248,5 +266,7 @@ fn set(table: &mut FieldTable, written: &str, value: &str, name: &HeaderName) {
     table.push((written.to_owned(), Value::Text(value.to_owned())));
 }
 
+const WEBSOCKETS: &str =
+    "WebSockets pass without a key on routes with registry = false; a registry has none";
 const VARIABLE: &str = "header values with variables that have no placeholder";
 const CORS: &str = "Access-Control-*: tidegate sends these fields for the origins in cors";

@@ -5,6 +5,8 @@
 
 use crate::import::nginx::context::Context;
 use crate::import::nginx::parser::Directive;
+use crate::import::nginx::pattern::may_match_empty;
+use crate::import::nginx::request::variable_name;
 
 /// The words of a condition without its parentheses: a variable, or a variable, an operator and an operand.
 pub(crate) fn condition_words(directive: &Directive) -> Vec<String> {
@@ -29,34 +31,51 @@ pub(crate) fn condition_words(directive: &Directive) -> Vec<String> {
     words
 }
 
-/// Whether a condition describes unwanted browsers, programs or queries.
+/// Whether a variable has a value that each client chooses itself: its User-Agent, its Referer or its query.
+pub(crate) fn is_chosen_by_client(variable: &str) -> bool {
+    variable_name(variable).is_some_and(|name| {
+        name.starts_with("arg_")
+            || matches!(
+                name,
+                "query_string" | "args" | "http_referer" | "http_user_agent" | "invalid_referer"
+            )
+    })
+}
+
+/// Whether a condition describes unwanted browsers, programs or queries: a request without User-Agent, Referer and query does not meet
+/// it. `http` has all directives of the configuration.
 ///
-/// Such a filter does not decide who has access, because a client chooses these values itself. The opposite, a condition that lets
-/// only some values pass, works like a password and is no filter.
-pub(crate) fn is_filter(words: &[&str]) -> bool {
+/// Such a filter does not decide who has access, because a client chooses these values itself. A condition that demands a value works
+/// like a password and is no filter.
+pub(crate) fn is_filter(words: &[String], http: &[Directive]) -> bool {
     match words {
-        ["$invalid_referer"] => true,
-        [variable, operator, operand] => {
-            let is_query = matches!(*variable, "$query_string" | "$args" | "$http_referer")
-                || variable.starts_with("$arg_");
-            let is_agent = *variable == "$http_user_agent";
-            match *operator {
-                "~" | "~*" => is_query || is_agent,
-                "=" => (is_query && !operand.is_empty()) || is_agent,
-                _ => false,
-            }
-        }
+        [variable, ..] if variable == "$invalid_referer" && !accepts_no_referer(http) => false,
+        [variable] => is_chosen_by_client(variable),
+        [variable, operator, operand] if is_chosen_by_client(variable) => match operator.as_str() {
+            "~" | "~*" => !may_match_empty(operand),
+            "=" => !operand.is_empty() && !operand.contains('$'),
+            _ => false,
+        },
         _ => false,
     }
+}
+
+/// Whether every `valid_referers` accepts a request without Referer.
+fn accepts_no_referer(directives: &[Directive]) -> bool {
+    directives
+        .iter()
+        .all(|directive| match directive.name.as_str() {
+            "valid_referers" => directive.args.iter().any(|arg| arg == "none"),
+            _ => accepts_no_referer(directive.inner()),
+        })
 }
 
 /// Reports the filters of a block, and the conditions that change header fields, limits or logs.
 pub(crate) fn note(context: &mut Context<'_>, block: &[Directive]) {
     for condition in block.iter().filter(|d| d.name == "if") {
         let words = condition_words(condition);
-        let words: Vec<&str> = words.iter().map(String::as_str).collect();
-        let name = format!("if ({} …)", words.first().copied().unwrap_or_default());
-        if is_filter(&words) {
+        let name = format!("if ({} …)", words.first().map_or("", String::as_str));
+        if is_filter(&words, context.http) {
             let is_of_docker = words.iter().any(|word| word.contains("docker"));
             if is_of_docker {
                 context

@@ -14,19 +14,20 @@ use crate::import::nginx::main_context;
 use crate::import::nginx::main_context::ListenAddresses;
 use crate::import::nginx::nginx_model::NginxModel;
 use crate::import::nginx::output::OutputConfig;
+use crate::import::nginx::parser::Directive;
 use crate::import::nginx::probes::Probes;
 use crate::import::nginx::remarks::Remarks;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::server_block::ServerBlock;
 use crate::import::nginx::site;
+use crate::import::nginx::stricter;
 use crate::import::nginx::unsupported;
 
 /// Translates the configuration. Relative paths are relative to `prefix`.
 pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, Remarks), Error> {
     let mut context = Context::new(&input.http, prefix);
     for (at, what) in &input.missing {
-        let what = format!("include: {what}; its directives are not imported");
-        context.remarks.warn(*at, what);
+        context.remarks.warn(*at, format!("include: {what}"));
     }
     if let Some(wanted) = &input.wanted
         && let Some(first) = input.http.iter().find(|d| d.at.file == 0)
@@ -63,6 +64,7 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
     for (at, what) in warnings {
         context.remarks.warn(at, what);
     }
+    context.remarks.stricter = stricter::list(&output, &model, &probes);
     unsupported::note(&input.main, &mut context.remarks);
     unsupported::note(&input.http, &mut context.remarks);
     if output.sites.is_empty() {
@@ -71,10 +73,19 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
             what: format!("{warnings}\nno server block leads to a registry")
                 .trim_start()
                 .to_owned(),
-            remedy: "name the file with the server block that has proxy_pass, or nginx.conf itself; relative includes are relative to --prefix",
+            remedy: if has_proxy_pass(&input.http) {
+                "write the routes by hand: the warnings say why each location is left out"
+            } else {
+                "name the file with the server block that has proxy_pass, or nginx.conf itself; relative includes are relative to --prefix"
+            },
         });
     }
     Ok((output, context.remarks))
+}
+
+fn has_proxy_pass(directives: &[Directive]) -> bool {
+    let mut all = directives.iter();
+    all.any(|directive| directive.name == "proxy_pass" || has_proxy_pass(directive.inner()))
 }
 
 /// The server blocks with their addresses. For each address, the default server is the block with `default_server`, else

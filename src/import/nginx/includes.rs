@@ -1,8 +1,8 @@
 //! The files of a configuration: reading them, and replacing each `include` by the files that it names.
 //!
-//! [`FsSource`] reads the file system of this machine; tests have a [`FileSource`] of their own. An included file that does not
-//! exist is only a warning, because configurations are often copied to another machine before they are imported; a file
-//! that the command line names must exist.
+//! [`FsSource`] reads the file system of this machine; tests have a [`FileSource`] of their own. An included file that cannot be read
+//! is only a warning, because configurations are often copied to another machine before they are imported. Its `include` stays in
+//! its block, as a directive whose effect is not known, and closes the routes there. A file that the command line names must exist.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -142,13 +142,16 @@ fn read_files(
     let (mut http, mut main) = (Vec::new(), Vec::new());
     let mut has_http_block = false;
     for name in names {
-        for directive in reader.read_named(name)? {
+        let directives = reader.read_named(name)?;
+        let has_http = directives.iter().any(|directive| directive.name == "http");
+        has_http_block |= has_http;
+        for directive in directives {
             match directive.name.as_str() {
-                "http" => {
-                    has_http_block = true;
-                    http.extend(directive.block.unwrap_or_default());
+                "http" => http.extend(directive.block.unwrap_or_default()),
+                // An error_log around http is in effect inside as well.
+                name if is_outside_of_http(name) || (has_http && name != "error_log") => {
+                    main.push(directive);
                 }
-                name if is_outside_of_http(name) => main.push(directive),
                 _ => http.push(directive),
             }
         }
@@ -229,12 +232,16 @@ impl IncludeReader<'_> {
 
     fn included(&mut self, include: &Directive) -> Result<Vec<Directive>, Error> {
         let pattern = self.prefix.join(include.first());
+        let mut unlisted = Vec::new();
         let paths = if is_pattern(include.first()) {
-            glob(self.files, &pattern)
+            glob(self.files, &pattern, &mut unlisted)
         } else {
             vec![pattern]
         };
         let mut directives = Vec::new();
+        for (directory, error) in unlisted {
+            directives.extend(self.missing(include, &directory, &error));
+        }
         for path in paths {
             let canonical = self.files.canonical(&path);
             if self.open.contains(&canonical) {
@@ -249,12 +256,30 @@ impl IncludeReader<'_> {
             }
             match self.files.read(&path) {
                 Ok(bytes) => directives.extend(self.parse(&path, &bytes)?),
-                Err(error) => self
-                    .missing
-                    .push((include.at, format!("{}: {error}", display_path(&path)))),
+                Err(error) => directives.extend(self.missing(include, &path, &error)),
             }
         }
         Ok(directives)
+    }
+
+    /// Reports that a file or a directory cannot be read. Returns the directive that stays in place of the file, unless the file is one
+    /// that programs bring along and that says nothing about access.
+    fn missing(
+        &mut self,
+        include: &Directive,
+        path: &Path,
+        error: &io::Error,
+    ) -> Option<Directive> {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let is_harmless = HARMLESS_FILES.contains(&&*name);
+        let effect = if is_harmless {
+            "its directives are not imported"
+        } else {
+            "the routes in its block are closed, because its directives are unknown"
+        };
+        let what = format!("{}: {error}; {effect}", display_path(path));
+        self.missing.push((include.at, what));
+        (!is_harmless).then(|| include.clone())
     }
 
     fn error(&self, include: &Directive, what: &str, remedy: &str) -> Error {
@@ -284,15 +309,20 @@ fn is_pattern(text: &str) -> bool {
 
 /// Expands a pattern with `*`, `?` and `[…]` to the matching paths, as glob(3) does.
 ///
-/// The paths are sorted, so that the same files always give the same result.
-pub(crate) fn glob(files: &dyn FileSource, pattern: &Path) -> Vec<PathBuf> {
+/// The paths are sorted, so that the same files always give the same result. `unlisted` gets the directories that exist and cannot be
+/// listed.
+pub(crate) fn glob(
+    files: &dyn FileSource,
+    pattern: &Path,
+    unlisted: &mut Vec<(PathBuf, io::Error)>,
+) -> Vec<PathBuf> {
     let mut found = vec![PathBuf::new()];
     for part in pattern.components() {
         let text = part.as_os_str().to_string_lossy();
         found = if is_pattern(&text) {
             let below = found
                 .iter()
-                .flat_map(|directory| matching_names(files, directory, &text));
+                .flat_map(|directory| matching_names(files, directory, &text, unlisted));
             below.take(MAX_FILES).collect()
         } else {
             found
@@ -305,7 +335,12 @@ pub(crate) fn glob(files: &dyn FileSource, pattern: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn matching_names(files: &dyn FileSource, directory: &Path, pattern: &str) -> Vec<PathBuf> {
+fn matching_names(
+    files: &dyn FileSource,
+    directory: &Path,
+    pattern: &str,
+    unlisted: &mut Vec<(PathBuf, io::Error)>,
+) -> Vec<PathBuf> {
     let listed = if directory.as_os_str().is_empty() {
         Path::new(".")
     } else {
@@ -318,8 +353,14 @@ fn matching_names(files: &dyn FileSource, directory: &Path, pattern: &str) -> Ve
         let name: Vec<char> = name.chars().collect();
         !is_hidden && matches(&pattern, &name)
     };
-    let names = files.names(listed).unwrap_or_default().into_iter();
-    let matching = names.filter(is_match);
+    let names = files.names(listed).unwrap_or_else(|error| {
+        let is_absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
+        if !is_absent.contains(&error.kind()) {
+            unlisted.push((listed.to_owned(), error));
+        }
+        Vec::new()
+    });
+    let matching = names.into_iter().filter(is_match);
     matching.map(|name| directory.join(name)).collect()
 }
 
@@ -393,6 +434,15 @@ fn set_contains(set: &[char], character: char) -> bool {
     }
 }
 
+/// The files of nginx and certbot without directives about access or upstreams.
+const HARMLESS_FILES: &[&str] = &[
+    "mime.types",
+    "fastcgi_params",
+    "fastcgi.conf",
+    "uwsgi_params",
+    "scgi_params",
+    "options-ssl-nginx.conf",
+];
 /// The largest accepted file in bytes, more than any nginx configuration has.
 const MAX_FILE_SIZE: u64 = 16 * 1024 * 1024;
 /// The maximum number of files of one configuration. A snippet counts once for each place that includes it.

@@ -3,6 +3,7 @@
 use crate::config::url::path_prefix;
 
 use crate::import::nginx::parser::Directive;
+use crate::import::nginx::pattern::samples_without_look_around;
 use crate::import::nginx::scope::Scope;
 
 /// The modifier and the argument of a `location`.
@@ -50,15 +51,16 @@ impl<'a> Matcher<'a> {
     }
 }
 
-/// Whether a location rejects files that a web server must not serve, such as `.htaccess`. nginx has it for files of its own
+/// Whether a location rejects only files whose names begin with a dot, such as `.htaccess`. nginx has it for files of its own
 /// machine; the importer warns of it and forwards these paths.
 pub(crate) fn is_file_protection(location: &Directive) -> bool {
     let Some(Matcher::Regex { pattern, .. }) = Matcher::read(location) else {
         return false;
     };
     let is_forwarded = location.inner().iter().any(|d| d.name.ends_with("_pass"));
-    let starts = ["/\\.", "\\.", "(^|/)\\.", "/(\\."];
-    !is_forwarded && starts.iter().any(|start| pattern.starts_with(start))
+    let has_dot_file = |sample: &String| sample.contains("/.");
+    let samples = samples_without_look_around(pattern).unwrap_or_default();
+    !is_forwarded && !samples.is_empty() && samples.iter().all(has_dot_file)
 }
 
 /// A location with the directives in effect in it.

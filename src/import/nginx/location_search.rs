@@ -8,9 +8,12 @@ use std::rc::Rc;
 
 use regex::bytes::Regex;
 
+use crate::config::url::path_prefix;
+use crate::registry::is_registry_path;
+
 use crate::import::nginx::location::{Matcher, is_file_protection};
 use crate::import::nginx::parser::Directive;
-use crate::import::nginx::pattern::{PatternCache, literal_prefix};
+use crate::import::nginx::pattern::{PatternCache, literal_prefix, whole_texts};
 use crate::import::nginx::scope::Scope;
 
 /// A location with the directives in effect in it.
@@ -20,6 +23,8 @@ pub(crate) struct LocationNode<'a> {
     /// The shortest path prefix, on a segment boundary and without a slash at its end, that contains every path that the location
     /// can match.
     pub(crate) cover: String,
+    /// All paths that the location can match, if it is a regular expression for a few paths; else none.
+    pub(crate) paths: Vec<String>,
     /// The path of a prefix or an exact location; empty for other locations.
     pub(crate) name: &'a str,
     /// Whether nginx tries no regular expressions after this prefix (`^~`).
@@ -188,6 +193,15 @@ impl<'a> LocationNode<'a> {
             inner: LocationIndex::new(&scope, &cover, cache),
             scope,
             cover,
+            paths: match matcher {
+                Matcher::Regex {
+                    pattern,
+                    ignores_case: false,
+                } => Some(whole_texts(pattern))
+                    .filter(|paths| paths.iter().all(|path| path_prefix(path).is_ok()))
+                    .unwrap_or_default(),
+                _ => Vec::new(),
+            },
             name,
             ends_search: matches!(matcher, Matcher::NoRegex(_)),
         }
@@ -203,20 +217,24 @@ impl<'a> LocationNode<'a> {
             directive,
             scope,
             cover: String::new(),
+            paths: Vec::new(),
             name,
             ends_search: false,
             inner: LocationIndex::default(),
         }
     }
 
-    /// Whether a path begins with the text of the location but is not below it: `/uix` for `/ui`.
+    /// Whether a path outside of the registry API begins with the text of the location, a whole word, but is not below it: `/uix` for
+    /// `/ui`.
     pub(crate) fn is_sibling(&self, path: &str) -> bool {
         let is_prefix = matches!(
             Matcher::read(self.directive),
             Some(Matcher::Prefix(_) | Matcher::NoRegex(_))
         );
         let rest = path.strip_prefix(self.name).filter(|_| is_prefix);
-        !self.name.ends_with('/')
+        let ends_with_word = self.name.ends_with(|c: char| c.is_ascii_alphanumeric());
+        ends_with_word
+            && !is_registry_path(path)
             && rest.is_some_and(|rest| !rest.is_empty() && !rest.starts_with('/'))
     }
 

@@ -3,7 +3,7 @@
 //! The model of nginx says what each method requires, whatever directives decide that. `access` makes grants of it.
 
 use std::collections::BTreeSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 
 use http::Method;
 
@@ -11,6 +11,7 @@ use crate::import::nginx::access::{MethodAccess, Networks, Requirement};
 use crate::import::nginx::location_search::LocationNode;
 use crate::import::nginx::nginx_model::NginxModel;
 use crate::import::nginx::parser::{Directive, SourcePos};
+use crate::import::nginx::probes::USUAL_CLIENT;
 use crate::import::nginx::request::Request;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::verdict::Outcome;
@@ -25,7 +26,7 @@ pub(crate) fn read<'a>(
 ) -> Result<Option<MethodAccess>, &'static str> {
     let networks =
         Networks::read(&location.scope).map_err(|_| "allow or deny is not understood")?;
-    let mut clients = vec![IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9))];
+    let mut clients = vec![IpAddr::from(USUAL_CLIENT)];
     clients.extend(networks_in(&location.scope));
     clients.retain(|client| networks.decide(*client) != Some(false));
     let prefix = path.trim_end_matches('/');

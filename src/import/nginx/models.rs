@@ -23,9 +23,11 @@ pub struct Prediction {
     /// The outcome.
     pub outcome: Outcome,
     /// Whether nginx rejects no client but has nothing to forward.
-    pub is_unrestricted: bool,
+    pub is_only_missing: bool,
     /// Whether nginx does not forward the request only because its path has no slash at its end.
     pub is_slash_redirect: bool,
+    /// Whether nginx forwards the request although its path only begins with the text of the location: `/uix` for `/ui`.
+    pub is_sibling: bool,
 }
 
 /// What nginx with these files does with each request, according to the model.
@@ -48,8 +50,9 @@ pub fn nginx(
         let verdict = model.respond(server, request);
         Prediction {
             outcome: verdict.outcome,
-            is_unrestricted: verdict.cause.is_unrestricted,
+            is_only_missing: verdict.cause.is_only_missing,
             is_slash_redirect: verdict.cause.is_slash_redirect,
+            is_sibling: verdict.cause.is_sibling,
         }
     };
     Ok(requests.iter().map(predict).collect())

@@ -13,8 +13,8 @@ use std::rc::Rc;
 use crate::config::problem::Position;
 use crate::config::url::upstream_url;
 
-use crate::import::nginx::access::{Networks, other_auth_module, removes_authorization};
-use crate::import::nginx::client_rules::{Class, ClientRules, Dependencies, RuleId};
+use crate::import::nginx::access::{Networks, removes_authorization};
+use crate::import::nginx::client_rules::{Class, ClientRules, ClientSource, Dependencies, RuleId};
 use crate::import::nginx::context::Context;
 use crate::import::nginx::exchange::{Environment, Exchange};
 use crate::import::nginx::listen::Listen;
@@ -26,6 +26,7 @@ use crate::import::nginx::request::Request;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::server_block::ServerBlock;
 use crate::import::nginx::server_names::ServerNames;
+use crate::import::nginx::unsupported;
 use crate::import::nginx::upstream::PassTarget;
 use crate::import::nginx::verdict::{Cause, Outcome, Verdict};
 
@@ -59,6 +60,10 @@ pub(crate) struct SelectedServer {
     pub(crate) at: SourcePos,
     /// Whether the address of the request has TLS.
     is_tls: bool,
+    /// Whether the connections to the address begin with a PROXY header.
+    has_proxy_protocol: bool,
+    /// Whether the server block listens on the other address family alone, so that nginx selects the default server in its place.
+    pub(crate) is_of_other_family: bool,
     /// Whether it is not known that nginx selects this server block: a regular expression in its `server_name` is not understood.
     is_unknown: bool,
 }
@@ -66,6 +71,7 @@ pub(crate) struct SelectedServer {
 /// What nginx does with connections to one local address.
 struct Listener {
     is_tls: bool,
+    has_proxy_protocol: bool,
     names: ServerNames,
     /// The names at the wildcard address of the other address family.
     other_family: ServerNames,
@@ -74,8 +80,8 @@ struct Listener {
 
 /// The access control in effect in a block.
 struct AccessRules<'a> {
-    /// A directive of a module that the model does not know.
-    other_module: Option<&'a Directive>,
+    /// A directive whose effect the model does not know.
+    restriction: Option<&'a Directive>,
     networks: NetworkRules,
     password: Password,
     is_any: bool,
@@ -146,6 +152,7 @@ impl<'a> NginxModel<'a> {
                 patterns,
                 rules: ClientRules::default(),
                 dependencies: RefCell::default(),
+                has_probes: RefCell::default(),
             },
             listeners: RefCell::default(),
             access: RefCell::default(),
@@ -161,6 +168,18 @@ impl<'a> NginxModel<'a> {
     /// The properties that were read since the last call.
     pub(crate) fn take_dependencies(&self) -> Dependencies {
         self.environment.dependencies.take()
+    }
+
+    /// Whether the address of the client was read since the last call of [`Self::take_dependencies`].
+    pub(crate) fn has_read_client(&self) -> bool {
+        let read = self.environment.dependencies.borrow();
+        read.client_text || !read.rules.is_empty()
+    }
+
+    /// How nginx determines the client in a server block; `None` if tidegate cannot do the same.
+    pub(crate) fn client_source(&self, selected: SelectedServer) -> Option<ClientSource> {
+        let server = self.servers.get(selected.index)?;
+        ClientSource::of_nginx(&server.block.scope, selected.has_proxy_protocol)
     }
 
     /// The number of steps of all location searches so far, as a measure of the work.
@@ -206,8 +225,10 @@ impl<'a> NginxModel<'a> {
                 }),
                 label: format!("no server block at {}", request.address),
                 cover: String::new(),
+                paths: Vec::new(),
                 is_slash_redirect: false,
-                is_unrestricted: false,
+                is_only_missing: false,
+                is_sibling: false,
                 is_unknown: false,
             },
             server: None,
@@ -220,14 +241,17 @@ impl<'a> NginxModel<'a> {
         let listener = listeners
             .entry(address)
             .or_insert_with(|| self.listener(address));
-        let found = listener.names.find(host);
-        // An operator whose default server alone has an IPv6 address means all sites to be reached over IPv6.
-        let found = found.or_else(|| listener.other_family.find(host));
+        let own = listener.names.find(host);
+        // An operator whose default server alone has an IPv6 address means all sites to be reached over IPv6. The comparison warns.
+        let found = own.or_else(|| listener.other_family.find(host));
+        let is_of_other_family = own.is_none() && found.is_some();
         let (index, is_unknown) = found.or_else(|| Some((listener.default?, false)))?;
         Some(SelectedServer {
             index,
             at: self.servers.get(index)?.block.directive.at,
             is_tls: listener.is_tls,
+            has_proxy_protocol: listener.has_proxy_protocol,
+            is_of_other_family,
             is_unknown,
         })
     }
@@ -248,6 +272,7 @@ impl<'a> NginxModel<'a> {
         let default = here.iter().find(|(_, listen)| listen.is_default);
         Listener {
             is_tls: here.iter().any(|(_, listen)| listen.is_tls),
+            has_proxy_protocol: here.iter().any(|(_, listen)| listen.has_proxy_protocol),
             default: default.or_else(|| here.first()).map(|(index, _)| *index),
             names: self.names(&here),
             other_family: if ip.is_unspecified() {
@@ -396,7 +421,13 @@ impl<'a> NginxModel<'a> {
                 return Err(Cause::location(location, None));
             }
             match self.in_location(server, location, exchange)? {
-                Handled::Done(outcome) => return Ok((outcome, Cause::location(location, None))),
+                Handled::Done(outcome) => {
+                    let cause = Cause {
+                        is_sibling: location.is_sibling(&exchange.request.path),
+                        ..Cause::location(location, None)
+                    };
+                    return Ok((outcome, cause));
+                }
                 Handled::Search => begins_with_server = false,
                 Handled::Redirect => begins_with_server = true,
             }
@@ -421,12 +452,13 @@ impl<'a> NginxModel<'a> {
                 Rewrite::Continue(block) => block,
                 Rewrite::Search => return Ok(Handled::Search),
                 Rewrite::End(cause) => {
-                    // A page or a 404 for every client is no restriction; a 403 or a redirect may be one.
+                    // A page or a 404 for every client is no restriction beside a whole word; a 403 or a redirect may be one.
                     let label = cause.label.as_str();
                     let is_public = matches!(label, "return 404" | "return 410")
                         || label.starts_with("return 2");
                     return Err(Cause {
-                        is_unrestricted: is_public && location.is_sibling(&exchange.path),
+                        is_only_missing: is_public && location.is_sibling(&exchange.path),
+                        paths: location.paths.clone(),
                         ..cause
                     });
                 }
@@ -448,7 +480,7 @@ impl<'a> NginxModel<'a> {
             .rfind(is_pass)
             .or_else(|| own.iter().rfind(is_pass));
         let pass = pass.ok_or_else(|| Cause {
-            is_unrestricted: location.is_sibling(&exchange.path) || location.is_for_file_names(),
+            is_only_missing: location.is_sibling(&exchange.path) || location.is_for_file_names(),
             ..Cause::location(location, None)
         })?;
         self.forward(location, pass, scope, exchange)
@@ -486,7 +518,7 @@ impl<'a> NginxModel<'a> {
             });
         }
         let target = self.environment.interpolate(target, exchange);
-        let target = target.ok_or_else(|| closed().unknown())?;
+        let target = target.ok_or_else(|| closed().unknown())?.value;
         let path = target.split('?').next().unwrap_or_default();
         if path == exchange.path {
             exchange.is_internal = true;
@@ -549,7 +581,8 @@ impl<'a> NginxModel<'a> {
                 let target = environment.interpolate(target, exchange);
                 let with_slash = format!("{}/", exchange.request.path);
                 Executed::End(Cause {
-                    is_slash_redirect: target.is_some_and(|target| target.ends_with(&with_slash)),
+                    is_slash_redirect: target
+                        .is_some_and(|target| target.value.ends_with(&with_slash)),
                     ..Cause::new(directive, cover)
                 })
             }
@@ -560,7 +593,7 @@ impl<'a> NginxModel<'a> {
                 exchange.set(directive.first().trim_start_matches('$'), value);
                 Executed::Next
             }
-            name if name.starts_with("rewrite_by_") || name.starts_with("set_by_") => {
+            name if name.starts_with("set_by_") => {
                 Executed::End(Cause::new(directive, cover).unknown())
             }
             "if" => self.if_block(directive, cover, exchange),
@@ -669,8 +702,8 @@ impl<'a> NginxModel<'a> {
         exchange: &Exchange<'_>,
     ) -> Result<(), Cause> {
         let rules = self.access_rules(directive, scope);
-        if let Some(other) = rules.other_module {
-            return Err(Cause::location(location, Some(other)).unknown());
+        if let Some(restriction) = rules.restriction {
+            return Err(Cause::location(location, Some(restriction)).unknown());
         }
         let closed = || Cause::location(location, None);
         let network = match rules.networks {
@@ -730,7 +763,7 @@ impl<'a> NginxModel<'a> {
             Err(_) => NetworkRules::Unreadable,
         };
         let rules = Rc::new(AccessRules {
-            other_module: other_auth_module(scope),
+            restriction: unsupported::restriction(scope),
             networks,
             password,
             is_any: scope.value("satisfy") == "any",
@@ -756,8 +789,8 @@ impl<'a> NginxModel<'a> {
         };
         let address = self.environment.interpolate(written, exchange);
         let target = address
-            .as_deref()
-            .and_then(PassTarget::parse)
+            .as_ref()
+            .and_then(|address| PassTarget::parse(&address.value))
             .ok_or_else(unknown)?;
         let path = if written.len() < pass.first().len() {
             exchange.request.path.clone()

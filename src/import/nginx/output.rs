@@ -177,6 +177,13 @@ pub(crate) fn write(output: &OutputConfig, remarks: &Remarks, files: &[String]) 
             comment(&mut text, &format!("- {warning}"));
         }
     }
+    if !remarks.stricter.is_empty() {
+        comment(&mut text, "");
+        comment(&mut text, STRICTER);
+        for difference in &remarks.stricter {
+            comment(&mut text, &format!("- {difference}"));
+        }
+    }
     write_tables(&mut text, output, files);
     write_unsupported(&mut text, remarks, files);
     text
@@ -214,6 +221,9 @@ const REVIEW: [&str; 11] = [
     "Then run tidegate check --live -c proxy.toml, and ask for each path without a password, with a",
     "wrong one and from an address that nginx refused.",
 ];
+
+const STRICTER: &str =
+    "Stricter here: nginx forwards these requests, and tidegate does not. Its response:";
 
 fn write_site(text: &mut String, site: &Site, files: &[String]) {
     text.push('\n');

@@ -8,7 +8,7 @@ use std::rc::Rc;
 
 use regex::bytes::{Match, Regex, RegexBuilder};
 use regex_syntax::ParserBuilder;
-use regex_syntax::hir::{Class, Hir, HirKind};
+use regex_syntax::hir::{Class, Hir, HirKind, Look};
 
 /// Compiled regular expressions. The same pattern is matched against many texts.
 #[derive(Debug, Default)]
@@ -18,7 +18,7 @@ pub(crate) struct PatternCache {
 }
 
 impl PatternCache {
-    /// The compiled pattern; `None` inside if it is not understood.
+    /// The compiled pattern; `None` inside if it is not understood, or if the probes cannot have a text for each of its alternatives.
     pub(crate) fn compiled(&self, pattern: &str, ignores_case: bool) -> Rc<Option<Regex>> {
         let [exact, ignoring_case] = &self.compiled;
         let map = if ignores_case { ignoring_case } else { exact };
@@ -30,7 +30,7 @@ impl PatternCache {
             .case_insensitive(ignores_case)
             .size_limit(MAX_COMPILED_SIZE)
             .build();
-        let regex = Rc::new(regex.ok());
+        let regex = Rc::new(regex.ok().filter(|_| samples(pattern).is_some()));
         map.borrow_mut()
             .insert(pattern.to_owned(), Rc::clone(&regex));
         regex
@@ -57,52 +57,165 @@ impl PatternCache {
     }
 }
 
-/// Texts that the pattern matches, one or more for each alternative; none if the pattern is not understood.
-pub(crate) fn samples(pattern: &str) -> Vec<String> {
-    let parsed = ParserBuilder::new()
-        .unicode(false)
-        .utf8(false)
-        .build()
-        .parse(pattern);
-    let mut found = parsed.map_or_else(|_| Vec::new(), |hir| expand(&hir));
-    found.truncate(MAX_SAMPLES);
-    let texts = found
-        .into_iter()
-        .filter_map(|bytes| String::from_utf8(bytes).ok());
-    texts.collect()
+/// Texts that the pattern matches, at least one for each alternative; `None` if the pattern is not understood, or has too many
+/// alternatives.
+pub(crate) fn samples(pattern: &str) -> Option<Vec<String>> {
+    let mut parser = ParserBuilder::new().unicode(false).utf8(false).build();
+    let found = expand(&parser.parse(pattern).ok()?)?;
+    let texts = found.into_iter().map(String::from_utf8);
+    texts.collect::<Result<_, _>>().ok()
 }
 
-fn expand(hir: &Hir) -> Vec<Vec<u8>> {
+/// All texts that the pattern matches, if it matches a few whole texts only, such as `^/(404|500)\.html$`; else none.
+pub(crate) fn whole_texts(pattern: &str) -> Vec<String> {
+    let parsed = ParserBuilder::new().build().parse(pattern);
+    let Some(inner) = parsed.ok().and_then(|hir| anchored(&hir)) else {
+        return Vec::new();
+    };
+    let texts = expand(&inner).filter(|_| has_few_texts(&inner));
+    let texts = texts.unwrap_or_default().into_iter();
+    texts
+        .filter_map(|text| String::from_utf8(text).ok())
+        .collect()
+}
+
+/// The part of a pattern between `^` at its start and `$` at its end.
+fn anchored(hir: &Hir) -> Option<Hir> {
+    let HirKind::Concat(parts) = hir.kind() else {
+        return None;
+    };
+    let [first, inner @ .., last] = parts.as_slice() else {
+        return None;
+    };
+    let is_anchored = *first.kind() == HirKind::Look(Look::Start)
+        && matches!(last.kind(), HirKind::Look(Look::End));
+    is_anchored.then(|| Hir::concat(inner.to_vec()))
+}
+
+/// Whether [`expand`] returns every text that matches, if it does not reach its limit.
+fn has_few_texts(hir: &Hir) -> bool {
     match hir.kind() {
+        HirKind::Empty | HirKind::Literal(_) => true,
+        HirKind::Look(_) | HirKind::Class(_) => false,
+        HirKind::Repetition(repetition) => {
+            repetition.max == Some(1) && has_few_texts(&repetition.sub)
+        }
+        HirKind::Capture(capture) => has_few_texts(&capture.sub),
+        HirKind::Concat(parts) | HirKind::Alternation(parts) => parts.iter().all(has_few_texts),
+    }
+}
+
+/// The samples of a pattern without its look-around, which only restricts what the pattern matches.
+pub(crate) fn samples_without_look_around(pattern: &str) -> Option<Vec<String>> {
+    samples(&without_look_around(pattern)?)
+}
+
+/// Whether the pattern may match the empty text; `true` as well if that is not known.
+pub(crate) fn may_match_empty(pattern: &str) -> bool {
+    let Some(pattern) = without_look_around(pattern) else {
+        return true;
+    };
+    Regex::new(&pattern).map_or(true, |regex| regex.is_match(b""))
+}
+
+/// Replaces each look-ahead and look-behind by an empty group; `None` if a group does not end.
+fn without_look_around(pattern: &str) -> Option<String> {
+    let mut result = String::new();
+    let mut rest = pattern;
+    let mut is_in_class = false;
+    while let Some(next) = rest.chars().next() {
+        let starts = ["(?=", "(?!", "(?<=", "(?<!"];
+        if !is_in_class && starts.iter().any(|start| rest.starts_with(start)) {
+            result.push_str("(?:)");
+            rest = rest.get(end_of_group(rest)?..)?;
+            continue;
+        }
+        let length = if next == '\\' {
+            1 + rest.chars().nth(1)?.len_utf8()
+        } else {
+            next.len_utf8()
+        };
+        match next {
+            '[' => is_in_class = true,
+            ']' => is_in_class = false,
+            _ => {}
+        }
+        let (part, after) = rest.split_at_checked(length)?;
+        result.push_str(part);
+        rest = after;
+    }
+    Some(result)
+}
+
+/// The position after the group with which a text begins.
+fn end_of_group(text: &str) -> Option<usize> {
+    let mut depth = 0_usize;
+    let mut is_in_class = false;
+    let mut characters = text.char_indices();
+    while let Some((at, next)) = characters.next() {
+        match next {
+            '\\' => {
+                characters.next()?;
+            }
+            '[' => is_in_class = true,
+            ']' => is_in_class = false,
+            '(' if !is_in_class => depth += 1,
+            ')' if !is_in_class => {
+                depth = depth.checked_sub(1)?;
+                if depth == 0 {
+                    return Some(at + 1);
+                }
+            }
+            _ => {}
+        }
+    }
+    None
+}
+
+fn expand(hir: &Hir) -> Option<Vec<Vec<u8>>> {
+    let found = match hir.kind() {
         HirKind::Empty | HirKind::Look(_) => vec![Vec::new()],
         HirKind::Literal(literal) => vec![literal.0.to_vec()],
         HirKind::Class(class) => class_samples(class),
         HirKind::Repetition(repetition) => {
-            let one = expand(&repetition.sub);
-            if repetition.min > 0 {
-                let count = usize::try_from(repetition.min.min(4)).unwrap_or(1);
-                return one.into_iter().map(|text| text.repeat(count)).collect();
+            let mut all = expand(&repetition.sub)?;
+            if repetition.min == 0 {
+                all.insert(0, Vec::new());
+                return Some(all);
             }
-            let mut all = vec![Vec::new()];
-            all.extend(one);
-            all
+            let count = usize::try_from(repetition.min).ok()?;
+            if count > MAX_REPETITIONS {
+                return None;
+            }
+            all.into_iter().map(|text| text.repeat(count)).collect()
         }
-        HirKind::Capture(capture) => expand(&capture.sub),
+        HirKind::Capture(capture) => expand(&capture.sub)?,
         HirKind::Concat(parts) => {
             let mut all = vec![Vec::new()];
             for part in parts {
-                let ends = expand(part);
-                let longer = all.iter().flat_map(|start: &Vec<u8>| {
-                    ends.iter().map(move |end| [start.as_slice(), end].concat())
-                });
-                all = longer.take(MAX_SAMPLES).collect();
+                all = concat(&all, &expand(part)?);
             }
             all
         }
         HirKind::Alternation(choices) => {
-            choices.iter().flat_map(expand).take(MAX_SAMPLES).collect()
+            let choices = choices.iter().map(expand).collect::<Option<Vec<_>>>()?;
+            choices.into_iter().flatten().collect()
         }
+    };
+    (found.len() <= MAX_SAMPLES).then_some(found)
+}
+
+/// Appends each end to each start, or if the texts would be too many, to one start.
+fn concat(starts: &[Vec<u8>], ends: &[Vec<u8>]) -> Vec<Vec<u8>> {
+    if starts.len().saturating_mul(ends.len()) <= MAX_COMBINED {
+        let all = starts
+            .iter()
+            .flat_map(|start| ends.iter().map(move |end| (start, end)));
+        return all.map(|(start, end)| [&**start, end].concat()).collect();
     }
+    let count = starts.len().max(ends.len());
+    let all = starts.iter().cycle().zip(ends.iter().cycle()).take(count);
+    all.map(|(start, end)| [&**start, end].concat()).collect()
 }
 
 /// The first and the last character of a class, preferring characters that a path has.
@@ -123,11 +236,16 @@ fn class_samples(class: &Class) -> Vec<Vec<u8>> {
         .filter(|byte| contains(*byte));
     let first = usual.next();
     let last = usual.next_back();
-    first
-        .into_iter()
-        .chain(last)
-        .map(|byte| vec![byte])
-        .collect()
+    let all = first.into_iter().chain(last);
+    let mut all: Vec<_> = all.map(|byte| vec![byte]).collect();
+    if all.is_empty() {
+        all.extend(
+            (0..=u8::MAX)
+                .find(|byte| contains(*byte))
+                .map(|byte| vec![byte]),
+        );
+    }
+    all
 }
 
 /// The literal text with which everything begins that the pattern matches, up to the last slash; empty if the pattern is not
@@ -161,4 +279,8 @@ pub(crate) fn literal_prefix(pattern: &str) -> String {
 /// The maximum size of a compiled regular expression in bytes.
 const MAX_COMPILED_SIZE: usize = 1 << 20;
 /// The maximum number of samples of one pattern.
-const MAX_SAMPLES: usize = 24;
+const MAX_SAMPLES: usize = 64;
+/// The maximum number of samples for which all combinations of the parts of a pattern are samples.
+const MAX_COMBINED: usize = 24;
+/// The maximum number of repetitions that a pattern demands.
+const MAX_REPETITIONS: usize = 64;

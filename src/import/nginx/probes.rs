@@ -8,6 +8,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::rc::Rc;
 
+use http::Method;
 use regex::bytes::Regex;
 
 use crate::config::Site;
@@ -17,6 +18,7 @@ use crate::import::nginx::if_blocks::condition_words;
 use crate::import::nginx::location::Matcher;
 use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::pattern::{PatternCache, samples};
+use crate::import::nginx::request::Property;
 
 /// The properties of the requests that are compared.
 pub(crate) struct Probes {
@@ -38,6 +40,8 @@ pub(crate) struct HostProbes {
     pub(crate) paths: BTreeSet<String>,
     /// An address that no directive names, addresses inside of each network, and addresses directly around it.
     pub(crate) clients: Vec<IpAddr>,
+    /// The usual methods, the methods that a directive names, and one that no directive names.
+    pub(crate) methods: Vec<Method>,
 }
 
 impl Probes {
@@ -56,17 +60,16 @@ impl Probes {
             }
         }
         let all = std::iter::once(&common).chain(servers.values());
-        let hosts: BTreeSet<_> = all
-            .flat_map(|literals| literals.hosts.iter())
-            .cloned()
-            .collect();
-        let mut hosts: Vec<String> = hosts.into_iter().collect();
-        hosts.push(UNKNOWN_HOST.to_owned());
+        let mut named = Literals::default();
+        for literals in all {
+            named.extend(literals);
+        }
+        let patterns = PatternCache::default();
         Self {
-            hosts,
+            hosts: named.all_hosts(&patterns),
             common,
             servers,
-            patterns: PatternCache::default(),
+            patterns,
             paths: RefCell::default(),
         }
     }
@@ -103,8 +106,14 @@ impl Probes {
             }
         }
         let clients = named.all_clients();
-        let is_possible = paths.len() <= MAX_PATHS && clients.len() <= MAX_CLIENTS;
-        is_possible.then_some(HostProbes { paths, clients })
+        let is_possible = paths.len() <= MAX_PATHS
+            && clients.len() <= MAX_CLIENTS
+            && self.hosts.len() <= MAX_HOSTS;
+        is_possible.then(|| HostProbes {
+            paths,
+            clients,
+            methods: named.all_methods(),
+        })
     }
 }
 
@@ -115,6 +124,11 @@ struct Literals {
     /// Regular expressions for paths, each with whether it ignores case.
     patterns: BTreeSet<(String, bool)>,
     hosts: BTreeSet<String>,
+    /// What follows the asterisk or the dot of a name with subdomains.
+    parents: BTreeSet<String>,
+    /// Regular expressions for hosts.
+    host_patterns: BTreeSet<String>,
+    methods: BTreeSet<String>,
     /// Addresses inside of the networks and around them.
     clients: BTreeSet<IpAddr>,
 }
@@ -142,6 +156,7 @@ impl Literals {
                 "allow" | "deny" => self.add_network(directive.first()),
                 "if" => self.read_condition(&condition_words(directive)),
                 "map" => self.read_map(directive),
+                "limit_except" => self.methods.extend(directive.args.iter().cloned()),
                 "geo" => {
                     for entry in directive.inner() {
                         self.add_network(&entry.name);
@@ -159,43 +174,60 @@ impl Literals {
         let [variable, operator, operand] = words else {
             return;
         };
-        self.add_operand(
-            variable,
-            operator.contains('~'),
-            operator.contains('*'),
-            operand,
-        );
+        let is_pattern = operator.contains('~');
+        self.add_operand(variable, is_pattern, operator.contains('*'), operand);
     }
 
     fn read_map(&mut self, map: &Directive) {
         for entry in map.inner() {
             let (is_pattern, operand) = match entry.name.strip_prefix('~') {
                 Some(pattern) => (true, pattern.trim_start_matches('*')),
-                None => (false, entry.name.as_str()),
+                None => (false, entry.name.trim_start_matches('\\')),
             };
             let ignores_case = entry.name.starts_with("~*");
             self.add_operand(map.first(), is_pattern, ignores_case, operand);
+            if !is_pattern {
+                // The texts of a map match in any case.
+                let lower = operand.to_ascii_lowercase();
+                self.add_operand(map.first(), false, false, &lower);
+            }
         }
     }
 
-    /// Adds the value with which a variable is compared.
+    /// Adds the value with which a property is compared.
     fn add_operand(&mut self, source: &str, is_pattern: bool, ignores_case: bool, operand: &str) {
-        if source.contains("uri") {
+        let values = || {
             if is_pattern {
-                self.add_pattern(operand, ignores_case);
+                samples(operand).unwrap_or_default()
             } else {
+                vec![operand.to_owned()]
+            }
+        };
+        match Property::of_variable(source) {
+            Some(Property::Path | Property::Target) if is_pattern => {
+                self.add_pattern(operand, ignores_case);
+            }
+            Some(Property::Path | Property::Target) => {
                 self.paths.insert(operand.to_owned());
             }
-        }
-        if source.contains("host") {
-            if is_pattern {
-                self.hosts.extend(samples(operand));
-            } else {
-                self.add_host(operand);
+            Some(Property::Host) if is_pattern => {
+                self.host_patterns.insert(operand.to_owned());
             }
-        }
-        if source == "$remote_addr" && !is_pattern {
-            self.add_network(operand);
+            Some(Property::Host) => self.add_host(operand),
+            Some(Property::Client) => {
+                for value in values() {
+                    self.add_network(&value);
+                }
+            }
+            Some(Property::Method) => {
+                for value in values() {
+                    if ignores_case {
+                        self.methods.insert(value.to_ascii_uppercase());
+                    }
+                    self.methods.insert(value);
+                }
+            }
+            None => {}
         }
     }
 
@@ -209,9 +241,7 @@ impl Literals {
 
     fn add_host(&mut self, name: &str) {
         if let Some(pattern) = name.strip_prefix('~') {
-            let samples = samples(pattern).into_iter();
-            self.hosts
-                .extend(samples.map(|host| host.to_ascii_lowercase()));
+            self.host_patterns.insert(pattern.to_owned());
             return;
         }
         let name = name.to_ascii_lowercase();
@@ -219,6 +249,7 @@ impl Literals {
             self.hosts.insert(format!("sub.{parent}"));
             self.hosts.insert(format!("a.sub.{parent}"));
             self.hosts.insert(parent.to_owned());
+            self.parents.insert(parent.to_owned());
         } else if let Some(start) = name.strip_suffix(".*") {
             self.hosts.insert(format!("{start}.example"));
         } else if !matches!(name.as_str(), "_" | "" | "--" | "default") {
@@ -231,11 +262,52 @@ impl Literals {
         self.patterns.extend(other.patterns.iter().cloned());
         self.hosts.extend(other.hosts.iter().cloned());
         self.clients.extend(other.clients.iter().copied());
+        self.parents.extend(other.parents.iter().cloned());
+        self.host_patterns
+            .extend(other.host_patterns.iter().cloned());
+        self.methods.extend(other.methods.iter().cloned());
+    }
+
+    /// The hosts that are named, hosts for each pattern alone and below each name with subdomains, and one that no directive names.
+    fn all_hosts(&self, cache: &PatternCache) -> Vec<String> {
+        let mut hosts = self.hosts.clone();
+        let parents = self.parents.iter().map(String::as_str);
+        let parents: Vec<&str> = parents.chain([UNKNOWN_HOST]).collect();
+        for pattern in &self.host_patterns {
+            let compiled = cache.compiled(pattern, true);
+            let matches = |host: &String| {
+                let pattern = compiled.as_ref().as_ref();
+                pattern.is_none_or(|pattern| pattern.is_match(host.as_bytes()))
+            };
+            for sample in samples(pattern).unwrap_or_default() {
+                let sample = sample.to_ascii_lowercase();
+                let below = parents.iter().flat_map(|parent| {
+                    ["", ".", "x.", ".x."].map(|gap| format!("{sample}{gap}{parent}"))
+                });
+                let all = below.chain([sample.clone()]);
+                let all = all.flat_map(|host| [format!("x{host}"), format!("x.{host}"), host]);
+                hosts.extend(all.filter(|host| is_host(host)).filter(matches));
+            }
+        }
+        hosts.insert(UNKNOWN_HOST.to_owned());
+        hosts.into_iter().collect()
+    }
+
+    /// The usual methods, those that are named, and one that is not.
+    fn all_methods(&self) -> Vec<Method> {
+        let is_method = |name: &&String| {
+            let is_letter = |byte: u8| byte.is_ascii_uppercase() || matches!(byte, b'-' | b'_');
+            !METHODS.contains(&name.as_str()) && name.bytes().all(is_letter)
+        };
+        let named = self.methods.iter().filter(is_method);
+        let all = METHODS.into_iter().chain(named.map(String::as_str));
+        all.filter_map(|name| Method::from_bytes(name.as_bytes()).ok())
+            .collect()
     }
 
     /// The addresses of clients: one that no directive names, and if there are networks, an IPv6 address and those around them.
     fn all_clients(&self) -> Vec<IpAddr> {
-        let mut clients: Vec<IpAddr> = vec![IpAddr::V4(Ipv4Addr::new(203, 0, 113, 9))];
+        let mut clients: Vec<IpAddr> = vec![USUAL_CLIENT.into()];
         if !self.clients.is_empty() {
             clients.push(IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9)));
             clients.extend(&self.clients);
@@ -249,7 +321,7 @@ impl Literals {
         let mut texts: Vec<(Rc<Option<Regex>>, String)> = Vec::new();
         for (pattern, ignores_case) in &self.patterns {
             let compiled = cache.compiled(pattern, *ignores_case);
-            for sample in samples(pattern) {
+            for sample in samples(pattern).unwrap_or_default() {
                 if *ignores_case {
                     texts.push((Rc::clone(&compiled), sample.to_ascii_uppercase()));
                 }
@@ -356,21 +428,35 @@ fn add_around(paths: &mut BTreeSet<String>, path: &str) {
 
 /// Whether a path can be the canonical path of a request.
 fn is_canonical(path: &str) -> bool {
-    let is_plain =
-        |byte: u8| byte.is_ascii_graphic() && !matches!(byte, b'%' | b'?' | b'#' | b'\\');
+    let is_possible = |character: char| !character.is_control() && !matches!(character, '\\' | ';');
     path.starts_with('/')
         && path.len() <= MAX_PATH
-        && path.bytes().all(is_plain)
+        && path.chars().all(is_possible)
         && !path.contains("//")
         && !path.split('/').any(|segment| matches!(segment, "." | ".."))
 }
 
+/// Whether a text can be the host of a request.
+fn is_host(text: &str) -> bool {
+    let is_possible = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+    let mut labels = text.split('.');
+    labels.all(|label| !label.is_empty() && label.bytes().all(is_possible))
+}
+
 /// The maximum number of bytes of a path.
-const MAX_PATH: usize = 200;
+const MAX_PATH: usize = 5000;
 /// The maximum number of paths for one host.
 const MAX_PATHS: usize = 50_000;
 /// The maximum number of combinations of a literal and a text that a pattern matches.
 const MAX_COMBINATIONS: usize = 60_000;
 /// The maximum number of clients for one host.
 const MAX_CLIENTS: usize = 50_000;
+/// The maximum number of hosts.
+const MAX_HOSTS: usize = 5000;
+/// The methods that are always compared: the usual ones, and one that no directive names.
+const METHODS: [&str; 8] = [
+    "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "X-OTHER",
+];
+/// A client that no directive names, unless it names all of them.
+pub(crate) const USUAL_CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const UNKNOWN_HOST: &str = "unknown-host.invalid";

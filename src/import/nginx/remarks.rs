@@ -13,6 +13,8 @@ pub(crate) struct Remarks {
     warnings: Vec<(SourcePos, String)>,
     /// By reason.
     unsupported: BTreeMap<&'static str, Vec<(SourcePos, String)>>,
+    /// The requests that nginx forwards and tidegate does not, each with the response of tidegate.
+    pub(crate) stricter: Vec<String>,
 }
 
 impl Remarks {

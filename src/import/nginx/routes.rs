@@ -58,6 +58,7 @@ pub(crate) fn all<'a>(
             add(context, &mut routes, route);
         }
     }
+    split_for_websockets(context, &locations, &mut routes);
     routes.sort_by_key(|route| order.iter().position(|at| *at == route.at));
     without_redundant(routes)
 }
@@ -79,6 +80,51 @@ fn add(context: &mut Context<'_>, routes: &mut Vec<Route>, route: Route) {
         );
         context.remarks.warn(route.at, what);
     }
+}
+
+/// Makes a route of its own for `/v2/` if nginx passes WebSockets in `location /`: they pass on routes that are no registry.
+fn split_for_websockets(
+    context: &mut Context<'_>,
+    locations: &[Location<'_>],
+    routes: &mut Vec<Route>,
+) {
+    let has_websockets = |route: &Route| {
+        let mut at = locations.iter().filter(|l| l.directive.at == route.at);
+        at.any(|location| headers::passes_websockets(&location.effective))
+    };
+    let has_registry = routes.iter().any(|route| is_below(&route.path, "/v2"));
+    let mut registries = Vec::new();
+    for route in routes.iter_mut() {
+        if is_below(&route.path, "/v2") || !has_websockets(route) {
+            continue;
+        }
+        let whole = route.clone();
+        let RouteAction::Forward { lines, grants } = &mut route.action else {
+            continue;
+        };
+        if lines.iter().any(|line| line.key == "registry") {
+            continue;
+        }
+        if !grants.is_empty() {
+            let what = "WebSockets do not pass on this route, because it has grants";
+            context.remarks.warn(route.at, what);
+            continue;
+        }
+        let line = Line::new("registry", Value::Flag(false));
+        lines.insert(
+            1,
+            line.with_comment("for the WebSockets, which nginx passes here"),
+        );
+        if route.path == "/" && !has_registry {
+            registries.push(Route {
+                path: "/v2/".to_owned(),
+                comment: Some("a registry has no WebSockets".to_owned()),
+                ..whole
+            });
+        }
+    }
+    registries.append(routes);
+    *routes = registries;
 }
 
 fn warn_of_pattern(context: &mut Context<'_>, location: &Directive) {

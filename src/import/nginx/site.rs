@@ -142,12 +142,6 @@ fn client_certificates(context: &mut Context<'_>, server: &ServerBlock<'_>) -> V
     let Some(ca) = ca.and_then(|ca| context.file_path(ca.first())) else {
         return Vec::new();
     };
-    if let Some(list) = server.scope.get("ssl_crl") {
-        context.remarks.warn(
-            list.at,
-            "revocation lists are not supported: revoked client certificates are accepted",
-        );
-    }
     vec![Line::text("client_ca", ca), Line::text("client_auth", kind)]
 }
 

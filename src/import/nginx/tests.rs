@@ -160,7 +160,7 @@ fn includes_are_sorted_relative_and_end() {
     let memory = files([
         (
             "/etc/nginx/nginx.conf",
-            "http { include conf.d/*.conf; include gone.conf; }",
+            "http { include conf.d/*.conf; include mime.types; }",
         ),
         (
             "/etc/nginx/conf.d/b.conf",
@@ -191,7 +191,7 @@ fn includes_are_sorted_relative_and_end() {
     assert!(
         done.warnings
             .iter()
-            .any(|warning| warning.contains("nginx.conf:1: include: /etc/nginx/gone.conf"))
+            .any(|warning| warning.contains("nginx.conf:1: include: /etc/nginx/mime.types"))
     );
     let error = import(&memory, &["/etc/nginx/loop".into()], "/etc/nginx".as_ref()).unwrap_err();
     assert!(
@@ -213,7 +213,7 @@ fn patterns_of_names_are_the_shells() {
         ("/d/b.txt", ""),
     ]);
     let found = |pattern: &str| {
-        let found = includes::glob(&memory, Path::new(pattern));
+        let found = includes::glob(&memory, Path::new(pattern), &mut Vec::new());
         let mut names: Vec<_> = found
             .iter()
             .map(|path| path.display().to_string())
@@ -325,6 +325,22 @@ fn nothing_is_opened_that_was_closed() {
         "location ~ secret { auth_basic x; auth_basic_user_file u; proxy_pass http://r; } location /v2/ { proxy_pass http://r; }",
         "ssl_verify_client optional_no_ca; if ($ssl_client_verify != SUCCESS) { return 403; } location /v2/ { proxy_pass http://r; }",
         "ssl_verify_client on; location /v2/ { proxy_pass http://r; }",
+        "ssl_client_certificate ca; ssl_verify_client on; ssl_crl list; location /v2/ { proxy_pass http://r; }",
+        "ssl_client_certificate ca; ssl_verify_client on; ssl_ocsp on; location /v2/ { proxy_pass http://r; }",
+        "rewrite_by_lua_file x.lua; location /v2/ { proxy_pass http://r; }",
+        "server_rewrite_by_lua_file x.lua; location /v2/ { proxy_pass http://r; }",
+        "modsecurity on; location /v2/ { proxy_pass http://r; }",
+        "ModSecurityEnabled on; location /v2/ { proxy_pass http://r; }",
+        "location /v2/ { SecRulesEnabled; proxy_pass http://r; }",
+        "location /v2/ { auth_pam login; proxy_pass http://r; }",
+        "location /v2/ { auth_gss on; proxy_pass http://r; }",
+        "location /v2/ { js_content main.check; proxy_pass http://r; }",
+        "location /v2/ { perl check; proxy_pass http://r; }",
+        "location /v2/ { proxy_method GET; proxy_pass http://r; }",
+        "location /v2/ { more_clear_input_headers X-Remote-User; proxy_pass http://r; }",
+        "location /v2/ { directive_of_a_module_that_nobody_knows x; proxy_pass http://r; }",
+        "include gone.conf; location /v2/ { proxy_pass http://r; }",
+        "location /v2/ { include gone.conf; proxy_pass http://r; }",
     ];
     for inner in closed {
         let done = server(inner);
@@ -335,10 +351,380 @@ fn nothing_is_opened_that_was_closed() {
         "location /v2/ { auth_request off; proxy_pass http://r; }",
         "location /v2/ { if ($host != a.example) { return 444; } proxy_pass http://r; }",
         "location /v2/ { allow all; proxy_pass http://r; }",
+        "ssl_ocsp off; modsecurity off; location /v2/ { proxy_pass http://r; }",
+        "mirror off; auth_delay 1s; ssl_ocsp_cache off; location /v2/ { proxy_pass http://r; }",
+        "include mime.types; include absent/*.conf; location /v2/ { proxy_pass http://r; }",
     ];
     for inner in open {
         has(&server(inner), &["\nupstream = \"http://r\""]);
     }
+}
+
+/// The probes have no request that such a condition matches, or only some of them.
+#[test]
+fn a_condition_without_probes_closes() {
+    let pass = "location / { proxy_pass http://127.0.0.1:5000; }";
+    let closed = [
+        r"if ($remote_addr ~ ^10\.) { return 403; }",
+        "if ($remote_addr = ::ffff:10.0.0.1) { return 403; }",
+        "allow ::ffff:10.0.0.0/104; deny all;",
+        r#"set $key "$request_method:$uri"; if ($key ~ "^DELETE:/v2/") { return 403; }"#,
+        "set $path $uri; if ($path ~ ^/secret) { return 403; }",
+        "if ($ssl_server_name = b.example) { return 403; }",
+        "if ($ssl_protocol = TLSv1.2) { return 403; }",
+        r"if ($request_uri ~ \?token=) { return 403; }",
+        "if ($http_host = a.example:8443) { return 403; }",
+        "if ($request_method = PROPFIND) { return 403; }",
+        "if ($request_method ~ ^X-) { return 403; }",
+        "if ($request_method !~ ^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)$) { return 405; }",
+        "if ($by_client) { return 403; }",
+        "if ($by_both) { return 403; }",
+        "if ($by_two) { return 403; }",
+        "if ($many) { return 403; }",
+    ];
+    let numbers: Vec<_> = (0..80).map(|number| format!("s{number}")).collect();
+    let maps = format!(
+        "map $remote_addr $by_client {{ ~^10\\. 1; }} map \"$host$uri\" $by_both {{ ~secret 1; }}\n\
+         map $uri $first {{ ~^/a $uri; }} map $first $by_two {{ ~b 1; }} map $uri $many {{ ~^/({})$ 1; }}",
+        numbers.join("|")
+    );
+    let import = |inner: &str| {
+        let text = format!(
+            "{maps} server {{ listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0; {inner} }}"
+        );
+        imported(&text).unwrap()
+    };
+    for inner in closed {
+        let done = import(&format!("{inner} {pass}"));
+        assert!(!done.toml.contains("\nupstream"), "{inner}\n{}", done.toml);
+    }
+    for inner in [
+        "if ($request_method = TRACE) { return 405; } location /v2/ { proxy_pass http://127.0.0.1:5000; }",
+        "set $scheme_and_port $scheme:$server_port; if ($scheme_and_port = http:80) { return 403; } location / { proxy_pass http://127.0.0.1:5000; }",
+    ] {
+        has(&import(inner), &["\nupstream"]);
+    }
+}
+
+#[test]
+fn a_path_with_unusual_characters_is_compared() {
+    for location in [
+        "\"/geheim \u{fc}/\"",
+        "/a%b/",
+        "~ \"^/a b\"",
+        "~ ^/a%",
+        "~ ^/\u{fc}/",
+    ] {
+        let done = server(&format!(
+            "location {location} {{ deny all; }} location / {{ proxy_pass http://127.0.0.1:5000; }}"
+        ));
+        assert!(
+            !done.toml.contains("\nupstream"),
+            "{location}\n{}",
+            done.toml
+        );
+    }
+}
+
+#[test]
+fn a_host_that_a_condition_names_is_compared_below_each_wildcard() {
+    for condition in [
+        r"~ ^internal\.",
+        "~* INTERNAL",
+        r"~ ^internal\.example\.com$",
+    ] {
+        let done = imported(&format!(
+            "server {{ listen 443 ssl; server_name *.example.com; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0;\n\
+             if ($host {condition}) {{ return 403; }} location / {{ proxy_pass http://127.0.0.1:5000; }} }}"
+        ));
+        let toml = done.unwrap().toml;
+        assert!(!toml.contains("\"*.example.com\""), "{condition}\n{toml}");
+    }
+}
+
+#[test]
+fn a_filter_demands_no_value() {
+    let pass = "location / { proxy_pass http://127.0.0.1:5000; }";
+    for (condition, is_filter) in [
+        (r"$arg_token ~ ^$", false),
+        ("$arg_token ~* (a|)", false),
+        ("$arg_token = \"\"", false),
+        ("$arg_token = $arg_key", false),
+        ("$arg_token !~ ^a", false),
+        ("$args != a", false),
+        ("$http_user_agent = \"\"", false),
+        ("$http_user_agent !~ ^docker", false),
+        ("$http_user_agent ~ \"(?!docker)\"", false),
+        ("$http_x_key = \"\"", false),
+        ("$http_x_key", false),
+        ("$arg_token", true),
+        ("$arg_token = a", true),
+        ("$query_string ~ union", true),
+        ("$http_referer ~* spam", true),
+        (
+            r"$http_user_agent ~ ^(docker\/1\.(3|4|5(?!\.[0-9]-dev))|Go\ ).*$",
+            true,
+        ),
+    ] {
+        let done = server(&format!("if ({condition}) {{ return 403; }} {pass}"));
+        let is_open = done.toml.contains("\nupstream");
+        assert_eq!(is_open, is_filter, "{condition}\n{}", done.toml);
+    }
+    for (referers, is_filter) in [("none blocked a.example", true), ("a.example", false)] {
+        let done = server(&format!(
+            "location / {{ valid_referers {referers}; if ($invalid_referer) {{ return 403; }} proxy_pass http://127.0.0.1:5000; }}"
+        ));
+        let is_open = done.toml.contains("\nupstream");
+        assert_eq!(is_open, is_filter, "{referers}\n{}", done.toml);
+    }
+}
+
+#[test]
+fn a_pattern_for_dot_files_alone_closes_nothing() {
+    for (pattern, is_open) in [
+        (r"/\.", true),
+        (r"/\.ht", true),
+        (r"/\.(?!well-known)", true),
+        (r"/\.(git|svn)/", true),
+        (r"/(\.git|secret)/", false),
+        (r"(^|/)\.|secret", false),
+        (r"\.git", false),
+        (r"/.git", false),
+    ] {
+        let done = server(&format!(
+            "location ~ {pattern} {{ deny all; }} location / {{ proxy_pass http://127.0.0.1:5000; }}"
+        ));
+        assert_eq!(
+            done.toml.contains("\nupstream"),
+            is_open,
+            "{pattern}\n{}",
+            done.toml
+        );
+    }
+}
+
+#[test]
+fn a_path_without_a_route_does_not_open_its_siblings() {
+    for (location, closed) in [
+        (
+            "/v2/internal- { return 404; }",
+            "path = \"/v2\"\nrespond = 403",
+        ),
+        (
+            "/v2/internal { return 404; }",
+            "path = \"/v2\"\nrespond = 403",
+        ),
+        (
+            "/v2/internal { root /srv; }",
+            "path = \"/v2\"\nrespond = 403",
+        ),
+        (
+            "/ui/secret- { return 404; }",
+            "path = \"/ui\"\nrespond = 403",
+        ),
+    ] {
+        let done = server(&format!(
+            "location / {{ proxy_pass http://127.0.0.1:5000; }} location {location}"
+        ));
+        has(&done, &[closed, "\nupstream"]);
+    }
+}
+
+/// The lines of the list of requests that nginx forwards and tidegate does not.
+fn stricter(import: &Import) -> Vec<&str> {
+    let after = import.toml.split_once("# Stricter here: ");
+    let lines = after.map_or("", |(_, list)| list).lines().skip(1);
+    lines.map_while(|line| line.strip_prefix("# - ")).collect()
+}
+
+#[test]
+fn each_difference_has_a_request_that_shows_it() {
+    let pass = "proxy_pass http://127.0.0.1:5000;";
+    // The only server block is the default server of nginx.
+    let other_host = "GET unknown-host.invalid/v2/ without a password: 421, because no site has this host at this address";
+    let same = server(&format!("location / {{ {pass} }}"));
+    assert_eq!(stricter(&same), [other_host], "{}", same.toml);
+    for (inner, expected) in [
+        (
+            format!("location / {{ {pass} }} location ~ ^/ui/secret {{ deny all; }}"),
+            "GET a.example/ui without a password: 403 by the route /ui (closed: location ~ ^/ui/secret)",
+        ),
+        (
+            format!("location /v2/ {{ {pass} }} location ~ \\.cgi$ {{ {pass} }}"),
+            "GET a.example/.cgi without a password: 404, because no route has this path",
+        ),
+    ] {
+        let done = server(&inner);
+        let list = stricter(&done);
+        assert_eq!(list.len(), 2, "{}", done.toml);
+        assert!(list.contains(&expected), "{expected}\n{}", done.toml);
+    }
+    let mut many = String::new();
+    for number in 0..30 {
+        let _ = writeln!(many, "location ~ ^/x{number}/secret {{ deny all; }}");
+    }
+    let done = server(&format!("{many} location / {{ {pass} }}"));
+    assert_eq!(stricter(&done).len(), 21, "{}", done.toml);
+    has(&done, &["\n# - and 11 more\n"]);
+}
+
+#[test]
+fn a_directory_that_cannot_be_listed_closes_the_block_of_its_include() {
+    struct Unlisted(Memory);
+    impl FileSource for Unlisted {
+        fn read(&self, path: &Path) -> io::Result<Vec<u8>> {
+            self.0.read(path)
+        }
+
+        fn names(&self, _: &Path) -> io::Result<Vec<String>> {
+            Err(io::ErrorKind::PermissionDenied.into())
+        }
+
+        fn canonical(&self, path: &Path) -> PathBuf {
+            path.to_owned()
+        }
+    }
+    let text = "http { server { listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k;\n\
+        location /a/ { include rules/*.conf; proxy_pass http://r; } location /b/ { proxy_pass http://r; } } }";
+    let source = Unlisted(files([("/etc/nginx/nginx.conf", text)]));
+    let names = ["/etc/nginx/nginx.conf".into()];
+    let done = import(&source, &names, "/etc/nginx".as_ref()).unwrap();
+    has(
+        &done,
+        &[
+            "path = \"/a/\"\nrespond = 403",
+            "path = \"/b/\"",
+            "upstream = \"http://r\"",
+        ],
+    );
+    let is_named = |warning: &String| warning.contains("nginx.conf:2: include: /etc/nginx/rules: ");
+    assert!(done.warnings.iter().any(is_named), "{:?}", done.warnings);
+}
+
+#[test]
+fn a_site_without_an_address_is_closed() {
+    for listen in [
+        "registry.internal:443 ssl",
+        "5000-5005 ssl",
+        "unix:/run/x.sock ssl",
+    ] {
+        let text = format!(
+            "http {{ server {{ listen {listen}; server_name a.example; ssl_certificate c; ssl_certificate_key k;\n\
+             location / {{ proxy_pass http://r; }} location /v2/ {{ deny all; }} }} }}"
+        );
+        let done = imported(&text).unwrap();
+        has(&done, &["path = \"/\"\nrespond = 403"]);
+        assert!(!done.toml.contains("\nupstream"), "{listen}: {}", done.toml);
+        let is_named = |warning: &&String| warning.contains("no IP address and port");
+        let named = done.warnings.iter().filter(is_named);
+        assert_eq!(named.count(), 1, "{listen}: {:?}", done.warnings);
+    }
+}
+
+#[test]
+fn a_configuration_with_an_error_is_closed() {
+    let done =
+        server("location /v2/ { proxy_ssl_name \"no name\"; proxy_pass https://127.0.0.1:5000; }");
+    has(&done, &["path = \"/v2/\"\nrespond = 403"]);
+    let is_named = |warning: &String| warning.contains("has an error");
+    assert!(done.warnings.iter().any(is_named), "{:?}", done.warnings);
+}
+
+#[test]
+fn rules_about_clients_that_nginx_finds_in_another_way_close_the_route() {
+    let imported = |listen: &str, around: &str, inside: &str| {
+        let text = format!(
+            "http {{ {around}\n\
+             server {{ listen {listen}; server_name a.example; ssl_certificate c; ssl_certificate_key k; location /v2/ {{ {inside} proxy_pass http://r; }} }} }}"
+        );
+        imported(&text).unwrap()
+    };
+    let allow = "allow 10.1.0.0/16; deny all;";
+    let from = "set_real_ip_from 10.0.0.1; ";
+    let forwarded =
+        "set_real_ip_from 10.0.0.1; real_ip_header X-Forwarded-For; real_ip_recursive on;";
+    let header = |name: &str| format!("{from} real_ip_recursive on; real_ip_header {name};");
+    let closed = [
+        ("443 ssl", from.to_owned(), allow),
+        (
+            "443 ssl",
+            format!("{from} real_ip_header X-Forwarded-For;"),
+            allow,
+        ),
+        ("443 ssl", header("X-Real-IP"), allow),
+        ("443 ssl", header("CF-Connecting-IP"), allow),
+        ("443 ssl", header("X-Real-IP"), "deny 10.2.0.0/16;"),
+        (
+            "443 ssl",
+            header("X-Real-IP"),
+            "satisfy any; allow 10.1.0.0/16; deny all; auth_basic x; auth_basic_user_file f;",
+        ),
+        (
+            "443 ssl",
+            String::new(),
+            "set_real_ip_from 10.0.0.1; allow 10.1.0.0/16; deny all;",
+        ),
+        ("443 ssl proxy_protocol", String::new(), allow),
+        ("443 ssl proxy_protocol", forwarded.to_owned(), allow),
+    ];
+    for (listen, around, inside) in closed {
+        let done = imported(listen, &around, inside);
+        has(&done, &["path = \"/v2/\"", "respond = 403"]);
+        let is_named = |warning: &String| warning.contains("rules about client addresses");
+        let found = done.warnings.iter().any(is_named);
+        assert!(found, "{listen} {around} {inside}: {}", done.toml);
+    }
+    let open = [
+        ("443 ssl", "", allow),
+        ("443 ssl", forwarded, allow),
+        ("443 ssl", "real_ip_header X-Real-IP;", allow),
+        ("443 ssl", "set_real_ip_from 10.0.0.1;", ""),
+        (
+            "443 ssl proxy_protocol",
+            "set_real_ip_from 10.0.0.1; real_ip_header proxy_protocol;",
+            allow,
+        ),
+    ];
+    for (listen, around, inside) in open {
+        has(
+            &imported(listen, around, inside),
+            &["\nupstream = \"http://r\""],
+        );
+    }
+}
+
+#[test]
+fn a_server_of_the_other_address_family_has_a_warning() {
+    let text = "http { server { listen 443 ssl default_server; listen [::]:443 ssl default_server; server_name b.example; ssl_certificate c; ssl_certificate_key k; location /v2/ { proxy_pass http://r; } }\n\
+        server { listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k; location /v2/ { proxy_pass http://r; } } }";
+    let done = imported(text).unwrap();
+    has(&done, &["upstream = \"http://r\""]);
+    let is_named = |warning: &String| {
+        warning.contains(":2: nginx serves a.example at [::]:443 by its default server")
+    };
+    assert!(done.warnings.iter().any(is_named), "{:?}", done.warnings);
+}
+
+#[test]
+fn a_field_that_nginx_replaced_never_has_the_value_of_the_client() {
+    for value in [
+        "$ssl_client_s_dn",
+        "\"x-$ssl_client_s_dn\"",
+        "$remote_user",
+        "$http_x_other",
+        "\"ä\u{1}\"",
+    ] {
+        let done = server(&format!(
+            "location /v2/ {{ proxy_set_header X-Remote-User {value}; proxy_pass http://r; }}"
+        ));
+        has(&done, &["request_headers = { \"X-Remote-User\" = \"\" }"]);
+        let is_named = |warning: &String| warning.contains("X-Remote-User is removed");
+        assert!(done.warnings.iter().any(is_named), "{:?}", done.warnings);
+    }
+    let done = server(
+        "location /v2/ { proxy_set_header X-Remote-User $http_x_remote_user; proxy_pass http://r; }",
+    );
+    assert!(!done.toml.contains("request_headers"), "{}", done.toml);
 }
 
 #[test]
@@ -473,10 +859,14 @@ fn a_file_without_a_registry_says_so() {
     ] {
         let error = imported(text).unwrap_err().to_string();
         assert!(
-            error.contains("no server block leads to a registry") && error.contains("fix: "),
+            error.contains("no server block leads to a registry")
+                && error.contains("fix: name the file"),
             "{error}"
         );
     }
+    let rewritten = "server { listen 443 ssl; location ~ ^/(a|v2)($|/) { rewrite ^/a(/.*) $1 break; proxy_pass http://r$uri; } }";
+    let error = imported(rewritten).unwrap_err().to_string();
+    assert!(error.contains("fix: write the routes by hand"), "{error}");
 }
 
 #[test]
@@ -665,7 +1055,7 @@ fn header_fields_have_placeholders() {
     has(
         &done,
         &[
-            "request_headers = { \"X-Client\" = \"{client}\", \"X-Zone\" = \"a-{host}\", \"X-User\" = \"{user}\" }",
+            "request_headers = { \"X-Client\" = \"{client}\", \"X-Zone\" = \"a-{host}\", \"X-User\" = \"{user}\", \"X-Literal\" = \"\" }",
             "forwarded = [\"host\", \"port\", \"original-uri\", \"prefix\"]",
         ],
     );
@@ -912,7 +1302,7 @@ proptest! {
 
     #[test]
     fn no_pattern_panics(pattern in "[*?\\[\\]!^a-c/.-]{0,12}") {
-        includes::glob(&files([("/d/ab", ""), ("/d/c", "")]), &Path::new("/d").join(pattern));
+        includes::glob(&files([("/d/ab", ""), ("/d/c", "")]), &Path::new("/d").join(pattern), &mut Vec::new());
     }
 }
 
@@ -1057,3 +1447,87 @@ const VALUES: &[&str] = &[
     "/var/log/nginx/x",
     "TLSv1.3",
 ];
+
+#[test]
+fn a_regular_expression_for_few_paths_closes_these_paths_alone() {
+    let done = server(
+        "location ~ ^/(404|502)(-custom)?\\.html$ { internal; root /srv; }\n\
+         location ~ ^/(metrics|debug/?)$ { deny all; proxy_pass http://127.0.0.1:1; }\n\
+         location / { proxy_pass http://127.0.0.1:1; }",
+    );
+    for path in [
+        "/404.html",
+        "/404-custom.html",
+        "/502.html",
+        "/502-custom.html",
+        "/metrics",
+        "/debug",
+    ] {
+        let route = format!("path = \"{path}\"\nrespond = 403 # closed");
+        assert_eq!(
+            done.toml.matches(&route).count(),
+            1,
+            "{path} in {}",
+            done.toml
+        );
+    }
+    has(&done, &["path = \"/\"\nupstream = \"http://127.0.0.1:1\""]);
+}
+
+#[test]
+fn a_regular_expression_for_many_paths_closes_the_route() {
+    for pattern in ["^/[ab]\\.html$", "^/a+$", "/a$", "^/a", "^/(a|b"] {
+        let done = server(&format!(
+            "location ~ \"{pattern}\" {{ deny all; proxy_pass http://127.0.0.1:1; }}\nlocation / {{ proxy_pass http://127.0.0.1:1; }}"
+        ));
+        has(&done, &["path = \"/\"\nrespond = 403 # closed"]);
+    }
+}
+
+/// `/v2-q` goes to the registry in nginx, and to the user interface here. No client requests it.
+#[test]
+fn a_prefix_without_a_slash_does_not_close_another_upstream() {
+    let locations = |registry: &str, ui: &str| {
+        server(&format!(
+            "location /v2 {{ {registry} proxy_pass http://127.0.0.1:1; }}\nlocation / {{ {ui} proxy_pass http://127.0.0.1:2; }}"
+        ))
+    };
+    let password = "auth_basic x; auth_basic_user_file u;";
+    let warning = "location /v2: paths that only begin with this text reach another upstream than in nginx, by the route /";
+    for (registry, ui) in [("", ""), (password, password), ("", password)] {
+        let done = locations(registry, ui);
+        has(&done, &["upstream = \"http://127.0.0.1:2\"", warning]);
+    }
+    // nginx requires the password for the path, so that the interface requires it here.
+    let done = locations(password, "");
+    let interface = "path = \"/\"\nupstream = \"http://127.0.0.1:2\"\nauth = { mode = \"basic\"";
+    let warning_of_password = "the route / has the conditions of location /v2";
+    has(&done, &[interface, warning_of_password, warning]);
+}
+
+#[test]
+fn websockets_pass_where_they_passed_in_nginx() {
+    let upgrade = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;";
+    let added = "path = \"/v2/\" # a registry has no WebSockets\nupstream = \"http://127.0.0.1:1\"";
+    let registry = "path = \"/v2/\"\nupstream = \"http://127.0.0.1:1\"";
+    let other = |path: &str| {
+        format!("path = \"{path}\"\nupstream = \"http://127.0.0.1:1\"\nregistry = false")
+    };
+    let whole = format!("location / {{ {upgrade} proxy_pass http://127.0.0.1:1; }}");
+    has(&server(&whole), &[&other("/"), added]);
+    let with_registry = format!("{whole}\nlocation /v2/ {{ proxy_pass http://127.0.0.1:1; }}");
+    let done = server(&with_registry);
+    has(&done, &[&other("/"), registry]);
+    assert_eq!(done.toml.matches(registry).count(), 1, "{}", done.toml);
+    let inner = format!("location /api/ws/ {{ {upgrade} proxy_pass http://127.0.0.1:1; }}");
+    has(&server(&inner), &[&other("/api/ws/")]);
+    let of_registry = format!("location /v2/ {{ {upgrade} proxy_pass http://127.0.0.1:1; }}");
+    let done = server(&of_registry);
+    assert!(!done.toml.contains("registry = false\n"), "{}", done.toml);
+    assert!(
+        !done
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("WebSockets"))
+    );
+}

@@ -4,6 +4,7 @@
 
 use crate::import::nginx::parser::Directive;
 use crate::import::nginx::remarks::{BUILT_IN, Remarks};
+use crate::import::nginx::scope::Scope;
 
 /// Adds a remark for each directive that the translation does not read, in all blocks that hold directives.
 pub(crate) fn note(directives: &[Directive], remarks: &mut Remarks) {
@@ -22,6 +23,19 @@ pub(crate) fn note(directives: &[Directive], remarks: &mut Remarks) {
     }
 }
 
+/// A directive in effect that may restrict or change requests, so that the routes in its block are closed: it has no counterpart, or the
+/// importer does not know it.
+pub(crate) fn restriction<'a>(scope: &Scope<'a>) -> Option<&'a Directive> {
+    scope
+        .every()
+        .filter(|directive| is_restriction(&directive.name))
+        .find(|directive| scope.value(&directive.name) != "off")
+}
+
+fn is_restriction(name: &str) -> bool {
+    !TRANSLATED.contains(&name) && matches!(reason(name), RESTRICTED | UNKNOWN)
+}
+
 /// Whether a directive belongs outside of `http`. Every other directive of a file without `http` belongs inside.
 pub(crate) fn is_outside_of_http(name: &str) -> bool {
     let mut patterns = PROCESSES.iter().chain(&["stream", "mail"]);
@@ -31,6 +45,7 @@ pub(crate) fn is_outside_of_http(name: &str) -> bool {
 /// The reason of a directive whose value is not the behaviour of tidegate.
 fn other_value(directive: &Directive) -> Option<&'static str> {
     match (directive.name.as_str(), directive.first()) {
+        (name, "off") if is_restriction(name) => Some(BUILT_IN),
         ("underscores_in_headers", "on") | ("ignore_invalid_headers", "off") => Some(
             "not supported: header fields with _ or another unusual character in their names never reach the upstream",
         ),
@@ -49,6 +64,10 @@ fn other_value(directive: &Directive) -> Option<&'static str> {
 }
 
 fn reason(name: &str) -> &'static str {
+    let mut restrictions = RESTRICTIONS.iter();
+    if name != "auth_delay" && restrictions.any(|pattern| is_match(pattern, name)) {
+        return RESTRICTED;
+    }
     let found = REASONS
         .iter()
         .find(|(patterns, _)| patterns.iter().any(|pattern| is_match(pattern, name)));
@@ -63,7 +82,28 @@ fn is_match(pattern: &str, name: &str) -> bool {
     }
 }
 
-const UNKNOWN: &str = "unknown to the importer";
+const UNKNOWN: &str = "unknown to the importer; the routes in its block are closed";
+const RESTRICTED: &str =
+    "may restrict or change requests in a way that has no key; the routes in its block are closed";
+/// The directives that restrict or change requests.
+const RESTRICTIONS: &[&str] = &[
+    // A file that could not be read.
+    "include",
+    "auth_*",
+    "access_by_*",
+    "rewrite_by_*",
+    "server_rewrite_by_*",
+    "content_by_*",
+    "js_access",
+    "js_content",
+    "perl",
+    "modsecurity",
+    "more_set_input_headers",
+    "more_clear_input_headers",
+    "proxy_method",
+    "ssl_crl",
+    "ssl_ocsp",
+];
 
 /// The blocks whose lines are not directives.
 const TABLES: &[&str] = &["map", "upstream"];
@@ -142,12 +182,11 @@ const PROCESSES_REASON: &str =
 const REASONS: &[(&[&str], &str)] = &[
     (
         &[
-            "ssl_crl",
             "ssl_password_file",
             "ssl_trusted_certificate",
             "ssl_verify_depth",
         ],
-        "not supported: revocation lists, passwords of keys, further chains",
+        "not supported: passwords of keys, further chains",
     ),
     (
         &["ssl_stapling*", "ssl_ocsp*", "resolver*"],
@@ -306,13 +345,42 @@ const REASONS: &[(&[&str], &str)] = &[
         "tidegate always skips trusted proxies from the right",
     ),
     (
-        &["auth_*", "access_by_*", "js_access"],
-        "modules that decide about access; their routes are closed",
+        &[
+            "mirror*",
+            "post_action",
+            "subrequest_output_buffer_size",
+            "max_ranges",
+            "read_ahead",
+            "proxy_force_ranges",
+            "proxy_limit_rate",
+            "proxy_ignore_headers",
+            "override_charset",
+            "source_charset",
+            "add_trailer",
+            "add_after_body",
+            "add_before_body",
+            "addition_types",
+            "image_filter*",
+            "xslt_*",
+            "slice",
+            "userid*",
+            "secure_link*",
+            "geoip*",
+            "keyval*",
+            "referer_hash*",
+            "status_zone",
+            "session_log*",
+            "otel_*",
+            "opentracing*",
+            "opentelemetry*",
+            "vhost_traffic_status*",
+            "zstd*",
+        ],
+        "not supported: it decides neither who has access nor which upstream receives a request",
     ),
     (
         &[
             "lua_*",
-            "content_by_*",
             "header_filter_by_*",
             "body_filter_by_*",
             "log_by_*",

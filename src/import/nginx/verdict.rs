@@ -38,12 +38,16 @@ pub(crate) struct Cause {
     /// The shortest path prefix, on a segment boundary and without a slash at its end, that contains every path for which the
     /// directive can decide.
     pub(crate) cover: String,
+    /// All paths for which the directive can decide, if they are few; else none.
+    pub(crate) paths: Vec<String>,
     /// Whether nginx does not forward the request only because its path has no slash at its end: it redirects to the path with a
     /// slash, or has a location for that path alone.
     pub(crate) is_slash_redirect: bool,
     /// Whether nginx rejects no client here but has nothing to forward: it serves files, or responds itself to paths that only
     /// begin with the same text as the location.
-    pub(crate) is_unrestricted: bool,
+    pub(crate) is_only_missing: bool,
+    /// Whether nginx forwards the request although its path only begins with the text of the location: `/uix` for `/ui`.
+    pub(crate) is_sibling: bool,
     /// Whether the model does not know what the directive does.
     pub(crate) is_unknown: bool,
 }
@@ -59,8 +63,10 @@ impl Cause {
             at: directive.at,
             label,
             cover: cover.to_owned(),
+            paths: Vec::new(),
             is_slash_redirect: false,
-            is_unrestricted: false,
+            is_only_missing: false,
+            is_sibling: false,
             is_unknown: false,
         }
     }
@@ -68,6 +74,7 @@ impl Cause {
     /// A location, named by one of the directives in effect in it.
     pub(crate) fn location(location: &LocationNode<'_>, decisive: Option<&Directive>) -> Self {
         let mut cause = Self::new(location.directive, &location.cover);
+        cause.paths.clone_from(&location.paths);
         if let Some(decisive) = decisive {
             cause.label = format!("{} with {}", cause.label, decisive.name);
         }

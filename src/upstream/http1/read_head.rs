@@ -22,6 +22,7 @@ use tokio::io::AsyncRead;
 use super::read_body::ResponseFraming;
 use crate::buffer_pool::{Buffer, LARGE};
 use crate::text;
+use crate::text::list_elements;
 use crate::upstream::error::Error;
 
 /// A final response head.
@@ -371,11 +372,7 @@ fn is_chunked(headers: &HeaderMap) -> Result<bool, Error> {
 }
 
 fn has_connection_option(headers: &HeaderMap, option: &[u8]) -> bool {
-    headers
-        .get_all(header::CONNECTION)
-        .iter()
-        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
-        .any(|token| token.trim_ascii().eq_ignore_ascii_case(option))
+    list_elements(headers, &header::CONNECTION).any(|element| element.eq_ignore_ascii_case(option))
 }
 
 fn parse_error(error: httparse::Error) -> Error {

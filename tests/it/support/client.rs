@@ -41,7 +41,7 @@ impl Client {
         let config = certs::default_client_config("http/1.1");
         let name = "localhost".try_into().unwrap();
         let tls = ClientConnection::new(config, name).unwrap();
-        Self::of(tls, connect_tcp_from(source, proxy.https())).expect("a TLS connection")
+        Self::start_tls(tls, connect_tcp_from(source, proxy.https())).expect("a TLS connection")
     }
 
     pub(crate) fn tls(address: SocketAddr, name: &str, config: Arc<ClientConfig>) -> Self {
@@ -55,14 +55,14 @@ impl Client {
         config: Arc<ClientConfig>,
     ) -> io::Result<Self> {
         let name = name.to_owned().try_into().unwrap();
-        Self::of(
+        Self::start_tls(
             ClientConnection::new(config, name).unwrap(),
             connect_tcp(address),
         )
     }
 
     /// Completes the handshake of a TLS session on this socket.
-    pub(crate) fn of(mut tls: ClientConnection, socket: TcpStream) -> io::Result<Self> {
+    pub(crate) fn start_tls(mut tls: ClientConnection, socket: TcpStream) -> io::Result<Self> {
         let mut raw = socket.try_clone()?;
         while tls.is_handshaking() {
             tls.complete_io(&mut raw)?;

@@ -77,7 +77,7 @@ impl H2Client {
     }
 
     /// Starts TLS on a connection on which bytes may have been sent before, such as a PROXY header.
-    pub(crate) async fn behind(socket: std::net::TcpStream, config: Arc<ClientConfig>) -> Self {
+    pub(crate) async fn start_tls(socket: std::net::TcpStream, config: Arc<ClientConfig>) -> Self {
         socket.set_nonblocking(true).unwrap();
         let socket = TcpStream::from_std(socket).unwrap();
         Self::over_tls(socket, &client::Builder::new(), "localhost", config).await

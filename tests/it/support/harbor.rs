@@ -13,17 +13,21 @@ use super::{Exchange, Registry};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Release {
     /// Harbor 1.5: the realm has the name and port of harbor.cfg; the scheme is that of the inner nginx.
-    Old,
+    FixedRealm,
     /// Harbor 1.8 to 2.2: the realm has the value of `Host`; the scheme is that of the inner nginx, whatever
     /// `X-Forwarded-Proto` says.
-    Deaf,
+    IgnoresForwardedProto,
     /// Harbor 2.3 and later: the scheme is that of `X-Forwarded-Proto`, except in the realm, which has the scheme of
     /// `external_url`.
-    Listening,
+    ReadsForwardedProto,
 }
 
 impl Release {
-    pub(crate) const ALL: [Self; 3] = [Self::Old, Self::Deaf, Self::Listening];
+    pub(crate) const ALL: [Self; 3] = [
+        Self::FixedRealm,
+        Self::IgnoresForwardedProto,
+        Self::ReadsForwardedProto,
+    ];
 }
 
 /// The login of a robot account; Harbor puts a `$` in the names of robot accounts.
@@ -67,12 +71,12 @@ fn registry(release: Release, exchange: &Exchange<'_>) -> String {
     let head = &exchange.head;
     let host = head.header("host");
     let scheme = match release {
-        Release::Old | Release::Deaf => "http",
-        Release::Listening => head.header("x-forwarded-proto"),
+        Release::FixedRealm | Release::IgnoresForwardedProto => "http",
+        Release::ReadsForwardedProto => head.header("x-forwarded-proto"),
     };
     let name = match release {
-        Release::Old => format!("{}:5080", host.split(':').next().unwrap()),
-        Release::Deaf | Release::Listening => host.to_owned(),
+        Release::FixedRealm => format!("{}:5080", host.split(':').next().unwrap()),
+        Release::IgnoresForwardedProto | Release::ReadsForwardedProto => host.to_owned(),
     };
     match (head.all("authorization").as_slice(), head.method.as_str()) {
         ([], _) if head.target.starts_with("/v2/_catalog") => wrong_credentials(),

@@ -85,6 +85,9 @@ impl Generator {
                 text.push_str(self.choose(ACCESS));
             }
         }
+        if self.unusual(10) {
+            text.push_str(self.choose(CLIENTS));
+        }
         if self.unusual(15) {
             text.push_str(self.choose(CONDITIONS));
         }
@@ -112,7 +115,7 @@ impl Generator {
         let (matcher, prefix) = if is_regex {
             let modifier = self.choose(&["~", "~", "~*"]);
             (
-                format!("{modifier} {}", self.choose(PATTERNS)),
+                format!("{modifier} \"{}\"", self.choose(PATTERNS)),
                 outer.to_owned(),
             )
         } else {
@@ -173,6 +176,8 @@ impl Generator {
         };
         let header = if self.chance(10) {
             "proxy_set_header Authorization \"\";\n"
+        } else if self.chance(10) {
+            "proxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection \"upgrade\";\n"
         } else {
             ""
         };
@@ -186,6 +191,8 @@ impl Generator {
 const MAPS: &str = "map $request_method $reads { default 0; GET 1; HEAD 1; }\n\
     map $request_method:$uri $purges { default 0; ~^DELETE:/v2/pub 1; }\n\
     map $uri $secret { default 0; ~^/v2/.*/secret 1; /ui/x 1; }\n\
+    map $remote_addr $ten { default 0; ~^10\\. 1; }\n\
+    map \"$host$uri\" $both { default 0; ~a.test/v2/ 1; }\n\
     geo $near { default 0; 127.0.0.0/8 1; 10.1.0.0/16 1; 10.1.2.0/24 0; }\n\
     upstream pool { server <ONE>; }\n";
 const FIRST_NAMES: &[&str] = &[
@@ -221,6 +228,12 @@ const ACCESS: &[&str] = &[
     "satisfy any;\n",
     "satisfy all;\n",
 ];
+/// Whose header fields name the client.
+const CLIENTS: &[&str] = &[
+    "set_real_ip_from 127.0.0.0/8; real_ip_header X-Real-IP;\n",
+    "set_real_ip_from 127.0.0.0/8; real_ip_header X-Forwarded-For;\n",
+    "set_real_ip_from 127.0.0.0/8; real_ip_header X-Forwarded-For; real_ip_recursive on;\n",
+];
 const CONDITIONS: &[&str] = &[
     "if ($request_method = DELETE) { return 403; }\n",
     "if ($request_method !~ ^(GET|HEAD)$) { return 405; }\n",
@@ -240,6 +253,19 @@ const CONDITIONS: &[&str] = &[
     "if ($remote_addr = 127.0.0.1) { return 403; }\n",
     "if ($server_port = <OTHER>) { return 403; }\n",
     "if ($request_method = PUT) { break; }\n",
+    "if ($remote_addr ~ ^10\\.) { return 403; }\n",
+    "if ($ten) { return 403; }\n",
+    "if ($both) { return 403; }\n",
+    "set $key \"$request_method:$uri\";\nif ($key ~ ^DELETE:/v2/) { return 403; }\n",
+    "if ($host ~ ^sub\\.) { return 403; }\n",
+    "if ($http_host ~* SUB) { return 403; }\n",
+    "if ($request_method = PROPFIND) { return 403; }\n",
+    "if ($request_method !~ ^(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS)$) { return 405; }\n",
+    "if ($request_method ~ ^X-) { return 403; }\n",
+    "if ($arg_token ~ ^$) { return 403; }\n",
+    "if ($http_x_key = \"\") { return 403; }\n",
+    "if ($ssl_server_name != localhost) { return 403; }\n",
+    "if ($http_user_agent ~ ^(docker/1\\.(3|4|5(?!\\.[0-9]-dev))|Go).*$) { return 404; }\n",
     "if (-f $request_filename) { break; }\nif (!-f $request_filename) { return 404; }\n",
 ];
 const REWRITES: &[&str] = &[
@@ -258,6 +284,7 @@ const LIMITS: &[&str] = &[
     "limit_except GET HEAD { auth_basic x; auth_basic_user_file <FIRST>; }\n",
     "limit_except GET { auth_basic x; auth_basic_user_file <SECOND>; }\n",
     "limit_except GET { allow 10.0.0.0/8; deny all; }\n",
+    "limit_except GET PROPFIND { deny all; }\n",
     "limit_except PUT { auth_basic off; allow all; }\n",
 ];
 const TRY_FILES: &[&str] = &[
@@ -290,6 +317,9 @@ pub(super) const PREFIXES: &[&str] = &[
     "/admin/",
     "/admin/free/",
     "/v2/team/app/tags/list",
+    "/v2/internal-",
+    "/v2/\u{fc}/",
+    "/ui/hidden-",
 ];
 const PATTERNS: &[&str] = &[
     "^/v2/",
@@ -302,7 +332,10 @@ const PATTERNS: &[&str] = &[
     "secret",
     "^/V2/PUB/",
     "^/v2/pub$",
+    "^/(ui|admin)(-old)?\\.html$",
     "(free|x)$",
+    "/(\\.git|secret)/",
+    "^/(v2/)?\u{fc}",
 ];
 /// Further paths of requests.
 pub(super) const PATHS: &[&str] = &[
@@ -318,5 +351,10 @@ pub(super) const PATHS: &[&str] = &[
     "/old/x",
     "/old/pub/manifests/t",
     "/xy",
+    "/ui.html",
+    "/admin.html",
+    "/admin-old.html",
     "/secret",
+    "/\u{fc}/x",
+    "/v2/.git/x",
 ];

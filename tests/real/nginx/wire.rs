@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::thread;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub(super) struct Response {
     pub(super) upstream: String,
     pub(super) path: String,
     pub(super) has_authorization: bool,
+    /// Whether the upstream received a WebSocket handshake.
+    pub(super) has_upgrade: bool,
     pub(super) location: String,
 }
 
@@ -34,8 +36,10 @@ impl Response {
         let mut words = value.split(' ');
         let mut next = || words.next().unwrap_or_default().to_owned();
         self.upstream = next();
-        self.path = next();
-        self.has_authorization = next() == "authorization";
+        self.path = decoded(&next());
+        let fields: Vec<_> = words.collect();
+        self.has_authorization = fields.contains(&"authorization");
+        self.has_upgrade = fields.contains(&"upgrade");
     }
 }
 
@@ -92,6 +96,7 @@ fn exchange(connection: &mut BufReader<TcpStream>, request: &Request) -> Option<
         client,
         ..
     } = request;
+    let path = encoded(path);
     let mut head = format!(
         "{method} {path} HTTP/1.1\r\nHost: {host}\r\nX-Client: {client}\r\nContent-Length: 0\r\n"
     );
@@ -132,6 +137,30 @@ fn exchange(connection: &mut BufReader<TcpStream>, request: &Request) -> Option<
     Some((response, is_open))
 }
 
+/// A path with the characters that are not of ASCII escaped.
+fn encoded(path: &str) -> String {
+    let mut result = String::new();
+    for byte in path.bytes() {
+        if byte.is_ascii() {
+            result.push(char::from(byte));
+        } else {
+            let _ = write!(result, "%{byte:02X}");
+        }
+    }
+    result
+}
+
+/// A path without its escapes.
+fn decoded(path: &str) -> String {
+    let mut parts = path.split('%');
+    let mut bytes = parts.next().unwrap_or_default().as_bytes().to_vec();
+    for part in parts {
+        bytes.push(u8::from_str_radix(&part[..2], 16).unwrap());
+        bytes.extend_from_slice(&part.as_bytes()[2..]);
+    }
+    String::from_utf8(bytes).unwrap()
+}
+
 /// The credentials that are valid in the password file of a request.
 fn credentials(request: &Request) -> Option<&'static str> {
     let file = request.valid_in.as_deref()?;
@@ -153,20 +182,36 @@ pub(super) fn curl(lab: &Lab, requests: &[Request]) -> Vec<Response> {
             address,
             ..
         } = request;
-        let body = if *method == Method::HEAD {
-            "head\n"
-        } else {
-            ""
-        };
+        let path = encoded(path);
         let _ = write!(
             config,
-            "{body}url = \"https://{address}{path}\"\nrequest = \"{method}\"\nheader = \"Host: {host}\"\nheader = \"Content-Length: 0\"\nhttp1.1\npath-as-is\ninsecure\nsilent\nmax-time = 20\noutput = \"/dev/null\"\nwrite-out = \"%{{http_code}} %header{{x-upstream}}\\n\"\n",
+            "url = \"https://{address}{path}\"\nrequest = \"{method}\"\nheader = \"Host: {host}\"\n",
         );
+        if *method == Method::HEAD {
+            config.push_str("head\n");
+        }
         if let Some(credentials) = credentials(request) {
             let _ = writeln!(config, "user = \"{credentials}\"");
         }
-        config.push_str("next\n");
+        config.push_str(NEXT);
     }
+    run_curl(lab, &config, requests.len())
+}
+
+/// The options that each request of a configuration of curl ends with.
+pub(super) const NEXT: &str = r#"header = "Content-Length: 0"
+http1.1
+path-as-is
+insecure
+silent
+max-time = 20
+output = "/dev/null"
+write-out = "%{http_code} %header{x-upstream}\n"
+next
+"#;
+
+/// Runs curl with a configuration of `count` requests.
+pub(super) fn run_curl(lab: &Lab, config: &str, count: usize) -> Vec<Response> {
     let file = lab.path("requests.curl");
     fs::write(&file, config.trim_end_matches("next\n")).unwrap();
     let outcome = run(lab.command("curl").arg("--config").arg(&file));
@@ -183,17 +228,24 @@ pub(super) fn curl(lab: &Lab, requests: &[Request]) -> Vec<Response> {
             response
         })
         .collect();
-    assert_eq!(responses.len(), requests.len(), "{}", outcome.story());
+    assert_eq!(responses.len(), count, "{}", outcome.story());
     responses
 }
 
 /// Starts a server that responds to each request with what it received.
 pub(super) fn start_upstream(name: &'static str) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = (Ipv4Addr::LOCALHOST, 0).into();
+    start_upstream_at(address, name.to_owned())
+}
+
+/// Starts such a server at an address. Returns its port.
+pub(super) fn start_upstream_at(address: SocketAddr, name: String) -> u16 {
+    let listener = TcpListener::bind(address).unwrap();
     let port = listener.local_addr().unwrap().port();
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            thread::spawn(move || respond(name, stream));
+            let name = name.clone();
+            thread::spawn(move || respond(&name, stream));
         }
     });
     port
@@ -201,7 +253,7 @@ pub(super) fn start_upstream(name: &'static str) -> u16 {
 
 fn respond(name: &str, mut stream: TcpStream) {
     let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let (mut path, mut authorization, mut length) = (String::new(), "", 0_u64);
+    let (mut path, mut fields, mut length) = (String::new(), String::new(), 0_u64);
     loop {
         let mut line = String::new();
         if reader.read_line(&mut line).unwrap_or(0) == 0 {
@@ -212,7 +264,9 @@ fn respond(name: &str, mut stream: TcpStream) {
         if path.is_empty() {
             path = line.split(' ').nth(1).unwrap_or_default().to_owned();
         } else if lower.starts_with("authorization:") {
-            authorization = " authorization";
+            fields.push_str(" authorization");
+        } else if lower == "upgrade: websocket" {
+            fields.push_str(" upgrade");
         } else if let Some(written) = lower.strip_prefix("content-length:") {
             length = written.trim().parse().unwrap_or(0);
         } else if line.is_empty() {
@@ -222,6 +276,6 @@ fn respond(name: &str, mut stream: TcpStream) {
     let _ = reader.take(length).read_to_end(&mut Vec::new());
     let _ = write!(
         stream,
-        "HTTP/1.1 200 OK\r\nX-Upstream: {name} {path}{authorization}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "HTTP/1.1 200 OK\r\nX-Upstream: {name} {path}{fields}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     );
 }
