@@ -92,17 +92,18 @@ async fn serve(setup: &Setup) -> Result<(), Failure> {
     let commands = signals::commands()?;
     let (server, proxy) = setup.open(&[DEFAULT_PORT, ANY_PORT], "access = true")?;
     say(&setup.commands_to_try(&proxy));
-    server.run(commands).await;
+    server.run(commands).await?;
     Ok(())
 }
 
 async fn check(setup: &Setup) -> Result<(), Failure> {
     let (server, proxy) = setup.open(&[ANY_PORT], "access = false")?;
     let (commands, command_receiver) = mpsc::channel(1);
-    let (checked, _cut) = tokio::join!(
+    let (checked, ended) = tokio::join!(
         check_and_stop(setup, &proxy, commands),
         server.run(command_receiver)
     );
+    ended?;
     checked
 }
 

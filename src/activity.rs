@@ -406,7 +406,9 @@ impl Transfer {
 impl CutSignal {
     fn set(&self) {
         self.is_cut.store(true, Relaxed);
-        if let Some(waker) = self.waker.lock().take() {
+        // The lock is released before the waker runs: the code of a waker may lock as well.
+        let waker = self.waker.lock().take();
+        if let Some(waker) = waker {
             waker.wake();
         }
     }

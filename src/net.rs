@@ -7,6 +7,7 @@ pub mod conn_limit;
 pub(crate) mod fair_queue;
 pub(crate) mod fair_share;
 pub mod host;
+pub mod host_map;
 pub mod listener;
 pub mod network_policy;
 pub mod proxy_protocol;

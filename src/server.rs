@@ -115,8 +115,15 @@ struct BackgroundTasks {
 /// The reason why the main loop ended.
 enum LoopEnd {
     Stop,
-    Upgraded(SuccessorProcess),
+    Upgraded,
+    WorkerPanicked,
 }
+
+/// The reason why a server ended that was not told to: a worker thread has panicked outside the task of a connection. Further
+/// connections would be passed to that worker and lost, so a restart of the process is the only remedy.
+#[derive(Debug, thiserror::Error)]
+#[error("a worker thread has panicked, so that this process cannot serve any more")]
+pub struct WorkerPanicked;
 
 impl Server {
     /// Builds the snapshot, binds every address and starts the workers. Connections wait in the kernel's backlog until
@@ -221,7 +228,13 @@ impl Server {
 
     /// Accepts connections and executes commands until [`Command::Stop`], until the sender of the commands is dropped, or until
     /// an upgrade succeeds; then drains. Returns the number of connections that were still open at the end of the drain.
-    pub async fn run(mut self, mut commands: mpsc::Receiver<Command>) -> usize {
+    ///
+    /// # Errors
+    /// A worker thread has panicked. All connections are then closed without a drain.
+    pub async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+    ) -> Result<usize, WorkerPanicked> {
         self.state.set_phase(LifecyclePhase::Serving);
         self.acceptors.accept();
         self.status.ready(&self.serving_summary());
@@ -232,10 +245,13 @@ impl Server {
             ..BackgroundTasks::default()
         };
         let mut is_forced = false;
-        match self.run_commands(&mut commands, &mut tasks).await {
-            LoopEnd::Upgraded(successor) => {
+        let end = self.run_commands(&mut commands, &mut tasks).await;
+        // An upgrade that is not complete is given up before the drain: its process holds the listening sockets, and accepts nothing.
+        tasks.upgrade = UpgradeState::default();
+        match end {
+            LoopEnd::Upgraded => {
                 // The phase stays `Serving`: a request to the admin listener of this process means the successor by now.
-                self.hand_over(&successor).await;
+                self.acceptors.hand_over().await;
                 if let Some(watchdog) = tasks.watchdog.take() {
                     watchdog.abort();
                 }
@@ -248,10 +264,19 @@ impl Server {
                 self.state.set_phase(LifecyclePhase::Draining);
                 self.acceptors.close().await;
             }
+            LoopEnd::WorkerPanicked => {
+                tracing::error!("{WorkerPanicked}; closing all connections");
+                is_forced = true;
+                self.state.set_phase(LifecyclePhase::Draining);
+                self.acceptors.close().await;
+            }
         }
         let cut = self.drain(commands, is_forced).await;
         history.abort();
-        cut
+        match end {
+            LoopEnd::Stop | LoopEnd::Upgraded => Ok(cut),
+            LoopEnd::WorkerPanicked => Err(WorkerPanicked),
+        }
     }
 
     /// The main loop: executes commands and periodic work until the server is to accept no more connections.
@@ -269,7 +294,7 @@ impl Server {
                 command = commands.recv() => match command {
                     Some(Command::Reload(reply)) => tasks.reloads.request(reply),
                     Some(Command::ReopenLogs) => self.reopen_logs(),
-                    Some(Command::Upgrade) => self.start_upgrade(&mut tasks.upgrade),
+                    Some(Command::Upgrade) => tasks.upgrade.request(),
                     Some(Command::Stop) | None => return LoopEnd::Stop,
                 },
                 (built, replies) = tasks.reloads.built() => {
@@ -279,13 +304,20 @@ impl Server {
                         let _ = reply.send(result.clone());
                     }
                 }
-                outcome = tasks.upgrade.outcome() => match outcome {
-                    Ok(successor) => return LoopEnd::Upgraded(successor),
-                    Err(reason) => self.report_upgrade_failure(&reason),
-                },
+                outcome = tasks.upgrade.outcome() => {
+                    match outcome.and_then(|successor| self.let_serve(successor)) {
+                        Ok(()) => return LoopEnd::Upgraded,
+                        Err(reason) => self.report_upgrade_failure(&reason),
+                    }
+                }
+                () = self.workers.lost_one() => return LoopEnd::WorkerPanicked,
                 _ = close_idle.tick() => self.state.snapshot().service.sites.close_idle(),
                 () = &mut health_checks => {}
                 () = &mut renewals => {}
+            }
+            // No upgrade during a reload: both processes would bind the addresses that are new in the configuration.
+            if !tasks.reloads.is_building() && tasks.upgrade.take_request() {
+                self.start_upgrade(&mut tasks.upgrade);
             }
             // No reload during an upgrade: the new process reads the configuration itself.
             if tasks.reloads.is_due() && !tasks.upgrade.is_running() {
@@ -384,17 +416,23 @@ impl Server {
         manager.status(&format!("{serving}; the last upgrade failed: {reason}"));
     }
 
-    /// Makes the successor the main process of the service, and stops accepting connections here.
-    async fn hand_over(&mut self, successor: &SuccessorProcess) {
+    /// Makes the successor the main process of the service, and lets it serve.
+    ///
+    /// # Errors
+    /// The successor has ended since it was ready. This process is then the main process again.
+    fn let_serve(&mut self, mut successor: SuccessorProcess) -> Result<(), String> {
+        let manager = self.status.manager();
+        // Sent first, because with NotifyAccess=main the service manager ignores the messages of any other process.
+        manager.main_pid(successor.pid());
+        if let Err(reason) = successor.go() {
+            manager.main_pid(std::process::id());
+            return Err(reason);
+        }
         tracing::info!(pid = successor.pid(), "the new process takes over");
-        self.status.manager().main_pid(successor.pid());
         // From now on this process sends no notifications: it is not the service any more. It closes its descriptor of the pid file,
         // and the lock stays with the duplicate that the successor holds.
         self.status = StatusReporter::default();
-        if let Err(error) = successor.go() {
-            tracing::warn!(%error, "the new process has closed the upgrade channel");
-        }
-        self.acceptors.hand_over().await;
+        Ok(())
     }
 
     /// Reports that the proxy is not ready, and continues to accept connections for `limits.drain_delay`: a load balancer that
@@ -490,3 +528,27 @@ async fn wait_second_stop(commands: &mut mpsc::Receiver<Command>, has_come: bool
 const CLOSE_IDLE_INTERVAL: Duration = Duration::from_secs(15);
 /// The time for the workers to end after their connections were aborted.
 const ABORT_TIMEOUT: Duration = Duration::from_secs(1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_server_that_loses_a_worker_ends_with_an_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("proxy.toml");
+        let text = format!(
+            "[state]\ndir = \"{0}\"\n[listen]\nbehind_proxy = [\"unix:{0}/http.sock\"]\nworkers = 1\n\
+             [[site]]\nhosts = [\"localhost\"]\n[[site.route]]\npath = \"/\"\nregistry = false\n\
+             upstream = \"http://127.0.0.1:1\"\nauth = {{ mode = \"none\" }}\n",
+            dir.path().display()
+        );
+        std::fs::write(&file, text).unwrap();
+        let (server, _warnings) = Server::open(&file).unwrap();
+        let (_commands, received) = mpsc::channel(1);
+        // The threads end without a shutdown, as after a panic.
+        server.workers.abort();
+        let ended = timeout(Duration::from_secs(10), server.run(received)).await;
+        assert!(ended.expect("the server ends").is_err());
+    }
+}

@@ -35,9 +35,10 @@ use crate::log::LogLimiter;
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::net::host::https_authority;
+use crate::net::host_map::HostMap;
 use crate::registry::is_registry_path;
 use crate::rejection::Rejection;
-use crate::site::{HostTable, Route, RouteMatch, Site, Sites, StaticContent};
+use crate::site::{Route, RouteMatch, Site, Sites, StaticContent};
 use crate::target::{self, Target};
 use crate::tls::ClientCa;
 
@@ -484,12 +485,12 @@ fn redirect_to_https(
 /// The site among `sites` that the request addresses. An absolute request target takes precedence over the Host field. It
 /// may name another host than the Host field does, but not another site (RFC 9112 section 3.2.2): a request that was
 /// smuggled past a proxy in front looks like that.
-fn site_of<'a>(sites: &'a HostTable, target: &Target) -> Result<&'a Site, Rejection> {
+fn site_of<'a>(sites: &'a HostMap<Arc<Site>>, target: &Target) -> Result<&'a Site, Rejection> {
     let site = sites.find(target.host()).ok_or(Rejection::UnknownSite)?;
     let is_same_site = |host| {
         sites
             .find(host)
-            .is_some_and(|other| std::ptr::eq(site, other))
+            .is_some_and(|other| Arc::ptr_eq(site, other))
     };
     if target.overridden_host().is_none_or(is_same_site) {
         Ok(site)
@@ -542,7 +543,7 @@ fn check_client_certificate(
         };
     };
     let sites = sites.on(&connection.listener);
-    let handshake_site = sites.site_for_sni(tls.sni.as_deref());
+    let handshake_site = sites.find_by_server_name(tls.sni.as_deref());
     let is_same_ca = handshake_site.is_some_and(|handshake| handshake.client_ca == site.client_ca);
     let certificate = tls.certificate.as_deref();
     let admits = |client_ca: &ClientCa| client_ca.admits(certificate, now);

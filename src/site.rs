@@ -3,7 +3,6 @@
 //! `snapshot` builds them, and `service` looks up each request. A host is looked up in a map, a path in a short list
 //! of prefixes.
 
-use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use crate::auth::Authenticator;
 use crate::forward::{Forward, Origin};
 use crate::metrics::SiteCounts;
 use crate::net::by_listener::ByListener;
+use crate::net::host_map::HostMap;
 use crate::net::listener::ListenAddr;
 use crate::registry::is_name;
 use crate::template::Template;
@@ -26,21 +26,9 @@ pub use cors::{Cors, CorsResponse};
 /// All sites of a configuration.
 #[derive(Debug, Default)]
 pub struct Sites {
-    tables: ByListener<HostTable>,
+    tables: ByListener<HostMap<Arc<Site>>>,
     /// Whether some site asks for client certificates.
     any_client_ca: bool,
-}
-
-/// The sites of one listening address by host.
-#[derive(Debug, Default)]
-pub struct HostTable {
-    exact: HashMap<String, Arc<Site>>,
-    /// The sites with a host `*.x`, by `x`.
-    wildcard: HashMap<String, Arc<Site>>,
-    /// The site with the host `*`.
-    any: Option<Arc<Site>>,
-    /// The site whose certificate clients get if their ClientHello has no SNI name, or one that no site has.
-    first: Option<Arc<Site>>,
 }
 
 /// A set of host names with its routes.
@@ -126,10 +114,10 @@ impl Sites {
     pub fn new(sites: impl IntoIterator<Item = Site>) -> Self {
         let sites: Vec<_> = sites.into_iter().map(Arc::new).collect();
         let named = sites.iter().filter_map(|site| site.listen.as_ref());
-        let mut tables = ByListener::<HostTable>::new(named.flatten());
+        let mut tables = ByListener::<HostMap<_>>::new(named.flatten());
         for site in &sites {
             let served_on = tables.served_on(site.listen.as_deref());
-            served_on.for_each(|table| table.add(site));
+            served_on.for_each(|table| table.add(&site.hosts, site));
         }
         Self {
             tables,
@@ -138,13 +126,14 @@ impl Sites {
     }
 
     /// The sites that are served on this address.
-    pub fn on(&self, listener: &ListenAddr) -> &HostTable {
+    pub fn on(&self, listener: &ListenAddr) -> &HostMap<Arc<Site>> {
         self.tables.get(listener)
     }
 
     /// A site that serves a host on some address, for a check of the configuration. A request is looked up with [`Self::on`].
     pub fn find(&self, host: &str) -> Option<&Site> {
-        self.tables.values().find_map(|table| table.find(host))
+        let mut tables = self.tables.values();
+        tables.find_map(|table| table.find(host)).map(Arc::as_ref)
     }
 
     /// Whether some site asks for client certificates.
@@ -154,7 +143,7 @@ impl Sites {
 
     /// Every site. A site with several hosts or addresses appears several times.
     pub fn all(&self) -> impl Iterator<Item = &Arc<Site>> {
-        self.tables.values().flat_map(HostTable::all)
+        self.tables.values().flat_map(HostMap::values)
     }
 
     /// Closes the connections to upstreams that have been idle for too long.
@@ -168,50 +157,6 @@ impl Sites {
     /// Every route of every site. The routes of a site with several hosts or addresses appear several times.
     pub fn routes(&self) -> impl Iterator<Item = &Route> {
         self.all().flat_map(|site| &site.routes)
-    }
-}
-
-impl HostTable {
-    fn add(&mut self, site: &Arc<Site>) {
-        self.first.get_or_insert_with(|| Arc::clone(site));
-        for host in &site.hosts {
-            let site = Arc::clone(site);
-            if host == "*" {
-                self.any.get_or_insert(site);
-            } else if let Some(parent) = host.strip_prefix("*.") {
-                self.wildcard.entry(parent.to_owned()).or_insert(site);
-            } else {
-                self.exact.entry(host.clone()).or_insert(site);
-            }
-        }
-    }
-
-    /// The site that serves a host, which must be in lower case and without a port.
-    pub fn find(&self, host: &str) -> Option<&Site> {
-        let by_wildcard = || {
-            host.split_once('.')
-                .and_then(|(_, parent)| self.wildcard.get(parent))
-        };
-        self.exact
-            .get(host)
-            .or_else(by_wildcard)
-            .or(self.any.as_ref())
-            .map(Arc::as_ref)
-    }
-
-    /// The site whose certificate a client gets for this SNI name. [`crate::tls::TlsConfigs`] selects it in the same
-    /// way.
-    pub fn site_for_sni(&self, sni: Option<&str>) -> Option<&Site> {
-        let named = sni.and_then(|name| {
-            let name = name.strip_suffix('.').unwrap_or(name);
-            self.find(&name.to_ascii_lowercase())
-        });
-        named.or(self.first.as_deref())
-    }
-
-    fn all(&self) -> impl Iterator<Item = &Arc<Site>> {
-        let sites = self.exact.values().chain(self.wildcard.values());
-        sites.chain(&self.any)
     }
 }
 

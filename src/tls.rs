@@ -52,7 +52,6 @@ pub use self::record_stream::{SendHold, TlsStream};
 pub(crate) use self::shared_tickets::TicketKeyEvent;
 pub use self::shared_tickets::{Error as SharedTicketError, SharedTicketKeys};
 pub use self::subject_alt_name::SubjectAltName;
-pub(crate) use self::subject_alt_name::normalize_host;
 
 #[cfg(test)]
 mod tests;

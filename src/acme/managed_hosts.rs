@@ -12,7 +12,8 @@ use time::OffsetDateTime;
 
 use super::challenges::{AlpnChallengeResolver, Challenges};
 use super::store::Store;
-use crate::tls::{AlpnChallenges, CertSlot, CertificateError, CertifiedPair, normalize_host};
+use crate::net::host::normalize_host;
+use crate::tls::{AlpnChallenges, CertSlot, CertificateError, CertifiedPair};
 use crate::upstream::ServerRoots;
 
 /// The directory URL of Let's Encrypt.

@@ -115,6 +115,7 @@ impl RecvBudget {
 
     /// Wakes the connections of the groups that may be read from again.
     fn wake_groups(&self) {
+        let mut resumed = Vec::new();
         self.paused.lock().retain(|group| {
             if self.is_exceeded_by(group) {
                 return true;
@@ -122,10 +123,15 @@ impl RecvBudget {
             let paused = std::mem::take(&mut *group.paused.lock());
             for share in paused.iter().filter_map(Weak::upgrade) {
                 share.is_listed.store(false, Ordering::Relaxed);
-                share.wake();
+                resumed.push(share);
             }
             false
         });
+        // The lock is released before: if the connection has ended meanwhile, the reference here is the last one, and the drop of
+        // the share locks the list again.
+        for share in resumed {
+            share.wake();
+        }
     }
 }
 

@@ -185,7 +185,8 @@ fn serve(
         for address in server.descriptions() {
             tracing::info!("listening on {address}");
         }
-        server.run(commands).await;
+        let ended = server.run(commands).await;
+        ended.map_err(|error| ServeError::runtime(error.to_string()))?;
         Ok(())
     })
 }

@@ -71,6 +71,11 @@ pub(crate) fn strip_brackets(host: &str) -> &str {
         .unwrap_or(host)
 }
 
+/// Returns a host in the form in which hosts are compared: in lower case, without a trailing dot.
+pub(crate) fn normalize_host(host: &str) -> String {
+    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
+}
+
 /// The host as a URL has it: an IPv6 address without brackets gets them.
 pub(crate) fn with_brackets(host: &str) -> Cow<'_, str> {
     if host.contains(':') && !host.starts_with('[') {

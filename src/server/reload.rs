@@ -50,7 +50,12 @@ impl ReloadQueue {
 
     /// Whether a reload is requested and none is being built.
     pub(crate) fn is_due(&self) -> bool {
-        self.is_requested && self.building.is_none()
+        self.is_requested && !self.is_building()
+    }
+
+    /// Whether a reload is being built.
+    pub(crate) fn is_building(&self) -> bool {
+        self.building.is_some()
     }
 
     /// Starts to build the requested reload. `workers` is the number of running workers, and `old` the snapshot in use. Must be

@@ -14,6 +14,7 @@
 //! ```
 //!
 //! No connection is lost, because both processes hold the same sockets: a connection in a backlog is accepted by one of them.
+//! The exception is the connection limit: there, each listener has accepted one connection that waits, and closes it at the end.
 //! A restart of the service would have to wait for the transfers in progress, or cut them; here the new process accepts
 //! connections while the old one drains.
 
@@ -89,15 +90,27 @@ pub(crate) struct HandoverPayload {
     pub(crate) pid_file: Option<(PathBuf, OwnedFd)>,
 }
 
-/// The upgrade in progress, if there is one.
+/// The upgrade that is requested or in progress, if there is one. Dropping the value gives up the upgrade in progress: its channel
+/// is closed without `go`, and the new process ends.
 #[derive(Debug, Default)]
 pub(crate) struct UpgradeState {
+    is_requested: bool,
     outcome: Option<oneshot::Receiver<Result<SuccessorProcess, String>>>,
 }
 
 impl UpgradeState {
     pub(crate) fn is_running(&self) -> bool {
         self.outcome.is_some()
+    }
+
+    /// Requests an upgrade, which the main loop starts as soon as no reload is being built.
+    pub(crate) fn request(&mut self) {
+        self.is_requested = true;
+    }
+
+    /// Whether an upgrade was requested since the last call.
+    pub(crate) fn take_request(&mut self) -> bool {
+        std::mem::take(&mut self.is_requested)
     }
 
     /// Starts the new process and talks to it, on a thread of its own.
@@ -113,8 +126,7 @@ impl UpgradeState {
         std::thread::Builder::new()
             .name("tidegate-upgrade".to_owned())
             .spawn(move || {
-                // The receiver is gone if this process was stopped meanwhile. The channel is then closed without `go`, and the
-                // new process ends.
+                // The receiver is gone if this process was stopped meanwhile. Dropping the result then closes the channel.
                 let _ = sender.send(start_successor(&command, &payload));
             })?;
         self.outcome = Some(outcome);
@@ -136,18 +148,25 @@ impl UpgradeState {
 /// A new process that is ready, and waits for the permission to serve.
 #[derive(Debug)]
 pub(crate) struct SuccessorProcess {
-    pid: u32,
+    child: Child,
     channel: OwnedFd,
 }
 
 impl SuccessorProcess {
     pub(crate) fn pid(&self) -> u32 {
-        self.pid
+        self.child.id()
     }
 
     /// Lets the new process serve.
-    pub(crate) fn go(&self) -> io::Result<()> {
-        send(&self.channel, GO, None)
+    ///
+    /// # Errors
+    /// The new process has ended since it was ready. It is reaped.
+    pub(crate) fn go(&mut self) -> Result<(), String> {
+        // The wait in `kill` is short: a process closes its end of the channel in one of the last steps of its exit.
+        send(&self.channel, GO, None).map_err(|error| {
+            let status = kill(&mut self.child);
+            format!("the new process ended before it served: {error}{status}")
+        })
     }
 }
 
@@ -167,10 +186,7 @@ fn start_successor(
         .spawn()
         .map_err(|error| format!("cannot start {}: {error}", command.program.display()))?;
     match send_handover(&channel, payload) {
-        Ok(()) => Ok(SuccessorProcess {
-            pid: child.id(),
-            channel,
-        }),
+        Ok(()) => Ok(SuccessorProcess { child, channel }),
         Err(reason) => Err(format!("{reason}{}", kill(&mut child))),
     }
 }

@@ -37,6 +37,8 @@ pub(crate) struct Workers {
     abort: watch::Sender<bool>,
     /// The number of workers that have not ended.
     running: watch::Receiver<usize>,
+    /// The number of workers that were started.
+    started: usize,
 }
 
 /// Passes accepted connections to the workers.
@@ -78,7 +80,7 @@ impl Workers {
                 },
                 heartbeat: watchdog_timeout.map(|timeout| (heartbeat.clone(), timeout)),
                 abort: abort.subscribe(),
-                running: running_sender.clone(),
+                running: RunningWorker(running_sender.clone()),
             };
             let (report_error, start_error) = std::sync::mpsc::channel();
             std::thread::Builder::new()
@@ -106,12 +108,13 @@ impl Workers {
             handles: handles.into(),
             abort,
             running,
+            started: count,
         })
     }
 
     /// The number of workers.
     pub(crate) fn count(&self) -> usize {
-        self.handles.len()
+        self.started
     }
 
     /// The number of open connections on all workers.
@@ -132,6 +135,14 @@ impl Workers {
         Dispatcher {
             handles: Arc::clone(&self.handles),
         }
+    }
+
+    /// Returns when a worker has ended although none was told to: its thread has panicked outside the task of a connection. Its
+    /// count of open connections stays the lowest, so that every further connection would be passed to it and lost.
+    pub(crate) async fn lost_one(&mut self) {
+        let started = self.started;
+        // An error means that all workers have ended.
+        let _ = self.running.wait_for(|running| *running < started).await;
     }
 
     /// Returns when every worker has drained or was aborted.
@@ -206,7 +217,17 @@ struct WorkerThread {
     /// The heartbeat and the watchdog timeout, if there is a watchdog.
     heartbeat: Option<(Heartbeat, Duration)>,
     abort: watch::Receiver<bool>,
-    running: watch::Sender<usize>,
+    running: RunningWorker,
+}
+
+/// Counts a worker as running until it is dropped, which a panic of the thread does as well.
+struct RunningWorker(watch::Sender<usize>);
+
+impl Drop for RunningWorker {
+    fn drop(&mut self) {
+        self.0
+            .send_modify(|running| *running = running.saturating_sub(1));
+    }
 }
 
 impl WorkerThread {
@@ -222,8 +243,7 @@ impl WorkerThread {
         });
         // Dropping the runtime closes the connections that are left.
         drop(runtime);
-        self.running
-            .send_modify(|running| *running = running.saturating_sub(1));
+        drop(self.running);
     }
 }
 
@@ -364,5 +384,35 @@ fn log_panic(ended: Result<(), JoinError>) {
         && error.is_panic()
     {
         tracing::error!(%error, "a connection panicked");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_worker_that_panics_is_noticed_and_counts_as_ended() {
+        let sender = watch::Sender::new(2);
+        let mut workers = Workers {
+            handles: Arc::from([]),
+            abort: watch::Sender::new(false),
+            running: sender.subscribe(),
+            started: 2,
+        };
+        let deadline = Duration::from_secs(10);
+        let (panicking, other) = (RunningWorker(sender.clone()), RunningWorker(sender));
+        let early = tokio::time::timeout(Duration::from_millis(1), workers.lost_one());
+        assert!(early.await.is_err(), "both run");
+        let thread = std::thread::spawn(move || {
+            let _worker = panicking;
+            panic!("a worker");
+        });
+        let noticed = tokio::time::timeout(deadline, workers.lost_one());
+        assert!(noticed.await.is_ok());
+        assert!(thread.join().is_err());
+        drop(other);
+        let all = tokio::time::timeout(deadline, workers.finished());
+        assert!(all.await.is_ok(), "a drain does not wait for the worker");
     }
 }

@@ -3,7 +3,6 @@
 //! `snapshot` builds one [`TlsConfigs`] per configuration from the sites, and keeps one [`TicketKeys`] for the life of the
 //! process. `handshake` selects a configuration for each connection.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -16,8 +15,8 @@ use super::cert_slot::CertSlot;
 use super::client_auth::ClientCa;
 use super::crypto_provider::server_provider;
 use super::shared_tickets::SharedTicketKeys;
-use super::subject_alt_name::normalize_host;
 use crate::net::by_listener::ByListener;
+use crate::net::host_map::HostMap;
 use crate::net::listener::ListenAddr;
 
 /// The settings of the `[tls]` table.
@@ -53,20 +52,8 @@ pub struct TlsSite {
 ///
 /// A renewed certificate appears in the [`CertSlot`] of its site, so the configurations stay. A reload builds new ones.
 pub struct TlsConfigs {
-    tables: ByListener<ServerNames>,
+    tables: ByListener<HostMap<SelectedConfig>>,
     pub(super) alpn_challenges: Option<Arc<dyn AlpnChallenges>>,
-}
-
-/// The sites of one listening address by server name.
-#[derive(Default)]
-struct ServerNames {
-    exact: HashMap<String, SelectedConfig>,
-    /// The key is the part after `*.`.
-    wildcard: HashMap<String, SelectedConfig>,
-    /// The site with the host `*`.
-    any_host: Option<SelectedConfig>,
-    /// The first site, for clients that send no server name or one that no site has.
-    first: Option<SelectedConfig>,
 }
 
 /// The ALPN protocol of an ACME certificate authority that validates a host over TLS (tls-alpn-01, RFC 8737).
@@ -113,7 +100,7 @@ impl TlsConfigs {
     ) -> Result<Self, Error> {
         let provider = Arc::new(server_provider());
         let named = sites.iter().filter_map(|site| site.listen.as_ref());
-        let mut tables = ByListener::<ServerNames>::new(named.flatten());
+        let mut tables = ByListener::<HostMap<_>>::new(named.flatten());
         for site in sites {
             let selected = SelectedConfig {
                 config: Arc::new(server_config(settings, &site, &provider, tickets)?),
@@ -139,22 +126,14 @@ impl TlsConfigs {
         }
     }
 
-    /// Returns the configuration for a client that connects to `listener` and sends this server name. Among the sites that are
-    /// served there, it is that of the site with exactly this host, else with the wildcard `*.x` that matches, else with `*`, else
-    /// of the first site. Without a server name, it is the first site's. Case and a trailing dot are ignored. `None` if no site is
-    /// served there.
+    /// Returns the configuration for a client that connects to `listener` and sends this server name: that of the site that serves the
+    /// host there, else that of the first site. `None` if no site is served there.
     pub(super) fn select(
         &self,
         listener: &ListenAddr,
         server_name: Option<&str>,
     ) -> Option<&SelectedConfig> {
-        let names = self.tables.get(listener);
-        let Some(name) = server_name.map(normalize_host) else {
-            return names.first.as_ref();
-        };
-        let by_wildcard = || names.wildcard.get(name.split_once('.')?.1);
-        let by_name = names.exact.get(&name).or_else(by_wildcard);
-        by_name.or(names.any_host.as_ref()).or(names.first.as_ref())
+        self.tables.get(listener).find_by_server_name(server_name)
     }
 
     /// The rustls configuration for a client of an address that no `site.listen` names.
@@ -165,24 +144,9 @@ impl TlsConfigs {
     }
 }
 
-impl ServerNames {
-    fn add(&mut self, hosts: &[String], selected: &SelectedConfig) {
-        self.first.get_or_insert_with(|| selected.clone());
-        for host in hosts.iter().map(|host| normalize_host(host)) {
-            let selected = || selected.clone();
-            match host.strip_prefix("*.") {
-                _ if host == "*" => self.any_host.get_or_insert_with(selected),
-                Some(parent) => self.wildcard.entry(parent.into()).or_insert_with(selected),
-                None => self.exact.entry(host).or_insert_with(selected),
-            };
-        }
-    }
-}
-
 impl fmt::Debug for TlsConfigs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let tables = self.tables.values();
-        let names = tables.flat_map(|names| names.exact.keys().chain(names.wildcard.keys()));
+        let names = self.tables.values().flat_map(HostMap::names);
         f.debug_set().entries(names).finish()
     }
 }

@@ -17,7 +17,7 @@ use super::client_hello::rejected_server_name;
 use super::config::{ACME_TLS_ALPN, TlsConfigs};
 use super::failure::{HandshakeFailure, alert_for};
 use super::record_stream::{CiphertextIn, TlsStream};
-use super::subject_alt_name::normalize_host;
+use crate::net::host::normalize_host;
 use crate::net::listener::ListenAddr;
 
 /// A connection whose handshake is complete.

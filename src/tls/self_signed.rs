@@ -21,8 +21,7 @@ use super::certified_pair::{
     CertifiedPair, Error as CertificateError, read_certificates, read_private_key,
 };
 use super::pem;
-use super::subject_alt_name::normalize_host;
-use crate::net::host::parse_address;
+use crate::net::host::{normalize_host, parse_address};
 use crate::state_file;
 
 /// A CA that issues certificates for the proxy's sites.

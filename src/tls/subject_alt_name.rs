@@ -8,7 +8,7 @@ use std::net::IpAddr;
 
 use x509_parser::extensions::GeneralName;
 
-use crate::net::host::parse_address;
+use crate::net::host::{normalize_host, parse_address};
 
 /// A host name or an IP address in a certificate's subjectAltName extension.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,11 +47,6 @@ impl fmt::Display for SubjectAltName {
             Self::Ip(address) => address.fmt(f),
         }
     }
-}
-
-/// Returns a host in the form in which hosts are compared: in lower case, without a trailing dot.
-pub(crate) fn normalize_host(host: &str) -> String {
-    host.strip_suffix('.').unwrap_or(host).to_ascii_lowercase()
 }
 
 /// Compares two normalized names, of which `name` may begin with `*.`.

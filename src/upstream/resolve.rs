@@ -119,7 +119,7 @@ impl Resolver {
             let resolver = Arc::clone(self);
             let thread = thread::Builder::new().name("resolve".to_owned());
             if let Err(error) = thread.spawn(move || resolver.run_thread()) {
-                self.thread_is_gone();
+                self.thread_is_gone(None);
                 return Err(no_thread(error));
             }
         }
@@ -131,6 +131,7 @@ impl Resolver {
         let mut guard = ThreadGuard {
             resolver: self,
             is_counted: true,
+            host: None,
         };
         while let Some(host) = guard.next_name() {
             let result = (self.lookup)(&host);
@@ -154,16 +155,19 @@ impl Resolver {
         }
     }
 
-    /// Stops counting a thread that could not be started or that has panicked. If it was the last one, the queued lookups are
-    /// abandoned, because nothing would perform them.
-    fn thread_is_gone(&self) {
+    /// Stops counting a thread that could not be started or that has panicked, and abandons the lookup of `host`, which it was
+    /// performing. If it was the last thread, the queued lookups are abandoned as well, because nothing would perform them.
+    fn thread_is_gone(&self, host: Option<&str>) {
         let mut state = self.state.lock();
         state.threads = state.threads.saturating_sub(1);
-        if state.threads == 0 {
+        let is_last = state.threads == 0;
+        if is_last {
             state.queue.clear();
-            // Dropping a sender without a result reports the failure to its receivers.
-            state.lookups.retain(|_, lookup| lookup.ended.is_some());
         }
+        // Dropping a sender without a result reports the failure to its receivers.
+        state.lookups.retain(|name, lookup| {
+            lookup.ended.is_some() || !(is_last || host == Some(name.as_str()))
+        });
     }
 }
 
@@ -171,6 +175,8 @@ impl Resolver {
 struct ThreadGuard<'a> {
     resolver: &'a Resolver,
     is_counted: bool,
+    /// The name whose lookup the thread performs.
+    host: Option<String>,
 }
 
 impl ThreadGuard<'_> {
@@ -184,6 +190,7 @@ impl ThreadGuard<'_> {
             state.threads = state.threads.saturating_sub(1);
             self.is_counted = false;
         }
+        self.host.clone_from(&next);
         next
     }
 }
@@ -191,7 +198,7 @@ impl ThreadGuard<'_> {
 impl Drop for ThreadGuard<'_> {
     fn drop(&mut self) {
         if self.is_counted {
-            self.resolver.thread_is_gone();
+            self.resolver.thread_is_gone(self.host.as_deref());
         }
     }
 }
@@ -240,9 +247,11 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
     use std::sync::mpsc::{Sender, channel};
 
+    use tokio::time::timeout;
+
     use super::*;
 
-    /// A resolver whose lookups block until the test drops the sender, except the lookup of "quick".
+    /// A resolver whose lookups block until the test drops the sender, except the lookups of "quick" and "panics".
     fn blocked(max_threads: usize) -> (Arc<Resolver>, Sender<()>, Arc<AtomicUsize>) {
         let (release, released) = channel::<()>();
         let released = Arc::new(Mutex::new(released));
@@ -250,6 +259,7 @@ mod tests {
         let count = Arc::clone(&lookups);
         let resolver = Resolver::new(max_threads, move |host| {
             count.fetch_add(1, Ordering::SeqCst);
+            assert_ne!(host, "panics");
             if host != "quick" {
                 assert!(released.lock().recv().is_err());
             }
@@ -267,6 +277,24 @@ mod tests {
     ) -> tokio::task::JoinHandle<io::Result<Vec<SocketAddr>>> {
         let (resolver, host) = (Arc::clone(resolver), host.to_owned());
         tokio::spawn(async move { resolver.resolve(&host).await })
+    }
+
+    #[tokio::test]
+    async fn a_lookup_that_panics_ends_while_other_lookups_run() {
+        let (resolver, release, lookups) = blocked(2);
+        let slow = spawn(&resolver, "slow");
+        yield_often().await;
+        for lookup in 2..4 {
+            let error = timeout(Duration::from_secs(10), resolver.resolve("panics"));
+            let error = error.await.expect("the connect does not wait").unwrap_err();
+            assert!(
+                error.to_string().contains("the lookup did not end"),
+                "{error}"
+            );
+            assert_eq!(lookups.load(Ordering::SeqCst), lookup);
+        }
+        drop(release);
+        assert!(slow.await.unwrap().is_ok(), "the other lookup goes on");
     }
 
     async fn yield_often() {
@@ -304,7 +332,7 @@ mod tests {
             .into();
         yield_often().await;
         assert!(resolver.state.lock().threads <= 3);
-        let waited = tokio::time::timeout(Duration::from_millis(20), resolver.resolve("a"));
+        let waited = timeout(Duration::from_millis(20), resolver.resolve("a"));
         assert!(waited.await.is_err(), "a wait for a lookup can time out");
         drop(release);
         for waiting in first.into_iter().chain(more) {

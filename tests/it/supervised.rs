@@ -549,29 +549,181 @@ fn an_upgrade_that_fails_leaves_the_old_process_in_service() {
     assert!(manager.next_message().starts_with("STOPPING=1"));
 }
 
+/// A link to the executable. A test replaces it, so that the next upgrade starts another program.
+struct ReplaceableExecutable(std::path::PathBuf);
+
+impl ReplaceableExecutable {
+    fn in_dir(dir: &Path) -> Self {
+        let executable = Self(dir.join("tidegate"));
+        executable.restore();
+        executable
+    }
+
+    fn serve(&self, file: &str, manager: &Manager) -> ServeProcess {
+        let mut command = Command::new(&self.0);
+        command
+            .args(["serve", "-c", file])
+            .env("NOTIFY_SOCKET", &manager.place);
+        with_own_directories(&mut command, self.0.parent().unwrap());
+        command
+            .stdout(std::process::Stdio::piped())
+            .stderr(std::process::Stdio::piped());
+        ServeProcess::spawn(command.stdin(std::process::Stdio::null()))
+    }
+
+    /// Puts the executable back.
+    fn restore(&self) {
+        // There is no file yet at the first call.
+        let _ = std::fs::remove_file(&self.0);
+        std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_tidegate"), &self.0).unwrap();
+    }
+
+    /// Puts a script in the place of the executable, as a package update replaces the file.
+    fn replace_by(&self, script: &str) {
+        std::fs::remove_file(&self.0).unwrap();
+        std::fs::write(&self.0, script).unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&self.0, mode).unwrap();
+    }
+}
+
+/// The beginning of a script that acts as the new process of an upgrade: it receives all messages of the old one.
+const RECEIVE_HANDOVER: &str = "#!/bin/bash
+while [ \"$(dd bs=8192 count=1 2>/dev/null)\" != end ]; do :; done
+";
+
+#[test]
+fn an_upgrade_whose_process_ends_when_it_is_ready_leaves_the_old_one_in_service() {
+    let registry = Registry::accepting_all();
+    let (dir, file) = default_config(&registry);
+    let manager = Manager::new(dir.path());
+    let executable = ReplaceableExecutable::in_dir(dir.path());
+    let mut proxy = executable.serve(&file, &manager);
+    assert!(manager.next_message().starts_with("READY=1"));
+    // The old process is stopped while the new one reports that it is ready and closes the channel.
+    let script = "kill -STOP $PPID; printf ready >&0; exec 0</dev/null; kill -CONT $PPID; exit 9";
+    executable.replace_by(&format!("{RECEIVE_HANDOVER}{script}\n"));
+    proxy.signal(Signal::USR2);
+    let successor = Successor::of(&manager.next_message());
+    // The process is reaped, so its number may belong to another one.
+    std::mem::forget(successor);
+    let main = format!("MAINPID={}\n", proxy.child.id());
+    assert_eq!(manager.next_message(), main);
+    let status = manager.next_message();
+    for words in ["the last upgrade failed", "ended before it served"] {
+        assert!(status.contains(words), "{words} in {status}");
+    }
+    assert_eq!(proxy.login("alice:pw"), 200);
+    // The old process still has the pid file.
+    let reloaded = run(&["reload", "-c", &file]);
+    let number = proxy.child.id().to_string();
+    assert!(text(&reloaded.stdout).contains(&number), "{reloaded:?}");
+    assert!(manager.next_message().starts_with("RELOADING=1"));
+    assert!(manager.next_message().starts_with("READY=1"));
+
+    executable.restore();
+    proxy.signal(Signal::USR2);
+    let _successor = Successor::of(&manager.next_message());
+    assert!(manager.next_message().starts_with("READY=1"));
+    assert_eq!(proxy.end(), Some(0), "the next upgrade succeeds");
+}
+
+#[test]
+fn a_stop_during_an_upgrade_ends_the_new_process_before_the_drain() {
+    let registry = Registry::accepting_all();
+    let (dir, file) = default_config(&registry);
+    let manager = Manager::new(dir.path());
+    let executable = ReplaceableExecutable::in_dir(dir.path());
+    let mut proxy = executable.serve(&file, &manager);
+    assert!(manager.next_message().starts_with("READY=1"));
+    let mut upload = proxy.client();
+    upload.send(
+        TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
+            .chunked()
+            .head(),
+    );
+    upload.send(chunk(b"first"));
+    registry.wait_for_requests(|seen| seen.iter().any(|seen| seen.body == b"first"));
+
+    // The new process is ready only when the old one drains. Then it waits for a message, and records the end of the channel.
+    let file_named = |name: &str| dir.path().join(name);
+    let (started, drains, answer) = (
+        file_named("started"),
+        file_named("drains"),
+        file_named("answer"),
+    );
+    let script = format!(
+        "touch {}; while [ ! -e {} ]; do sleep 0.01; done; printf ready >&0; dd bs=8192 count=1 of={} 2>/dev/null",
+        started.display(),
+        drains.display(),
+        answer.display()
+    );
+    executable.replace_by(&format!(
+        "{RECEIVE_HANDOVER}{script}\necho ended >>{}\n",
+        answer.display()
+    ));
+    proxy.signal(Signal::USR2);
+    crate::support::eventually("the new process starts", || started.exists());
+    proxy.signal(Signal::TERM);
+    assert!(manager.next_message().starts_with("STOPPING=1"));
+    std::fs::write(&drains, "").unwrap();
+    crate::support::eventually("the new process is told to end", || {
+        std::fs::read_to_string(&answer).is_ok_and(|answer| answer == "ended\n")
+    });
+    // The old process was still draining.
+    upload.send(chunk(b" last"));
+    upload.send("0\r\n\r\n");
+    assert_eq!(upload.read_response("PATCH").status, 200);
+    assert_eq!(proxy.end(), Some(0));
+}
+
+#[test]
+fn an_upgrade_waits_for_the_reload_in_progress() {
+    let registry = Registry::accepting_all();
+    let (dir, file) = default_config(&registry);
+    let manager = Manager::new(dir.path());
+    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
+    assert!(manager.next_message().starts_with("READY=1"));
+    // A long password file makes the reload slow. The new address would be bound by both processes.
+    let users: String = (0..50_000)
+        .map(|number| format!("user{number}:{{SHA}}VBPuJHI7uixaa6LQGWx4s+5GKNE=\n"))
+        .collect();
+    let passwords = dir.path().join("htpasswd");
+    let mut lines = std::fs::read_to_string(&passwords).unwrap();
+    lines += &users;
+    std::fs::write(&passwords, lines).unwrap();
+    let free = TcpListener::bind("127.0.0.1:0").unwrap();
+    let added = free.local_addr().unwrap();
+    drop(free);
+    let config = std::fs::read_to_string(&file).unwrap();
+    let addresses = format!("\"127.0.0.1:0\", \"{added}\"");
+    std::fs::write(&file, config.replace("\"127.0.0.1:0\"", &addresses)).unwrap();
+    proxy.signal(Signal::HUP);
+    assert!(manager.next_message().starts_with("RELOADING=1"));
+    proxy.signal(Signal::USR2);
+    let reloaded = manager.next_message();
+    assert!(
+        reloaded.starts_with("READY=1") && reloaded.contains(&added.to_string()),
+        "{reloaded}"
+    );
+    assert!(!reloaded.contains("failed"), "{reloaded}");
+    let successor = Successor::of(&manager.next_message());
+    let ready = manager.next_message();
+    assert!(ready.contains(&added.to_string()), "{ready}");
+    assert_eq!(proxy.end(), Some(0));
+    successor.signal(Signal::TERM);
+    assert!(manager.next_message().starts_with("STOPPING=1"));
+}
+
 #[test]
 fn an_upgrade_starts_the_file_that_is_now_at_the_path() {
     let registry = Registry::accepting_all();
     let (dir, file) = default_config(&registry);
     let manager = Manager::new(dir.path());
-    let link = dir.path().join("tidegate");
-    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_tidegate"), &link).unwrap();
-    let mut command = Command::new(&link);
-    command
-        .args(["serve", "-c", &file])
-        .env("NOTIFY_SOCKET", &manager.place);
-    with_own_directories(&mut command, dir.path());
-    command
-        .stdout(std::process::Stdio::piped())
-        .stderr(std::process::Stdio::piped());
-    let proxy = ServeProcess::spawn(command.stdin(std::process::Stdio::null()));
+    let executable = ReplaceableExecutable::in_dir(dir.path());
+    let proxy = executable.serve(&file, &manager);
     assert!(manager.next_message().starts_with("READY=1"));
-    // A package update replaces the file in the same way.
-    let script = "#!/bin/sh\necho the new program >&2; exit 3\n";
-    std::fs::remove_file(&link).unwrap();
-    std::fs::write(&link, script).unwrap();
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
-    std::fs::set_permissions(&link, mode).unwrap();
+    executable.replace_by("#!/bin/sh\necho the new program >&2; exit 3\n");
     proxy.signal(Signal::USR2);
     let line = proxy.line("not upgraded");
     assert!(line.contains("exit status: 3"), "{line}");

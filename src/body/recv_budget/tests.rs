@@ -267,3 +267,46 @@ fn a_paused_group_is_read_again_when_another_group_releases_memory() {
     assert_eq!((live_groups(&budget), budget.used()), (0, 0));
     assert!(budget.paused.lock().is_empty());
 }
+
+/// Drops what it holds when it is woken.
+struct DroppingWaker(Mutex<Option<Arc<ConnectionShare>>>);
+
+impl Wake for DroppingWaker {
+    fn wake(self: Arc<Self>) {
+        let share = self.0.lock().take();
+        drop(share);
+    }
+}
+
+#[test]
+fn a_connection_that_ends_while_it_is_woken_blocks_no_thread() {
+    let budget = budget(4 * MIN_UNTHROTTLED);
+    let (ending, other) = (
+        Reader::new(&budget).share,
+        Reader::from("192.0.2.2", &budget).share,
+    );
+    let body = StreamShare::new(&other);
+    // An open body that waits for no data.
+    ending.open_bodies.fetch_add(1, Ordering::Relaxed);
+    ending.record_read(3 * MIN_UNTHROTTLED);
+    other.record_read(3 * MIN_UNTHROTTLED);
+    let waker = Arc::new(DroppingWaker(Mutex::new(Some(Arc::clone(&ending)))));
+    let waker = Waker::from(waker);
+    assert!(
+        ending
+            .poll_may_read(&Context::from_waker(&waker))
+            .is_pending()
+    );
+    // The waker has the last reference.
+    drop(ending);
+    let (done, finished) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        body.record_taken(MIN_UNTHROTTLED);
+        drop(body);
+        let _ = done.send(());
+    });
+    let finished = finished.recv_timeout(std::time::Duration::from_secs(10));
+    assert!(finished.is_ok(), "the thread waits for its own lock");
+    drop((other, waker));
+    assert_eq!(budget.used(), 0);
+}

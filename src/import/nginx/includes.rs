@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use crate::bounded_file;
 use crate::config::problem::quote;
+use crate::import::nginx::unsupported;
 use crate::import::nginx::unsupported::is_outside_of_http;
 
 use crate::import::nginx::error::Error;
@@ -194,7 +195,7 @@ impl IncludeReader<'_> {
         self.names.push(display_path(path));
         self.canonical.push(self.files.canonical(path));
         let text = String::from_utf8_lossy(bytes);
-        let parsed = parser::parse(index, &text);
+        let parsed = parser::parse(index, &text, unsupported::is_directive);
         let directives = parsed.as_ref().ok().map(Vec::as_slice);
         if let Some((position, mark)) = template_files::first_mark(path, &text, directives) {
             return Err(Error::Template {

@@ -1,7 +1,8 @@
 //! The parser of nginx's configuration syntax: directives and blocks.
 //!
-//! `includes` calls [`parse`] for each file. The parser does not know which directives exist; it only knows that the
-//! content of a Lua block is not nginx's syntax.
+//! `includes` calls [`parse`] for each file. A directive without its `;` takes the next directive for its arguments, so that a
+//! restriction would get lost. The parser therefore knows how many arguments the usual directives have, and that a line which begins with
+//! the name of a directive is one. It also knows that the content of a Lua block is not nginx's syntax.
 
 use crate::config::nearest::nearest;
 use crate::config::problem::{Position, quote};
@@ -63,8 +64,12 @@ struct Block {
     directives: Vec<Directive>,
 }
 
-/// Parses the text of the file with this index.
-pub(crate) fn parse(file: usize, text: &str) -> Result<Vec<Directive>, SyntaxError> {
+/// Parses the text of the file with this index. `is_directive` returns whether a word is the name of a directive.
+pub(crate) fn parse(
+    file: usize,
+    text: &str,
+    is_directive: fn(&str) -> bool,
+) -> Result<Vec<Directive>, SyntaxError> {
     let mut lexer = Lexer::new(text);
     let mut outer_blocks: Vec<Block> = Vec::new();
     let mut block = Block {
@@ -76,10 +81,12 @@ pub(crate) fn parse(file: usize, text: &str) -> Result<Vec<Directive>, SyntaxErr
         match token {
             Token::Word(word) => words.push((word, position)),
             Token::End => {
+                check_arguments(&words, is_directive)?;
                 let directive = take_directive(file, &mut words, position, ";")?;
                 block.directives.push(directive);
             }
             Token::Open => {
+                check_arguments(&words, is_directive)?;
                 let opener = take_directive(file, &mut words, position, "{")?;
                 if opener.name.ends_with("_by_lua_block") {
                     lexer.skip_lua();
@@ -131,6 +138,40 @@ fn take_directive(
         args: taken.map(|(word, _)| word).collect(),
         block: None,
         at: SourcePos { file, position },
+    })
+}
+
+/// Reports the place of a missing `;`: the directive has more arguments than nginx accepts, or a later line begins with the name of
+/// another directive.
+fn check_arguments(
+    words: &[(String, Position)],
+    is_directive: fn(&str) -> bool,
+) -> Result<(), SyntaxError> {
+    let Some(((name, name_position), arguments)) = words.split_first() else {
+        return Ok(());
+    };
+    let most = MOST_ARGUMENTS.iter().find(|(known, _)| known == name);
+    let first_extra = most.and_then(|(_, most)| arguments.get(*most));
+    let mut lines = words.iter().zip(arguments);
+    let next_directive = lines.find_map(|((_, before), word)| {
+        let begins_a_line = before.line < word.1.line;
+        (begins_a_line && is_directive(&word.0)).then_some(word)
+    });
+    let Some((word, position)) = first_extra.or(next_directive) else {
+        return Ok(());
+    };
+    Err(SyntaxError {
+        position: *name_position,
+        what: format!(
+            "the directive {} would have {} as an argument (line {})",
+            quote(name),
+            quote(word),
+            position.line
+        ),
+        remedy: format!(
+            "write ; before {}, or put it on the line before if it is an argument; nginx -t checks the number of arguments",
+            quote(word)
+        ),
     })
 }
 
@@ -193,6 +234,38 @@ fn check_depth(depth: usize, position: Position) -> Result<(), SyntaxError> {
     })
 }
 
+/// The number of arguments that nginx accepts at most, for directives whose number is fixed.
+const MOST_ARGUMENTS: &[(&str, usize)] = &[
+    ("alias", 1),
+    ("allow", 1),
+    ("auth_basic", 1),
+    ("auth_basic_user_file", 1),
+    ("auth_request", 1),
+    ("client_body_timeout", 1),
+    ("client_max_body_size", 1),
+    ("default_type", 1),
+    ("deny", 1),
+    ("internal", 0),
+    ("proxy_buffering", 1),
+    ("proxy_connect_timeout", 1),
+    ("proxy_http_version", 1),
+    ("proxy_pass", 1),
+    ("proxy_read_timeout", 1),
+    ("proxy_request_buffering", 1),
+    ("proxy_send_timeout", 1),
+    ("proxy_set_header", 2),
+    ("real_ip_header", 1),
+    ("real_ip_recursive", 1),
+    ("root", 1),
+    ("satisfy", 1),
+    ("send_timeout", 1),
+    ("set", 2),
+    ("set_real_ip_from", 1),
+    ("ssl_certificate", 1),
+    ("ssl_certificate_key", 1),
+    ("ssl_client_certificate", 1),
+    ("ssl_verify_client", 1),
+];
 /// The maximum nesting. nginx's own contexts are nested at most five deep; nested locations may add some.
 const MAX_DEPTH: usize = 40;
 /// The blocks that a directive without a `;` may be meant to be.

@@ -112,6 +112,55 @@ fn words_are_as_nginx_reads_them() {
 }
 
 #[test]
+fn a_missing_semicolon_hides_no_directive() {
+    for (text, name, extra) in [
+        (
+            "proxy_set_header Host $host\n auth_basic \"x\";",
+            "proxy_set_header",
+            "auth_basic",
+        ),
+        (
+            "proxy_read_timeout 900\n deny all;",
+            "proxy_read_timeout",
+            "deny",
+        ),
+        (
+            "proxy_pass http://b auth_basic x;",
+            "proxy_pass",
+            "auth_basic",
+        ),
+        ("satisfy all\n allow 10.0.0.0/8;", "satisfy", "allow"),
+        (
+            "client_max_body_size 0 deny all;",
+            "client_max_body_size",
+            "deny",
+        ),
+        (
+            "proxy_set_header Host $host limit_except GET { deny all; }",
+            "proxy_set_header",
+            "limit_except",
+        ),
+        (
+            "add_header X y\n limit_except GET { deny all; }",
+            "add_header",
+            "limit_except",
+        ),
+        ("return 200\n proxy_pass http://b;", "return", "proxy_pass"),
+    ] {
+        let file = format!("server {{ location / {{ {text} }} }}");
+        let error = imported(&file).unwrap_err().to_string();
+        let what = format!("\"{name}\" would have \"{extra}\" as an argument");
+        assert!(error.contains(&what), "{what} in {error}");
+    }
+    // Arguments may be on several lines.
+    let done = imported(
+        "server { listen 443 ssl;\n server_name a.example.com\n initech.example.com\n internal-registry;\n\
+         location / { proxy_next_upstream error\n http_500\n non_idempotent; proxy_pass http://b; } }",
+    );
+    has(&done.unwrap(), &["initech.example.com"]);
+}
+
+#[test]
 fn what_is_no_syntax_is_told_with_its_place() {
     let cases = [
         (
@@ -235,7 +284,7 @@ fn patterns_of_names_are_the_shells() {
 #[test]
 fn locations_become_prefixes_or_nothing() {
     let paths = |text: &str| {
-        let tree = parser::parse(0, &format!("location {text} {{}}")).unwrap();
+        let tree = parser::parse(0, &format!("location {text} {{}}"), |_| false).unwrap();
         location::read(&tree, &Scope::new(&tree)).remove(0).paths
     };
     let like =

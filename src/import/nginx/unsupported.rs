@@ -36,6 +36,18 @@ fn is_restriction(name: &str) -> bool {
     !TRANSLATED.contains(&name) && matches!(reason(name), RESTRICTED | UNKNOWN)
 }
 
+/// Whether the word is the name of a directive that the importer knows. Names that only begin like one must look like a directive, because
+/// a server name such as `initech.example` also begins with `init`.
+pub(crate) fn is_directive(word: &str) -> bool {
+    let is_name = word.contains('_')
+        && word
+            .bytes()
+            .all(|byte| byte == b'_' || byte.is_ascii_lowercase());
+    TRANSLATED.contains(&word)
+        || REASONS.iter().any(|(patterns, _)| patterns.contains(&word))
+        || (is_name && reason(word) != UNKNOWN)
+}
+
 /// Whether a directive belongs outside of `http`. Every other directive of a file without `http` belongs inside.
 pub(crate) fn is_outside_of_http(name: &str) -> bool {
     let mut patterns = PROCESSES.iter().chain(&["stream", "mail"]);

@@ -218,7 +218,7 @@ impl Proxy {
                 .build()
                 .unwrap();
             let connections_cut = runtime.block_on(server.run(received_commands));
-            let _ = end.send(connections_cut);
+            let _ = end.send(connections_cut.expect("no worker has panicked"));
         });
         Ok(Self {
             dir,

@@ -98,7 +98,7 @@ fn exchange(connection: &mut BufReader<TcpStream>, request: &Request) -> Option<
     } = request;
     let path = encoded(path);
     let mut head = format!(
-        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nX-Client: {client}\r\nContent-Length: 0\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nX-Client: {client}\r\nX-Real-IP: {client}\r\nX-Forwarded-For: {client}\r\nContent-Length: 0\r\n"
     );
     if let Some(credentials) = credentials(request) {
         let encoded = Base64::encode_string(credentials.as_bytes());
