@@ -287,7 +287,7 @@ impl RequestRecord {
         let peer = fields.peer.map(|peer| peer.to_string()).unwrap_or_default();
         let user_agent = fields.user_agent.as_ref().map(user_agent_text);
         let mut line = LogLine::begin(buffer, is_json, "INFO", "access");
-        line.display("client", fields.client);
+        line.address("client", fields.client.ip());
         for (key, value) in [
             ("peer", &*peer),
             ("site", self.site_name()),

@@ -128,7 +128,7 @@ impl Forward {
             let worker = context.worker;
             let response = self.upstream.send(worker, client, upload, request?).await?;
             check_switch(&response, context)?;
-            Ok(self.rewrite_response(response, context))
+            Ok(self.rewrite_response(*response, context))
         }
     }
 

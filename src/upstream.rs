@@ -121,13 +121,15 @@ impl Upstream {
     ///
     /// `upload` is the repository name if the request belongs to an upload: all requests of uploads to a repository go to one
     /// endpoint.
+    ///
+    /// The response is boxed, because it is returned through several futures, and each of them would copy its 280 bytes.
     pub fn send<'a>(
         &'a self,
         worker: usize,
         client: ClientNetwork,
         upload: Option<&'a str>,
         request: Request<Body>,
-    ) -> impl Future<Output = Result<Response<ResponseBody>, Error>> + Send + 'a {
+    ) -> impl Future<Output = Result<Box<Response<ResponseBody>>, Error>> + Send + 'a {
         // Outside of the async block, which would reserve space for the request and for its parts. This future is part of the
         // future of every request.
         let mut request = OutboundRequest::new(worker, client, upload, request);
@@ -137,7 +139,7 @@ impl Upstream {
     async fn send_with_retry(
         &self,
         request: &mut OutboundRequest<'_>,
-    ) -> Result<Response<ResponseBody>, Error> {
+    ) -> Result<Box<Response<ResponseBody>>, Error> {
         let (mut skip, mut deadline) = (EndpointSet::default(), None);
         loop {
             let error = match self.try_endpoints(skip, request).await {
@@ -158,7 +160,7 @@ impl Upstream {
         &self,
         mut tried: EndpointSet,
         request: &mut OutboundRequest<'_>,
-    ) -> Result<Response<ResponseBody>, Error> {
+    ) -> Result<Box<Response<ResponseBody>>, Error> {
         let (mut last_error, mut died) = (Error::Busy, None);
         while let Some((index, endpoint)) = self.choose(tried, request.upload) {
             tried.insert(index);

@@ -104,7 +104,7 @@ def _stalled(site, head, sent):
 GROWTH = [
     ("sites", (1, 1000), sites),
     ("users", (1, 100_000), users),
-    ("connections", (10, 5000), connections),
+    ("connections", (100, 9_900), connections),
     ("grants", (1, 1000), grants),
     ("workers", (1, 2), workers),
 ]

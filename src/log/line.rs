@@ -13,6 +13,7 @@
 
 use std::cell::RefCell;
 use std::fmt::{self, Write as _};
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use time::OffsetDateTime;
@@ -66,6 +67,23 @@ impl<'a> LogLine<'a> {
         self.text(key, &value.to_string());
     }
 
+    /// Adds a field with an address. The `Display` impl of an IPv4 address takes a fifth of the time of a whole line.
+    pub fn address(&mut self, key: &str, address: IpAddr) {
+        let IpAddr::V4(address) = address else {
+            return self.display(key, address);
+        };
+        self.key(key);
+        let quote = if self.is_json { "\"" } else { "" };
+        self.buffer.push_str(quote);
+        for (index, octet) in address.octets().into_iter().enumerate() {
+            if index > 0 {
+                self.buffer.push('.');
+            }
+            push_number(self.buffer, octet.into());
+        }
+        self.buffer.push_str(quote);
+    }
+
     /// Adds a field with a number.
     pub fn number(&mut self, key: &str, value: u64) {
         self.key(key);
@@ -94,10 +112,13 @@ impl<'a> LogLine<'a> {
     }
 
     fn key(&mut self, key: &str) {
-        match self.is_json {
-            true => push_all(self.buffer, &[",\"", key, "\":"]),
-            false => push_all(self.buffer, &[" ", key, "="]),
+        if self.is_json {
+            return push_all(self.buffer, &[",\"", key, "\":"]);
         }
+        // Single characters, because a call that copies one byte costs more than the byte.
+        self.buffer.push(' ');
+        self.buffer.push_str(key);
+        self.buffer.push('=');
     }
 
     fn unknown(&mut self, key: &str) {
@@ -150,8 +171,9 @@ fn push_number(buffer: &mut String, number: u64) {
             break;
         }
     }
-    let digits = digits.get(from..).unwrap_or_default();
-    buffer.push_str(std::str::from_utf8(digits).unwrap_or_default());
+    for digit in digits.get(from..).unwrap_or_default() {
+        buffer.push(char::from(*digit));
+    }
 }
 
 /// Whether a text value needs no quotes in a text line.
@@ -270,6 +292,23 @@ mod tests {
             push_number(&mut line, number);
             assert_eq!(line, number.to_string());
         }
+    }
+
+    #[test]
+    fn an_address_is_written_as_its_display_text() {
+        for address in ["0.0.0.0", "192.0.2.7", "255.10.100.99", "2001:db8::1", "::"] {
+            for is_json in [false, true] {
+                let address: IpAddr = address.parse().unwrap();
+                let written = line(is_json, |line| line.address("client", address));
+                let expected = line(is_json, |line| line.text("client", &address.to_string()));
+                assert_eq!(without_time(&written), without_time(&expected));
+            }
+        }
+    }
+
+    /// The line without the digits of its time.
+    fn without_time(line: &str) -> &str {
+        line.split_once("Z").unwrap().1
     }
 
     #[test]

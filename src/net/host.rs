@@ -118,8 +118,10 @@ fn split_name(authority: &str) -> Option<(String, Option<&str>)> {
         None => (authority, None),
     };
     let name = name.strip_suffix('.').unwrap_or(name);
-    let is_label = |label: &str| !label.is_empty() && label.bytes().all(is_name_byte);
-    name.split('.')
+    let is_label = |label: &[u8]| !label.is_empty() && label.iter().copied().all(is_name_byte);
+    // Bytes, because a split of text searches each label with machinery for long ones.
+    name.as_bytes()
+        .split(|byte| *byte == b'.')
         .all(is_label)
         .then(|| (name.to_ascii_lowercase(), port))
 }

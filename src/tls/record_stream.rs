@@ -55,6 +55,9 @@ pub struct TlsStream<IO> {
     /// A handshake message or a key update has arrived in part: rustls has processed whole records of `incoming` that it has
     /// not released, and waits for the next ones.
     has_partial_handshake: bool,
+    /// rustls has processed every byte that has arrived, and has nothing to do before more bytes arrive. hyper tries to read two
+    /// more times for each request than there is something to read; those reads do not call rustls.
+    needs_bytes: bool,
     /// The protocol violation of the client. The alert about it is in `outgoing` already.
     violation: Option<rustls::Error>,
     /// The client has sent close_notify.
@@ -131,6 +134,7 @@ impl<IO> TlsStream<IO> {
             plaintext: Plaintext::default(),
             outgoing: CiphertextOut::default(),
             has_partial_handshake: false,
+            needs_bytes: false,
             violation: None,
             is_read_closed: false,
             is_write_closed: false,
@@ -213,6 +217,7 @@ impl<IO> TlsStream<IO> {
                     let needs_data = matches!(step, ReadStep::Handshaking | ReadStep::NeedsData);
                     self.has_partial_handshake =
                         needs_data && self.incoming.first_record_len().is_some();
+                    self.needs_bytes = needs_data && self.incoming.bytes().is_empty();
                     return Ok(step);
                 }
                 Err(error) => {
@@ -315,7 +320,9 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> TlsStream<IO> {
     /// Reads ciphertext from the socket. The end of the connection is an error here, because the client has not sent
     /// close_notify: an attacker may have truncated the stream.
     fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match ready!(self.incoming.poll_fill(&mut self.io, cx))? {
+        let filled = ready!(self.incoming.poll_fill(&mut self.io, cx))?;
+        self.needs_bytes = false;
+        match filled {
             0 => Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
             _ => Poll::Ready(Ok(())),
         }
@@ -333,7 +340,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for TlsStream<IO> {
             return Poll::Ready(Ok(()));
         }
         loop {
-            let decrypted = this.decrypt(out);
+            let decrypted = match this.needs_bytes {
+                true => Ok(false),
+                false => this.decrypt(out),
+            };
             // Send an alert, or the response to a key update. If the client does not read it, later writes will notice.
             if let Poll::Ready(Err(error)) = this.poll_send(cx)
                 && decrypted.is_ok()

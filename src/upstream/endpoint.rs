@@ -145,7 +145,7 @@ impl EndpointClient {
     pub(crate) async fn send(
         &self,
         request: &mut OutboundRequest<'_>,
-    ) -> Result<Response<ResponseBody>, SendError> {
+    ) -> Result<Box<Response<ResponseBody>>, SendError> {
         let worker = request.worker;
         let active = self.pool.begin_request(worker, request.client).await?;
         let ask_kernel = !request.is_repeatable;
@@ -161,7 +161,7 @@ impl EndpointClient {
             let failure = match exchange(&active, connection, &request.parts, body).await {
                 Ok((head, reader)) => {
                     self.health.record_response(Instant::now());
-                    return Ok(ResponseBody::new(head, reader, active));
+                    return Ok(Box::new(ResponseBody::new(head, reader, active)));
                 }
                 Err(failure) => failure,
             };

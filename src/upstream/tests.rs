@@ -184,7 +184,7 @@ async fn assert_get_ok(upstream: &Upstream) {
     assert_eq!(text(response.unwrap()).await, "ok");
 }
 
-async fn text(response: Response<ResponseBody>) -> String {
+async fn text(response: Box<Response<ResponseBody>>) -> String {
     let bytes = response.into_body().collect().await.unwrap().to_bytes();
     String::from_utf8(bytes.to_vec()).unwrap()
 }

@@ -1,5 +1,5 @@
 //! The files that are installed beside the executable: the systemd units, the deploy hook for certbot, the manual page, and the
-//! files for containers.
+//! files for containers. Also what `examples/build-release` needs for a build with a profile.
 //!
 //! `tests/real/package.rs` tests that the proxy runs with them.
 
@@ -288,4 +288,37 @@ fn the_package_has_the_copyright_and_changelog_that_debian_requires() {
             .lines()
             .any(|line| line.starts_with(" -- The tidegate maintainers <"))
     );
+}
+
+/// The build itself takes two release builds, and is not tested here.
+#[test]
+fn a_build_with_a_profile_needs_the_llvm_profdata_of_rustc() {
+    let dir = TempDir::new().unwrap();
+    let program = dir.path().join("llvm-profdata");
+    let build = |arguments: &[&str]| {
+        let mut build = Command::new(example("build-release"));
+        build.args(["--pgo", "--output"]).arg(dir.path());
+        build.args(arguments).env("LLVM_PROFDATA", &program);
+        let output = build.output().unwrap();
+        (output.status.code(), text(&output.stderr))
+    };
+    let (code, missing) = build(&[]);
+    assert_eq!(code, Some(1), "{missing}");
+    let wanted = format!(
+        "missing: {} (rustup component add llvm-tools)",
+        program.display()
+    );
+    assert_eq!(missing.trim(), wanted);
+
+    fs::write(&program, "#!/bin/sh\necho '  LLVM version 14.0.6'\n").unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let (code, other) = build(&[]);
+    assert_eq!(code, Some(1), "{other}");
+    assert!(
+        other.contains("has LLVM version 14.0.6, and rustc needs "),
+        "{other}"
+    );
+
+    let (code, both) = build(&["--binary", env!("CARGO_BIN_EXE_tidegate")]);
+    assert_eq!(code, Some(2), "{both}");
 }
