@@ -39,7 +39,7 @@ impl RequestedAccess {
 
     /// Removes a mount from the request unless `is_allowed` accepts it, so that a plain upload starts. A mounted blob becomes
     /// readable in the repository to which it is mounted.
-    fn mount_if(self, is_allowed: impl FnOnce(Mount<'_>) -> bool) -> Self {
+    fn without_mount_unless(self, is_allowed: impl FnOnce(Mount<'_>) -> bool) -> Self {
         match self {
             Self::Operation(operation) if !operation.mount().is_none_or(is_allowed) => {
                 Self::Operation(operation.without_mount())
@@ -275,7 +275,7 @@ fn check_grants(
     if !is_allowed_ping && !grants.allows(principal, operation.action(), operation.repository()) {
         return Err(denied(identity));
     }
-    Ok(request.mount_if(|mount| match mount.from {
+    Ok(request.without_mount_unless(|mount| match mount.from {
         Some(_) => grants.allows(principal, Action::Pull, mount.from),
         // The registry chooses the source among all its repositories.
         None => grants.can_pull_all(principal),
@@ -303,7 +303,7 @@ fn intersect_scope(scope: &Scope, request: RequestedAccess) -> Result<RequestedA
     if source.is_some_and(|source| !scope.allows(Some(source), Action::Pull)) {
         return Err(Denied::Scope);
     }
-    Ok(request.mount_if(|mount| mount.from.is_some()))
+    Ok(request.without_mount_unless(|mount| mount.from.is_some()))
 }
 
 /// The reason for a denial, which decides how the client can go on: an anonymous client can log in, and a client with an

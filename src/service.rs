@@ -175,7 +175,7 @@ impl Service {
         let request = self.receive(0, request);
         let mut scope = self.open_scope(&request);
         let result = match self.key_authorization(&request.parts).await {
-            Some(key_authorization) => Ok(key_authorization_response(key_authorization)),
+            Some(key_authorization) => Ok(challenge_file_response(key_authorization)),
             None => self.respond_over_plain_http(&request, &mut scope).await,
         };
         let response = result.unwrap_or_else(|rejection| scope.reject(&rejection));
@@ -460,7 +460,7 @@ impl Service {
             let method = &request.parts.method;
             let content =
                 challenge_file::read_requested(webroot, method, target.path(), permit).await?;
-            return Ok(key_authorization_response(content));
+            return Ok(challenge_file_response(content));
         }
         redirect_to_https(request, site, &target, scope)
     }
@@ -600,10 +600,11 @@ fn redirect(status: StatusCode, location: &str) -> Response<Body> {
     response
 }
 
-fn key_authorization_response(key_authorization: impl Into<Bytes>) -> Response<Body> {
-    let key_authorization = key_authorization.into();
-    let length = HeaderValue::from(key_authorization.len());
-    let mut response = Response::new(Body::full(key_authorization));
+/// The response with the content of a challenge file (RFC 8555 section 8.3).
+fn challenge_file_response(content: impl Into<Bytes>) -> Response<Body> {
+    let content = content.into();
+    let length = HeaderValue::from(content.len());
+    let mut response = Response::new(Body::full(content));
     let headers = response.headers_mut();
     let octets = HeaderValue::from_static("application/octet-stream");
     headers.insert(header::CONTENT_TYPE, octets);

@@ -166,7 +166,7 @@ impl Upstream {
             tried.insert(index);
             // An endpoint that was down a moment ago counts as an alternative. During a rolling restart, in which each
             // endpoint is restarted as soon as the one before it is ready, it is up again.
-            request.has_alternatives =
+            request.may_go_elsewhere =
                 request.upload.is_none() && tried != EndpointSet::first(self.endpoints.len());
             self.set_host(request, endpoint);
             match endpoint.send(request).await {
@@ -174,7 +174,7 @@ impl Upstream {
                 Err(failure) if failure.may_try_another => last_error = failure.error,
                 Err(failure) => return Err(failure.error),
             }
-            if !last_error.is_unsent() {
+            if !last_error.may_try_another_endpoint() {
                 died = Some(endpoint);
             }
         }
@@ -182,7 +182,7 @@ impl Upstream {
             return Err(last_error);
         };
         // All other endpoints refuse connections. The one whose connection died may only have closed that connection.
-        request.has_alternatives = false;
+        request.may_go_elsewhere = false;
         self.set_host(request, endpoint);
         let sent = Box::pin(endpoint.send(request)).await;
         sent.map_err(|failure| failure.error)
@@ -250,9 +250,9 @@ impl Upstream {
 
     /// The health checks that are due at `now`. `health` describes when they are.
     pub fn due_checks(&self, now: Instant) -> impl Iterator<Item = HealthCheck> {
-        let has_alternatives = self.endpoints.len() > 1;
+        let is_one_of_several = self.endpoints.len() > 1;
         let endpoints = self.endpoints.iter();
-        endpoints.filter_map(move |endpoint| endpoint.due_check(now, has_alternatives))
+        endpoints.filter_map(move |endpoint| endpoint.due_check(now, is_one_of_several))
     }
 
     /// The status of each endpoint, in the order of the configuration.

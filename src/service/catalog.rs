@@ -8,9 +8,9 @@
 //! the list looks the same whether or not hidden names follow. The `Link` continues after the last visible name: the
 //! next request reads the hidden names after that one again, and names none of them.
 //!
-//! The upstream is never asked to continue after a name that the client may not see, because some registries continue
-//! at another place if they do not have that name, which would reveal whether it exists. The walk then starts at the
-//! beginning of the list.
+//! If the client names a repository that it may not see as the one to continue after, the walk starts at the beginning of the
+//! list. The upstream gets no such name, because some registries continue at another place if they do not have it, which would
+//! reveal whether it exists.
 
 use std::pin::pin;
 use std::time::Duration;

@@ -1,5 +1,8 @@
 //! How long a request has been waiting for its own client.
 //!
+//! Between two polls of a response body, and throughout a tunnel, a request counts as waiting for its client, because the poll that
+//! follows comes when the client has taken what it got before.
+//!
 //! The `http1` codec reports the wait for a request body that the client does not send, and `response_body` the wait for a
 //! client that does not read the response. `request_limit` reads the duration from any thread. Time in which the proxy waits
 //! for the upstream does not count.

@@ -52,7 +52,7 @@ pub(crate) struct OutboundRequest<'a> {
     /// Whether the request may be sent a second time.
     pub(crate) is_repeatable: bool,
     /// Whether another endpoint that was not tried yet can serve the request.
-    pub(crate) has_alternatives: bool,
+    pub(crate) may_go_elsewhere: bool,
 }
 
 /// Why an endpoint did not respond to a request.
@@ -82,7 +82,7 @@ impl<'a> OutboundRequest<'a> {
             is_repeatable: is_repeatable(&parts, &body),
             parts,
             body,
-            has_alternatives: false,
+            may_go_elsewhere: false,
         }
     }
 }
@@ -96,7 +96,7 @@ fn is_repeatable(parts: &request::Parts, body: &Body) -> bool {
 impl From<Error> for SendError {
     fn from(error: Error) -> Self {
         Self {
-            may_try_another: error.is_unsent(),
+            may_try_another: error.may_try_another_endpoint(),
             error,
         }
     }
@@ -140,8 +140,8 @@ impl EndpointClient {
     /// Sends a request over a pooled connection of its worker or over a new one, and returns as soon as the final response
     /// head has arrived.
     ///
-    /// If the error [is unsent](Error::is_unsent), the body of the request is untouched. A repeatable request is sent again on
-    /// this endpoint only if it has no alternatives.
+    /// If the error [permits another endpoint](Error::may_try_another_endpoint), the body of the request is untouched. A
+    /// repeatable request is sent again on this endpoint only if no other endpoint is left for it.
     pub(crate) async fn send(
         &self,
         request: &mut OutboundRequest<'_>,
@@ -167,7 +167,7 @@ impl EndpointClient {
             };
             // `mem::take` makes sure that a request is repeated only once.
             if failure.died_without_response && mem::take(&mut request.is_repeatable) {
-                if request.has_alternatives {
+                if request.may_go_elsewhere {
                     return Err(SendError {
                         error: failure.error,
                         may_try_another: true,
@@ -207,7 +207,7 @@ impl EndpointClient {
                 ))
             }
             Err(error) => {
-                if error.is_unsent() {
+                if error.may_try_another_endpoint() {
                     self.health
                         .record_connect_failure(Instant::now(), &error.with_source());
                 }
@@ -216,13 +216,13 @@ impl EndpointClient {
         }
     }
 
-    /// The health check that is due at `now`, if any. `has_alternatives` is explained at [`Health::try_start_check`].
+    /// The health check that is due at `now`, if any. `is_one_of_several` is explained at [`Health::try_start_check`].
     pub(crate) fn due_check(
         self: &Arc<Self>,
         now: Instant,
-        has_alternatives: bool,
+        is_one_of_several: bool,
     ) -> Option<HealthCheck> {
-        let is_due = self.health.try_start_check(now, has_alternatives);
+        let is_due = self.health.try_start_check(now, is_one_of_several);
         is_due.then(|| HealthCheck {
             client: Arc::clone(self),
         })

@@ -1,7 +1,7 @@
 //! Why a request got no response from the upstream.
 //!
 //! `connect`, `tls`, `request_limit` and the `http1` codec create the errors. `upstream` and `endpoint` decide by
-//! [`Error::is_unsent`] whether another endpoint is tried; `rejection` maps an error to a response.
+//! [`Error::may_try_another_endpoint`] whether another endpoint is tried; `rejection` maps an error to a response.
 
 use std::io;
 use std::time::Duration;
@@ -53,7 +53,7 @@ impl Error {
     /// Nothing was sent then, so that a request of any method may go to another endpoint. The result is false where the
     /// proxy itself lacks a resource (`connect` marks this with `ResourceBusy`): another endpoint would not help, and the
     /// failure says nothing about the health of this one.
-    pub(crate) fn is_unsent(&self) -> bool {
+    pub(crate) fn may_try_another_endpoint(&self) -> bool {
         match self {
             Self::Connect(cause) => cause.kind() != io::ErrorKind::ResourceBusy,
             Self::ConnectTimeout(_) | Self::Tls(_) => true,
@@ -63,7 +63,8 @@ impl Error {
 
     /// Whether the error is typical of an upstream that is restarting: a connect that was refused or timed out.
     pub(crate) fn is_transient(&self) -> bool {
-        self.is_unsent() && matches!(self, Self::Connect(_) | Self::ConnectTimeout(_))
+        self.may_try_another_endpoint()
+            && matches!(self, Self::Connect(_) | Self::ConnectTimeout(_))
     }
 
     /// The text of the error and of its source.

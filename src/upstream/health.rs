@@ -165,13 +165,13 @@ impl Health {
 
     /// Returns true if a check is due, and marks the check as running until [`Self::end_check`].
     ///
-    /// `has_alternatives` is false for the only endpoint of an upstream: while it seems healthy, it is checked only after a
+    /// `is_one_of_several` is false for the only endpoint of an upstream: while it seems healthy, it is checked only after a
     /// pause in its traffic.
-    pub(crate) fn try_start_check(&self, now: Instant, has_alternatives: bool) -> bool {
+    pub(crate) fn try_start_check(&self, now: Instant, is_one_of_several: bool) -> bool {
         let now = self.clock(now);
         let seems_healthy = self.is_known.load(Relaxed) && self.is_up() && !self.is_failing();
         let mut due = self.next_check.load(Relaxed);
-        if seems_healthy && !has_alternatives {
+        if seems_healthy && !is_one_of_several {
             let last_check = due.saturating_sub(millis(CHECK_INTERVAL));
             due = last_check.max(self.last_response.load(Relaxed)) + millis(MAX_TRAFFIC_PAUSE);
         }
