@@ -206,7 +206,7 @@ fn a_reload_with_any_error_keeps_the_old_configuration() {
     fs::remove_file(&file).unwrap();
     assert_kept("cannot read the configuration");
     fs::create_dir(&file).unwrap();
-    assert_kept("not a regular file");
+    assert_kept("this is a directory, not a configuration");
     fs::remove_dir(&file).unwrap();
     mknodat(CWD, &file, FileType::Fifo, Mode::RUSR | Mode::WUSR, 0).unwrap();
     assert_kept("not a regular file");
