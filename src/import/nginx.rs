@@ -46,6 +46,7 @@ mod units;
 mod unsupported;
 mod upstream;
 mod verdict;
+mod webroot;
 
 pub use error::Error;
 pub use includes::{FileSource, FsSource};

@@ -11,6 +11,7 @@ mod differential;
 mod generator;
 mod parity;
 mod typical;
+mod webroot;
 mod wire;
 
 #[test]
@@ -166,6 +167,7 @@ impl Pair {
             .arg(&theirs))
         .succeeds();
         let toml = lab.path("imported.toml");
+        let imported = with_own_logs(&imported, &lab);
         fs::write(&toml, edited(imported)).unwrap();
         run(lab
             .command(env!("CARGO_BIN_EXE_tidegate"))
@@ -235,6 +237,13 @@ impl Pair {
         let body = fs::read(&body).ok().filter(|_| !is_head);
         Answer::new(&text, &body.unwrap_or_default(), ports)
     }
+}
+
+/// The imported file with the logs of tidegate in the lab's folder.
+fn with_own_logs(toml: &str, lab: &Lab) -> String {
+    let logs = lab.path("tidegate-log");
+    fs::create_dir_all(&logs).unwrap();
+    toml.replace("/var/log/tidegate", &logs.display().to_string())
 }
 
 fn started(name: &'static str, command: &Command, lab: &Lab, ports: Ports) -> Service {

@@ -348,6 +348,11 @@ impl Networks {
         }
     }
 
+    /// Whether every address is allowed.
+    pub(crate) fn allow_all(&self) -> bool {
+        self.all != Some(false) && self.rules.iter().all(|(is_allow, _)| *is_allow)
+    }
+
     /// Whether every address is denied.
     fn deny_all(&self) -> bool {
         self.all == Some(false) && !self.rules.iter().any(|(is_allow, _)| *is_allow)

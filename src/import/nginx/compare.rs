@@ -824,7 +824,7 @@ const CONDITIONS: &[&str] = &["auth", "allow", "deny", "satisfy"];
 const NO_END: &str = "the comparison with nginx did not end";
 const TOO_MANY: &str = "its paths, hosts, networks and password files are too many to compare them with nginx; import its server block without the others, with fewer of them, or compare each location by hand and write upstream and auth in place of respond";
 const NOT_COMPARED: &str = "the result has an error, so it is not compared with nginx: correct the nginx file and import again, or compare each location by hand and write upstream and auth in place of respond";
-const NO_ADDRESS: &str = "its listen directives have no IP address and port, so it is not compared with nginx: write listen ADDRESS:PORT in place of a name or a range of ports and import again, or compare each location by hand and write upstream and auth in place of respond";
+const NO_ADDRESS: &str = "its listen directives have no IP address and port, so it is not compared with nginx: write listen ADDRESS:PORT in place of a socket, a name or a range of ports and import again, or compare each location by hand and write upstream and auth in place of respond";
 const OTHER_CLIENTS: &str = " (rules about client addresses, but set_real_ip_from, real_ip_header, real_ip_recursive or proxy_protocol make nginx read another address than tidegate does: see docs/from-nginx.md)";
 const NOTHING_THERE: &str =
     "nginx serves files or responds itself to some paths that tidegate forwards to the upstream";

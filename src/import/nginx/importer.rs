@@ -13,8 +13,8 @@ use crate::import::nginx::listen::{Address, Listen};
 use crate::import::nginx::main_context;
 use crate::import::nginx::main_context::ListenAddresses;
 use crate::import::nginx::nginx_model::NginxModel;
-use crate::import::nginx::output::OutputConfig;
-use crate::import::nginx::parser::Directive;
+use crate::import::nginx::output::{OutputConfig, RouteAction};
+use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::probes::Probes;
 use crate::import::nginx::remarks::Remarks;
 use crate::import::nginx::scope::Scope;
@@ -22,6 +22,8 @@ use crate::import::nginx::server_block::ServerBlock;
 use crate::import::nginx::site;
 use crate::import::nginx::stricter;
 use crate::import::nginx::unsupported;
+use crate::import::nginx::webroot;
+use crate::import::nginx::webroot::ChallengeLocation;
 
 /// Translates the configuration. Relative paths are relative to `prefix`.
 pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, Remarks), Error> {
@@ -42,6 +44,7 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
     if let Some(first) = input.http.first().filter(|_| !input.has_http_block) {
         context.remarks.warn(first.at, NO_HTTP_BLOCK);
     }
+    let warnings_of_input = context.remarks.warning_count();
     let servers = servers(&Scope::new(&input.http));
     let model_context = Context::new(&input.http, prefix);
     let model = NginxModel::new(&model_context, &input.http, &servers);
@@ -52,21 +55,35 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
         addresses: ListenAddresses::default(),
         sites: Vec::new(),
         taken: HashMap::new(),
+        challenges: Vec::new(),
     };
     importer.import(&servers, input.wanted.as_deref());
     let Importer {
         mut context,
         mut output,
+        challenges,
         ..
     } = importer;
     let probes = Probes::new(&input.http);
+    let served = webroot::add_routes(&mut output, &mut context, &model, &probes, &challenges);
+    let forwarding = forwarding_routes(&output);
     let warnings = close_differences(&mut output, &model, &probes);
+    let mut void = BTreeSet::new();
+    add_positions(
+        &input.http,
+        &closed_since(&forwarding, &output),
+        false,
+        &mut void,
+    );
+    let is_void = |at| void.contains(&at);
+    context.remarks.forget_warnings(warnings_of_input, is_void);
     for (at, what) in warnings {
         context.remarks.warn(at, what);
     }
     context.remarks.stricter = stricter::list(&output, &model, &probes);
     unsupported::note(&input.main, &mut context.remarks);
     unsupported::note(&input.http, &mut context.remarks);
+    context.remarks.forget_unsupported(&served);
     if output.sites.is_empty() {
         let warnings = context.remarks.warnings(&input.names).join("\n");
         return Err(Error::NoSite {
@@ -81,6 +98,53 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
         });
     }
     Ok((output, context.remarks))
+}
+
+/// A route: the position of its site, its path, and the position of its location.
+type RouteKey = (SourcePos, String, SourcePos);
+
+fn forwarding_routes(output: &OutputConfig) -> Vec<RouteKey> {
+    let mut found = Vec::new();
+    for site in &output.sites {
+        let routes = site.routes.iter();
+        let forwarding = routes.filter(|route| matches!(route.action, RouteAction::Forward { .. }));
+        found.extend(forwarding.map(|route| (site.at, route.path.clone(), route.at)));
+    }
+    found
+}
+
+/// The locations of which no route forwards requests any more.
+fn closed_since(before: &[RouteKey], output: &OutputConfig) -> BTreeSet<SourcePos> {
+    let open = forwarding_routes(output);
+    let is_open = |known: &&RouteKey| {
+        let mut open = open.iter();
+        open.any(|(site, path, _)| *site == known.0 && *path == known.1)
+    };
+    let (open, closed): (Vec<_>, Vec<_>) = before.iter().partition(is_open);
+    let open: BTreeSet<_> = open.into_iter().map(|(.., at)| *at).collect();
+    let closed = closed.into_iter().map(|(.., at)| *at);
+    closed.filter(|at| !open.contains(at)).collect()
+}
+
+/// Adds the positions of the directives in these locations, without those in locations inside of them.
+fn add_positions(
+    directives: &[Directive],
+    locations: &BTreeSet<SourcePos>,
+    is_inside: bool,
+    found: &mut BTreeSet<SourcePos>,
+) {
+    for directive in directives {
+        let is_location = directive.name == "location";
+        if is_inside && !is_location {
+            found.insert(directive.at);
+        }
+        let is_inside = if is_location {
+            locations.contains(&directive.at)
+        } else {
+            is_inside
+        };
+        add_positions(directive.inner(), locations, is_inside, found);
+    }
 }
 
 fn has_proxy_pass(directives: &[Directive]) -> bool {
@@ -134,6 +198,8 @@ struct Importer<'m, 'a> {
     sites: Vec<SiteOrigin<'a>>,
     /// The hosts that have a site, each with the addresses of these sites.
     taken: HashMap<String, Vec<Listen>>,
+    /// The locations with the files of an ACME client, in the server blocks of sites and of redirects.
+    challenges: Vec<ChallengeLocation<'a>>,
 }
 
 /// The server block from which a site was made.
@@ -240,6 +306,10 @@ impl<'a> Importer<'_, 'a> {
             listens,
         });
         match transport {
+            Transport::BehindProxy if server.is_behind_sockets() => {
+                let sockets = own.iter().filter_map(Listen::socket);
+                self.addresses.sockets.extend(sockets.map(str::to_owned));
+            }
             Transport::BehindProxy => self.addresses.behind_proxy.extend(own),
             Transport::Tls | Transport::TlsInPlaceOfPlain => self.addresses.https.extend(own),
         }
@@ -255,7 +325,7 @@ impl<'a> Importer<'_, 'a> {
         {
             self.context.remarks.warn(first.at, NO_TLS);
         }
-        self.warn_of_webroot(server);
+        self.challenges.extend(webroot::locations(server.directive));
         self.addresses.http.extend(plain);
     }
 
@@ -265,7 +335,7 @@ impl<'a> Importer<'_, 'a> {
         let names = site::hosts(server.directive).names;
         let is_of_site = names.is_empty() || names.iter().any(|name| self.taken.contains_key(name));
         if server.redirects_to_https() && is_of_site {
-            self.warn_of_webroot(server);
+            self.challenges.extend(webroot::locations(server.directive));
             self.addresses.http.extend(server.listens.iter().cloned());
             return;
         }
@@ -280,7 +350,8 @@ impl<'a> Importer<'_, 'a> {
             .listens
             .iter()
             .any(|listen| listen.has_proxy_protocol);
-        if has_trusted_proxies && !has_site && !has_return && !has_proxy_header {
+        let is_behind_proxy = has_trusted_proxies || server.is_behind_sockets();
+        if is_behind_proxy && !has_site && !has_return && !has_proxy_header {
             self.add_site(server, Transport::BehindProxy);
             return;
         }
@@ -314,19 +385,6 @@ impl<'a> Importer<'_, 'a> {
             }
         }
         self.output.remove_unused();
-    }
-
-    /// Warns where certificates are renewed by a file that nginx serves.
-    fn warn_of_webroot(&mut self, server: &ServerBlock<'_>) {
-        for location in server.directive.all("location") {
-            let is_challenge = |arg: &String| arg.contains("/.well-known/acme-challenge");
-            if location.args.iter().any(is_challenge) {
-                self.context.remarks.warn(
-                    location.at,
-                    format!("{}: renewal by webroot needs a route with path = \"/.well-known/acme-challenge/\" and respond = {{ files = \"DIRECTORY\" }}, or tls = \"acme\"", location.label()),
-                );
-            }
-        }
     }
 }
 

@@ -19,6 +19,17 @@ pub(crate) struct Listen {
     pub(crate) has_proxy_protocol: bool,
 }
 
+impl Listen {
+    /// The address of a Unix socket without TLS and without PROXY headers, as `listen.behind_proxy` has it.
+    pub(crate) fn socket(&self) -> Option<&str> {
+        let is_plain = !self.is_tls && !self.has_proxy_protocol;
+        match &self.address {
+            Address::Other(text) if is_plain && text.starts_with("unix:/") => Some(text),
+            Address::Other(_) | Address::Socket(_) | Address::Both(_) => None,
+        }
+    }
+}
+
 /// Where a server block listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Address {
@@ -93,7 +104,11 @@ impl Address {
 /// The addresses of `[listen]` that stand for those of a site. `written` are all addresses of `[listen]`.
 pub(crate) fn of_site(listens: &[Listen], written: &[String]) -> Vec<String> {
     let mut found: Vec<String> = Vec::new();
-    for address in format(listens) {
+    // A socket that another site has is not compared.
+    let has_address = listens.iter().any(|listen| listen.socket().is_none());
+    let sockets = listens.iter().filter_map(Listen::socket);
+    let sockets = sockets.filter(|_| !has_address).map(str::to_owned);
+    for address in format(listens).into_iter().chain(sockets) {
         // One IPv6 address may stand for all IPv4 addresses as well.
         let both = address.replace("0.0.0.0:", "[::]:");
         let known = [address, both]

@@ -3,6 +3,8 @@
 //! nginx has these directives in each server block. Where server blocks differ, the first or the largest value is used, with a
 //! remark.
 
+use std::collections::BTreeSet;
+
 use crate::import::nginx::access::format_network;
 use crate::import::nginx::context::Context;
 use crate::import::nginx::listen;
@@ -18,19 +20,27 @@ pub(crate) struct ListenAddresses {
     pub(crate) https: Vec<Listen>,
     pub(crate) http: Vec<Listen>,
     pub(crate) behind_proxy: Vec<Listen>,
+    /// The Unix sockets of `listen.behind_proxy`.
+    pub(crate) sockets: BTreeSet<String>,
 }
 
 impl ListenAddresses {
     /// The values of `listen.https` and `listen.behind_proxy`.
     pub(crate) fn of_sites(&self) -> Vec<String> {
         let mut all = self.https();
-        all.extend(listen::format(&self.behind_proxy));
+        all.extend(self.behind_proxy());
+        all
+    }
+
+    fn behind_proxy(&self) -> Vec<String> {
+        let mut all = listen::format(&self.behind_proxy);
+        all.extend(self.sockets.iter().cloned());
         all
     }
 
     fn https(&self) -> Vec<String> {
         let mut https = listen::format(&self.https);
-        if https.is_empty() && self.behind_proxy.is_empty() {
+        if https.is_empty() && self.behind_proxy().is_empty() {
             https.push("[::]:443".to_owned());
         }
         https
@@ -47,18 +57,17 @@ pub(crate) fn listen_table(
         https,
         http,
         behind_proxy,
+        ..
     } = addresses;
     for listen in https.iter().chain(http).chain(behind_proxy) {
         if let Address::Other(text) = &listen.address {
-            let kind = if text.starts_with("unix:") {
-                "a socket"
+            let why = if text.starts_with("unix:") {
+                "the result cannot be compared with nginx at a socket; a front end may need it in listen.behind_proxy"
             } else {
-                "a name"
+                "a name is not an address with a port"
             };
-            context.remarks.warn(
-                listen.at,
-                format!("listen {text} is left out: {kind} is not an address with a port"),
-            );
+            let what = format!("listen {text} is left out: {why}");
+            context.remarks.warn(listen.at, what);
         }
     }
     let mut lines = Vec::new();
@@ -73,8 +82,9 @@ pub(crate) fn listen_table(
         };
         lines.push(Line::list("https", https_addresses).with_comment(comment));
     }
+    let behind_proxy = addresses.behind_proxy();
     if !behind_proxy.is_empty() {
-        let line = Line::list("behind_proxy", listen::format(behind_proxy));
+        let line = Line::list("behind_proxy", behind_proxy);
         lines.push(line.with_comment(
             "plain HTTP from the peers in trusted_proxies, which terminate TLS; a request needs X-Forwarded-Proto: https",
         ));
@@ -90,17 +100,25 @@ pub(crate) fn listen_table(
 /// The `set_real_ip_from` of all sites, and whether all sites have the same.
 fn real_ip_from<'a>(scopes: &[Scope<'a>]) -> (Vec<&'a Directive>, bool) {
     let settings = |scope: &Scope<'_>| {
-        let from = scope.all("set_real_ip_from").into_iter();
+        let from = peers(std::slice::from_ref(scope)).into_iter();
         let mut from: Vec<_> = from.map(|from| from.first().to_owned()).collect();
         from.sort();
-        (from, scope.value("real_ip_header").to_owned())
+        let header = Some(scope.value("real_ip_header")).filter(|_| !from.is_empty());
+        (from, header.map(str::to_owned))
     };
     let first = scopes.first().map(settings);
     if scopes.iter().all(|scope| Some(settings(scope)) == first) {
-        (all_of(scopes, "set_real_ip_from"), true)
+        (peers(scopes), true)
     } else {
         (Vec::new(), false)
     }
+}
+
+/// The `set_real_ip_from` without `unix:`: tidegate trusts every peer of a Unix socket.
+fn peers<'a>(scopes: &[Scope<'a>]) -> Vec<&'a Directive> {
+    let mut all = all_of(scopes, "set_real_ip_from");
+    all.retain(|from| from.first() != "unix:");
+    all
 }
 
 /// Whether `listen.trusted_proxies` has a network: the peers of an address without TLS.
@@ -119,7 +137,7 @@ fn proxy_lines(
     scopes: &[Scope<'_>],
 ) -> Vec<Line> {
     let (from, is_same) = real_ip_from(scopes);
-    if !is_same && let Some(from) = all_of(scopes, "set_real_ip_from").first() {
+    if !is_same && let Some(from) = peers(scopes).first() {
         context.remarks.warn(from.at, OWN_PROXIES);
     }
     let mut networks: Vec<String> = Vec::new();
@@ -175,7 +193,7 @@ pub(crate) fn log_table(context: &mut Context<'_>, scopes: &[Scope<'_>]) -> Vec<
     let mut lines = Vec::new();
     let only_one_log = "there is one log; the first one of nginx is used";
     if let Some(log) = first_of(context, scopes, "error_log", only_one_log) {
-        lines.extend(log_file(context, "file", log));
+        lines.extend(log_file(context, "file", log, &[]));
         if log.arg(1) == "debug" {
             lines.push(Line::text("level", "debug"));
         }
@@ -185,13 +203,20 @@ pub(crate) fn log_table(context: &mut Context<'_>, scopes: &[Scope<'_>]) -> Vec<
         if log.first() == "off" {
             lines.push(Line::new("access", Value::Flag(false)));
         } else {
-            lines.extend(log_file(context, "access_file", log));
+            let access = log_file(context, "access_file", log, &lines);
+            lines.extend(access);
         }
     }
     lines
 }
 
-fn log_file(context: &mut Context<'_>, key: &'static str, log: &Directive) -> Option<Line> {
+/// Translates a log file. `lines` are those of the other log, whose file may have the same name in another directory.
+fn log_file(
+    context: &mut Context<'_>,
+    key: &'static str,
+    log: &Directive,
+    lines: &[Line],
+) -> Option<Line> {
     let name = log.first();
     let streams = ["/dev/stdout", "/dev/stderr", "stderr", "off", "/dev/null"];
     if streams.contains(&name) {
@@ -203,15 +228,21 @@ fn log_file(context: &mut Context<'_>, key: &'static str, log: &Directive) -> Op
             .warn(log.at, "this log is not a file; standard output is used");
         return None;
     };
-    match path.strip_prefix("/var/log/nginx/") {
-        Some(rest) => {
-            let line = Line::text(key, format!("/var/log/tidegate/{rest}"));
-            Some(line.with_comment("the directory /var/log/nginx belongs to nginx"))
-        }
-        None => {
-            Some(Line::text(key, path).with_comment("tidegate's user must be able to write there"))
-        }
+    let own = match path.strip_prefix("/var/log/nginx/") {
+        Some(rest) => rest,
+        None => path.rsplit('/').next().unwrap_or_default(),
+    };
+    let comment = format!(
+        "not {path}: nginx writes there, and the systemd unit permits /var/log/tidegate only"
+    );
+    let mut own = format!("/var/log/tidegate/{own}");
+    if lines
+        .iter()
+        .any(|line| matches!(&line.value, Value::Text(other) if *other == own))
+    {
+        own.push_str(".access");
     }
+    Some(Line::text(key, own).with_comment(comment))
 }
 
 /// Translates `ssl_protocols` into the table `tls`.

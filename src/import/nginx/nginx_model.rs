@@ -10,6 +10,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
+use http::Method;
+
 use crate::config::problem::Position;
 use crate::config::url::upstream_url;
 
@@ -18,10 +20,11 @@ use crate::import::nginx::client_rules::{Class, ClientRules, ClientSource, Depen
 use crate::import::nginx::context::Context;
 use crate::import::nginx::exchange::{Environment, Exchange};
 use crate::import::nginx::listen::Listen;
-use crate::import::nginx::location::Matcher;
+use crate::import::nginx::location::{Matcher, is_file_protection};
 use crate::import::nginx::location_search::{Found, LocationIndex, LocationNode, cover_of};
 use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::pattern::{PatternCache, literal_prefix};
+use crate::import::nginx::probes::USUAL_CLIENT;
 use crate::import::nginx::request::Request;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::server_block::ServerBlock;
@@ -371,6 +374,103 @@ impl<'a> NginxModel<'a> {
     /// The first name of the server block at this position.
     pub(crate) fn first_name(&self, server: SourcePos) -> &'a str {
         self.server_at(server).map_or("", |server| server.name)
+    }
+
+    /// The location from whose directory nginx sends a file to every client without credentials; `None` if nginx does something else
+    /// with the request, or something that the model does not know.
+    pub(crate) fn file_location(
+        &self,
+        address: SocketAddr,
+        host: &str,
+        path: &str,
+    ) -> Option<LocationNode<'a>> {
+        let selected = self.server(address, host)?;
+        let server = self.servers.get(selected.index)?;
+        let scope = &server.block.scope;
+        let verifies = !matches!(scope.value("ssl_verify_client"), "" | "off");
+        if selected.is_unknown || (selected.is_tls && verifies) {
+            return None;
+        }
+        let request = Request {
+            address,
+            host: host.to_owned(),
+            method: Method::GET,
+            path: path.to_owned(),
+            client: USUAL_CLIENT.into(),
+            valid_in: None,
+            has_certificate: false,
+        };
+        let mut exchange = Exchange::new(&request, selected.is_tls, server.name, verifies);
+        self.take_dependencies();
+        let is_unchanged = |rewrite| matches!(rewrite, Rewrite::Continue(None));
+        if !is_unchanged(self.rewrite(scope, "", &mut exchange)) {
+            return None;
+        }
+        let found = match server.locations.find(path, &self.steps) {
+            Found::Location(location) => Some(location),
+            Found::None => None,
+            Found::SlashRedirect(_) | Found::NotUnderstood(_) => return None,
+        };
+        let location = match (self.dot_file_location(server, found, path)?, found) {
+            (Some(directive), _) => LocationNode::alone(directive, scope.inner(directive.inner())),
+            (None, Some(found)) => LocationNode::alone(found.directive, found.scope.clone()),
+            (None, None) => return None,
+        };
+        let own = location.scope.own();
+        let has_other_handler = own
+            .iter()
+            .any(|d| d.name.ends_with("_pass") || d.name == "location");
+        let mut files = own.iter().filter(|d| d.name == "try_files");
+        if has_other_handler
+            || location.scope.get("internal").is_some()
+            || files.any(|files| files.first() != "$uri")
+            || !is_unchanged(self.rewrite(&location.scope, "", &mut exchange))
+        {
+            return None;
+        }
+        // A condition on the address would have another outcome for another client.
+        let is_for_all = !self.has_read_client()
+            && Networks::read(&location.scope).is_ok_and(|networks| networks.allow_all());
+        let access = self.check_access(&location, location.directive, &location.scope, &exchange);
+        (is_for_all && access.is_ok()).then_some(location)
+    }
+
+    /// The location for dot files that handles a path in place of the one that was found, because the search leaves these locations out;
+    /// `Some(None)` if there is none, and `None` if it is not known whether one handles it.
+    fn dot_file_location(
+        &self,
+        server: &Server<'a>,
+        found: Option<&LocationNode<'a>>,
+        path: &str,
+    ) -> Option<Option<&'a Directive>> {
+        let matcher = found.and_then(|found| Matcher::read(found.directive));
+        if matches!(matcher, Some(Matcher::Exact(_) | Matcher::NoRegex(_))) {
+            return Some(None);
+        }
+        let is_regex = matches!(matcher, Some(Matcher::Regex { .. }));
+        // The first regular expression counts.
+        let is_found =
+            |d: &Directive| is_regex && found.is_some_and(|found| found.directive.at == d.at);
+        let own = server.block.scope.own().iter().take_while(|d| !is_found(d));
+        for directive in own.filter(|d| d.name == "location" && is_file_protection(d)) {
+            let Some(Matcher::Regex {
+                pattern,
+                ignores_case,
+            }) = Matcher::read(directive)
+            else {
+                continue;
+            };
+            // The only dot of the path of a challenge is the one before this name.
+            let is_other = pattern.contains("\\.(?!well-known") && !pattern.contains('|');
+            if is_other && path.starts_with("/.well-known/") {
+                continue;
+            }
+            let compiled = self.environment.patterns.compiled(pattern, ignores_case);
+            if compiled.as_ref().as_ref()?.is_match(path.as_bytes()) {
+                return Some(Some(directive));
+            }
+        }
+        Some(None)
     }
 
     fn server_at(&self, at: SourcePos) -> Option<&Server<'a>> {
@@ -791,6 +891,7 @@ impl<'a> NginxModel<'a> {
         let target = address
             .as_ref()
             .and_then(|address| PassTarget::parse(&address.value))
+            .filter(|target| !target.is_chosen_by_code(self.context))
             .ok_or_else(unknown)?;
         let path = if written.len() < pass.first().len() {
             exchange.request.path.clone()
@@ -810,8 +911,7 @@ impl<'a> NginxModel<'a> {
         Ok(Outcome::Forward {
             urls: urls.map(|url| url.to_string()).collect(),
             path,
-            sends_authorization: !removes_authorization(scope)
-                && scope.value("proxy_pass_request_headers") != "off",
+            sends_authorization: !removes_authorization(scope),
         })
     }
 }

@@ -84,6 +84,8 @@ pub(crate) enum RouteAction {
         content: Option<(&'static str, String)>,
         comment: Option<String>,
     },
+    /// Serves the files of an ACME client in this directory.
+    Files(String),
     /// Does something that tidegate does not do, with the reason. The route is written only inside of a route that forwards.
     NotSupported(String),
 }
@@ -277,6 +279,10 @@ fn write_route(text: &mut String, route: &Route, files: &[String]) {
                 None => push(text, format_args!("respond = {status}")),
             }
             write_comment(text, comment.as_deref());
+        }
+        RouteAction::Files(directory) => {
+            let directory = Quoted(directory);
+            push(text, format_args!("respond = {{ files = {directory} }}\n"));
         }
         RouteAction::NotSupported(why) => {
             text.push_str("respond = 404");

@@ -78,6 +78,15 @@ impl Probes {
         &self.hosts
     }
 
+    /// The paths around all literals of a server block; `None` if there are too many.
+    pub(crate) fn paths_of(&self, server: SourcePos) -> Option<BTreeSet<String>> {
+        let mut named = self.common.clone();
+        if let Some(literals) = self.servers.get(&server) {
+            named.extend(literals);
+        }
+        named.all_paths(&self.patterns)
+    }
+
     /// The properties of the requests that nginx's server block at `server` and tidegate's site receive; `site_at` is the server
     /// block from which the site was made. Returns `None` if there are more than a comparison can have.
     pub(crate) fn for_host(

@@ -3,7 +3,7 @@
 //! Every step of the translation adds remarks; `output` writes them as comments and `cli` prints the warnings. The value of a
 //! directive is shown only where it cannot be a secret.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::import::nginx::parser::{Directive, SourcePos};
 
@@ -27,6 +27,18 @@ impl Remarks {
         }
     }
 
+    /// The number of warnings so far.
+    pub(crate) fn warning_count(&self) -> usize {
+        self.warnings.len()
+    }
+
+    /// Removes the warnings after the first `count` whose positions satisfy `is_void`: they describe keys that the result does not have.
+    pub(crate) fn forget_warnings(&mut self, count: usize, is_void: impl Fn(SourcePos) -> bool) {
+        let later = self.warnings.split_off(count.min(self.warnings.len()));
+        self.warnings
+            .extend(later.into_iter().filter(|(at, _)| !is_void(*at)));
+    }
+
     /// Adds a directive without a counterpart.
     pub(crate) fn unsupported(&mut self, reason: &'static str, directive: &Directive) {
         self.unsupported_as(reason, directive.at, directive.name.clone());
@@ -44,6 +56,14 @@ impl Remarks {
         if !list.contains(&entry) {
             list.push(entry);
         }
+    }
+
+    /// Removes the remarks about directives that were translated after all.
+    pub(crate) fn forget_unsupported(&mut self, translated: &BTreeSet<SourcePos>) {
+        for list in self.unsupported.values_mut() {
+            list.retain(|(at, _)| !translated.contains(at));
+        }
+        self.unsupported.retain(|_, list| !list.is_empty());
     }
 
     /// The number of directives without a counterpart.

@@ -220,6 +220,7 @@ fn action<'a>(
         }
         None => Ok(None),
     };
+    let warnings = context.remarks.warning_count();
     let access = by_method.map_err(str::to_owned);
     let access =
         access.and_then(|by_method| access::access(context, scope, path, by_method.as_ref()));
@@ -227,6 +228,7 @@ fn action<'a>(
         Ok(access) => access,
         Err(why) if why == DENY_ALL => return RouteAction::respond(403, Some(why)),
         Err(why) => {
+            context.remarks.forget_warnings(warnings, |_| true);
             context.remarks.warn(
                 at,
                 format!("the route is closed, because its access control has no key ({why}): write upstream and auth in place of respond when you know who may use it"),
@@ -246,6 +248,7 @@ fn action<'a>(
         has_prefix && access.grants.is_empty(),
     ) {
         Err(why) => {
+            context.remarks.forget_warnings(warnings, |_| true);
             let what = format!("the location is left out: {why}");
             context.remarks.warn(pass.at, &what);
             RouteAction::NotSupported(why)
@@ -391,7 +394,9 @@ fn without_redundant(routes: Vec<Route>) -> Vec<Route> {
                 content: None,
                 ..
             } => is_inside(&route.path),
-            RouteAction::Forward { .. } | RouteAction::Respond { .. } => true,
+            RouteAction::Forward { .. } | RouteAction::Respond { .. } | RouteAction::Files(_) => {
+                true
+            }
         })
         .collect();
     for route in &mut needed {

@@ -20,6 +20,12 @@ impl ServerBlock<'_> {
         self.listens.iter().any(|listen| listen.is_tls)
     }
 
+    /// Whether the server block is reached through Unix sockets without TLS alone, as behind a front end on the same machine.
+    pub(crate) fn is_behind_sockets(&self) -> bool {
+        let mut listens = self.listens.iter();
+        !self.listens.is_empty() && listens.all(|listen| listen.socket().is_some())
+    }
+
     /// Whether a location forwards requests to an upstream.
     pub(crate) fn is_proxy(&self) -> bool {
         has_proxy(self.directive)

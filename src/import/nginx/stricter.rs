@@ -31,6 +31,7 @@ pub(crate) fn list(output: &OutputConfig, model: &NginxModel<'_>, probes: &Probe
                 probes,
                 reasons: HashSet::new(),
                 found: Vec::new(),
+                has_other_hosts: false,
                 is_complete: true,
             };
             search.all()
@@ -48,6 +49,8 @@ struct Search<'s, 'a> {
     reasons: HashSet<(usize, String)>,
     /// The differences, each with the index of its site.
     found: Vec<(usize, String)>,
+    /// Whether nginx forwards requests for hosts without a site.
+    has_other_hosts: bool,
     is_complete: bool,
 }
 
@@ -56,7 +59,7 @@ impl Search<'_, '_> {
         let sites = Sites::new(self.config);
         let pairs: BTreeSet<_> = self.sites.iter().flat_map(|site| &site.addresses).collect();
         let mut seen = HashSet::new();
-        for (address, own_address) in pairs {
+        for (address, own_address) in pairs.iter().copied() {
             for host in self.probes.hosts() {
                 let Some(server) = self.model.server(*address, host) else {
                     continue;
@@ -65,18 +68,22 @@ impl Search<'_, '_> {
                     continue;
                 };
                 let site = sites.find(*own_address, host);
+                let mut own_addresses = pairs.iter().map(|(_, own)| *own);
+                let has_site = own_addresses.any(|own| sites.find(own, host).is_some());
                 let name = site.map(|site| (site.index, site.pattern));
                 if !seen.insert((server, name)) {
                     continue;
                 }
                 match site {
                     Some(site) => self.site(*address, host, server, site),
-                    None => self.host(*address, host, server, origin),
+                    None => self.host(*address, host, server, has_site.then_some(origin)),
                 }
             }
         }
         self.found.sort_by_key(|(site, _)| *site);
-        let mut lines: Vec<_> = self.found.into_iter().map(|(_, line)| line).collect();
+        let other_hosts = self.has_other_hosts.then(|| OTHER_HOSTS.to_owned());
+        let found = self.found.into_iter().map(|(_, line)| line);
+        let mut lines: Vec<_> = other_hosts.into_iter().chain(found).collect();
         if lines.len() > MAX_LINES {
             let more = lines.len() - MAX_LINES;
             lines.truncate(MAX_LINES);
@@ -88,13 +95,22 @@ impl Search<'_, '_> {
         lines
     }
 
-    /// Finds a request for a host without a site.
-    fn host(&mut self, address: SocketAddr, host: &str, server: SelectedServer, origin: usize) {
+    /// Finds a request for a host without a site at this address. `origin` is the site of nginx's server block; `None` if no address
+    /// has a site for the host.
+    fn host(
+        &mut self,
+        address: SocketAddr,
+        host: &str,
+        server: SelectedServer,
+        origin: Option<usize>,
+    ) {
         for path in ["/v2/", "/"] {
             let mut request = request(address, host, path);
             if self.is_forwarded_with_any_file(server, &mut request) {
-                let reason = "421, because no site has this host at this address".to_owned();
-                self.add(origin, &request, reason);
+                match origin {
+                    Some(origin) => self.add(origin, &request, OTHER_ADDRESS.to_owned()),
+                    None => self.has_other_hosts = true,
+                }
                 return;
             }
         }
@@ -258,13 +274,16 @@ impl Search<'_, '_> {
                 .iter()
                 .find(|route| route.path.trim_end_matches('/') == prefix);
             if let Some(route) = found {
-                let RouteAction::Respond {
-                    status, comment, ..
-                } = &route.action
-                else {
-                    return format!("the response of the route {}", route.path);
+                let (status, comment) = match &route.action {
+                    RouteAction::Respond {
+                        status, comment, ..
+                    } => (*status, comment.as_deref()),
+                    RouteAction::Files(_) => (404, Some("files over listen.http only")),
+                    RouteAction::Forward { .. } | RouteAction::NotSupported(_) => {
+                        return format!("the response of the route {}", route.path);
+                    }
                 };
-                let why = comment.as_deref().map(|why| format!(" ({why})"));
+                let why = comment.map(|why| format!(" ({why})"));
                 return format!(
                     "{status} by the route {}{}",
                     route.path,
@@ -304,6 +323,8 @@ fn request(address: SocketAddr, host: &str, path: &str) -> Request {
     }
 }
 
+const OTHER_HOSTS: &str = "requests for other hosts than those in site.hosts: 421";
+const OTHER_ADDRESS: &str = "421, because no site has this host at this address";
 /// The maximum number of lines of the list.
 const MAX_LINES: usize = 20;
 /// The maximum number of requests for one host. It takes less time than the comparison of `compare`.

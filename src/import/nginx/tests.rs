@@ -590,7 +590,7 @@ fn stricter(import: &Import) -> Vec<&str> {
 fn each_difference_has_a_request_that_shows_it() {
     let pass = "proxy_pass http://127.0.0.1:5000;";
     // The only server block is the default server of nginx.
-    let other_host = "GET unknown-host.invalid/v2/ without a password: 421, because no site has this host at this address";
+    let other_host = "requests for other hosts than those in site.hosts: 421";
     let same = server(&format!("location / {{ {pass} }}"));
     assert_eq!(stricter(&same), [other_host], "{}", same.toml);
     for (inner, expected) in [
@@ -1578,5 +1578,263 @@ fn websockets_pass_where_they_passed_in_nginx() {
             .warnings
             .iter()
             .any(|warning| warning.contains("WebSockets"))
+    );
+}
+
+#[test]
+fn files_of_an_acme_client_become_a_route() {
+    let text = |plain: &str| {
+        format!(
+            "http {{ server {{ listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k;\n\
+             location / {{ proxy_pass http://127.0.0.1:1; }} }}\n\
+             server {{ listen 80; listen [::]:80; server_name a.example; {plain} location / {{ return 301 https://$host$request_uri; }} }} }}"
+        )
+    };
+    let below = "/.well-known/acme-challenge/";
+    let root = "root /srv/acme;";
+    let alias = format!("alias /srv/acme{below};");
+    let served = [
+        format!("location {below} {{ {root} }}"),
+        format!("location ^~ /.well-known/acme-challenge {{ default_type text/plain; {root} }}"),
+        format!("location /.well-known/ {{ allow all; {root} try_files $uri =404; }}"),
+        format!("location {below} {{ {alias} try_files $uri =404; }}"),
+        format!(
+            "location ~ /\\.well-known/acme-challenge {{ {root} }} location ~ /\\. {{ deny all; }}"
+        ),
+        format!("location ~ /\\.(?!well-known).* {{ deny all; }} location {below} {{ {root} }}"),
+        format!("{root} location {below} {{ }}"),
+        format!(
+            "{root} auth_basic x; auth_basic_user_file u; location ^~ {below} {{ auth_basic off; }} location = {below} {{ return 404; }}"
+        ),
+    ];
+    for inner in served {
+        let done = imported(&text(&inner)).unwrap();
+        let route = format!(
+            "path = \"{below}\" # served over listen.http only\nrespond = {{ files = \"/srv/acme\" }}\n"
+        );
+        has(&done, &[&route, "http = [\"[::]:80\"]", "\nupstream"]);
+        for word in [
+            "not translated",
+            "no files and no pages:\n#   /etc/nginx/x.conf:3: location",
+        ] {
+            assert!(
+                !done.toml.contains(word),
+                "{word:?} for {inner}\n{}",
+                done.toml
+            );
+        }
+    }
+    let left = [
+        // The files of other paths are below the directory.
+        format!("location {below} {{ alias /srv/acme/; }}"),
+        format!("location {below} {{ root /srv/$host; }}"),
+        format!("location {below} {{ {root} try_files /a$uri =404; }}"),
+        // nginx sends them to some clients only.
+        format!("location {below} {{ {root} deny 10.0.0.0/8; }}"),
+        format!("location {below} {{ {root} auth_basic x; auth_basic_user_file u; }}"),
+        format!("location {below} {{ {root} auth_request /auth; }}"),
+        format!("if ($remote_addr = 10.0.0.1) {{ return 403; }} location {below} {{ {root} }}"),
+        // nginx does not send them, or not all of them.
+        format!("return 301 https://$host$request_uri; location {below} {{ {root} }}"),
+        format!("location ~ /\\. {{ deny all; }} location {below} {{ {root} }}"),
+        format!("location {below} {{ {root} }} location = {below}x1 {{ deny all; }}"),
+        format!("location {below} {{ return 200 x; }}"),
+        format!("location {below} {{ proxy_pass http://127.0.0.1:2; }}"),
+    ];
+    for inner in left {
+        let done = imported(&text(&inner)).unwrap();
+        let route = "\nrespond = { files = ";
+        assert!(!done.toml.contains(route), "{inner}\n{}", done.toml);
+        let is_named = |warning: &String| warning.contains("acme-challenge/: not translated");
+        assert!(done.warnings.iter().any(is_named), "{inner}\n{}", done.toml);
+    }
+}
+
+#[test]
+fn files_of_an_acme_client_are_served_where_nginx_served_them() {
+    let below = "/.well-known/acme-challenge/";
+    let site = |listen: &str, host: &str, inner: &str| {
+        format!(
+            "server {{ {listen} server_name {host}; ssl_certificate c; ssl_certificate_key k; {inner} location / {{ proxy_pass http://127.0.0.1:1; }} }}\n"
+        )
+    };
+    let files = format!("location {below} {{ root /srv/acme; }}");
+    let redirect = "if ($scheme = http) { return 301 https://$host$request_uri; }";
+    let routes = |text: &str| {
+        let done = imported(text).unwrap();
+        (done.toml.matches("\nrespond = { files = ").count(), done)
+    };
+    // nginx redirects the request of a certificate authority, and sends the file over TLS.
+    let both = site(
+        "listen 80; listen 443 ssl;",
+        "a.example",
+        &format!("{files} {redirect}"),
+    );
+    assert_eq!(routes(&both).0, 1, "{}", routes(&both).1.toml);
+    // Certificate authorities do not connect to another port than 80 first.
+    let no_http = site("listen 443 ssl;", "a.example", &files);
+    let (count, done) = routes(&no_http);
+    assert_eq!(count, 0, "{}", done.toml);
+    has(&done, &["acme-challenge/: not translated: "]);
+    // A server block for all names has the files of all sites.
+    let sites =
+        site("listen 443 ssl;", "a.example", "") + &site("listen 443 ssl;", "b.example", "");
+    let all = format!(
+        "{sites} server {{ listen 80; server_name _; {files} location / {{ return 301 https://$host$request_uri; }} }}"
+    );
+    assert_eq!(routes(&all).0, 2, "{}", routes(&all).1.toml);
+    let one = format!(
+        "{sites} server {{ listen 80; server_name a.example; {files} location / {{ return 301 https://$host$request_uri; }} }}\n\
+         server {{ listen 80; server_name b.example; return 301 https://$host$request_uri; }}"
+    );
+    assert_eq!(routes(&one).0, 1, "{}", routes(&one).1.toml);
+    // Two directories are not one.
+    let two = format!(
+        "{} server {{ listen 80; server_name a.example; {files} location / {{ return 301 https://$host$request_uri; }} }}\n\
+         server {{ listen 80; server_name b.example; {} location / {{ return 301 https://$host$request_uri; }} }}",
+        site("listen 443 ssl;", "a.example b.example", ""),
+        files.replace("acme;", "other;"),
+    );
+    assert_eq!(routes(&two).0, 0, "{}", routes(&two).1.toml);
+    // A site with addresses of its own has that of listen.http as well.
+    let own = site("listen 443 ssl;", "a.example", "")
+        + &site("listen 127.0.0.1:8443 ssl;", "b.example", "");
+    let own = format!(
+        "{own} server {{ listen 80; server_name a.example; {files} location / {{ return 301 https://$host$request_uri; }} }}\n\
+         server {{ listen 80; server_name b.example; return 301 https://$host$request_uri; }}"
+    );
+    let (count, done) = routes(&own);
+    assert_eq!(count, 1, "{}", done.toml);
+    has(&done, &["listen = [\"0.0.0.0:443\", \"0.0.0.0:80\"]"]);
+}
+
+#[test]
+fn a_closed_route_has_no_remarks_about_its_keys() {
+    let users = "auth_basic x; auth_basic_user_file u;";
+    let limit = format!("limit_except GET HEAD {{ {users} }}");
+    let pass = "proxy_pass http://127.0.0.1:1;";
+    let remark = "limit_except became";
+    has(
+        &server(&format!("location /v2/ {{ {limit} {pass} }}")),
+        &[remark],
+    );
+    for inner in [
+        // The comparison closes the route.
+        format!("location /v2/ {{ {limit} {pass} }} location ~ ^/v2/.*secret {{ deny all; }}"),
+        // There are no keys for this.
+        format!(
+            "location /v2/ {{ satisfy any; allow 10.0.0.0/8; deny all; {users} {limit} {pass} }}"
+        ),
+        // The upstream has no translation.
+        format!("location /v2/ {{ {limit} proxy_pass http://$http_x; }} location / {{ {pass} }}"),
+    ] {
+        let done = server(&inner);
+        assert!(!done.toml.contains("mode = \"token\""), "{}", done.toml);
+        assert!(!done.toml.contains(remark), "{}", done.toml);
+    }
+}
+
+#[test]
+fn log_files_are_not_those_of_nginx() {
+    let pass = "location / { proxy_pass http://127.0.0.1:1; }";
+    for (access, error, expected) in [
+        (
+            "/var/log/nginx/a/x.log",
+            "/var/log/nginx/e.log",
+            ["a/x.log", "e.log"],
+        ),
+        ("/srv/log/x.log", "logs/e.log", ["x.log", "e.log"]),
+        ("/srv/a/x.log", "/srv/e/x.log", ["x.log.access", "x.log"]),
+    ] {
+        let done = server(&format!("access_log {access}; error_log {error}; {pass}"));
+        let [own_access, own_error] = expected;
+        has(
+            &done,
+            &[
+                &format!("\naccess_file = \"/var/log/tidegate/{own_access}\" # not "),
+                &format!("\nfile = \"/var/log/tidegate/{own_error}\" # not "),
+            ],
+        );
+    }
+}
+
+#[test]
+fn requests_that_nginx_sends_without_fields_or_body_are_closed() {
+    let pass = "proxy_pass http://127.0.0.1:1;";
+    for name in ["proxy_pass_request_headers", "proxy_pass_request_body"] {
+        let done = server(&format!(
+            "location /v2/ {{ {name} off; {pass} }} location / {{ {name} on; {pass} }}"
+        ));
+        let closed = format!("path = \"/v2/\"\nrespond = 403 # closed: {name} has no counterpart");
+        has(&done, &[&closed, "path = \"/\"\nupstream"]);
+        let done = server(&format!("{name} off; location / {{ {pass} }}"));
+        has(&done, &["path = \"/\"\nrespond = 403"]);
+    }
+}
+
+#[test]
+fn an_upstream_that_code_chooses_is_closed() {
+    for code in [
+        "balancer_by_lua_block { return 1 }",
+        "balancer_by_lua_file /x.lua;",
+    ] {
+        let text = format!(
+            "http {{ upstream r {{ server 127.0.0.1:1; {code} }} server {{ listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k;\n\
+             location /v2/ {{ proxy_pass http://r; }} location / {{ proxy_pass http://127.0.0.1:2; }} }} }}"
+        );
+        let done = imported(&text).unwrap();
+        has(
+            &done,
+            &["path = \"/v2/\"\nrespond = 404 # Lua code in the upstream block"],
+        );
+        assert!(!done.toml.contains("127.0.0.1:1\""), "{}", done.toml);
+    }
+}
+
+#[test]
+fn a_server_behind_a_socket_has_its_address_and_is_closed() {
+    let block = |listen: &str, host: &str, port: u16| {
+        format!(
+            "server {{ {listen} server_name {host}; ssl_certificate c; ssl_certificate_key k; location / {{ proxy_pass http://127.0.0.1:{port}; }} }}\n"
+        )
+    };
+    let socket = "listen unix:/run/x.sock; set_real_ip_from unix:; real_ip_header X-Forwarded-For;";
+    let alone = imported(&block(socket, "b.example", 2)).unwrap();
+    let tls = block("listen 443 ssl;", "a.example", 1);
+    let beside = imported(&(tls + &block(socket, "b.example", 2))).unwrap();
+    has(&alone, &["\nbehind_proxy = [\"unix:/run/x.sock\"]"]);
+    has(
+        &beside,
+        &[
+            "\nhttps = [\"0.0.0.0:443\"]",
+            "\nbehind_proxy = [\"unix:/run/x.sock\"]",
+            "\nlisten = [\"unix:/run/x.sock\"]",
+            "upstream = \"http://127.0.0.1:1\"",
+        ],
+    );
+    for done in [&alone, &beside] {
+        accepted(&done.toml);
+        has(
+            done,
+            &[
+                "path = \"/\"\nrespond = 403 # closed: its listen directives have no IP address and port",
+            ],
+        );
+        assert!(!done.toml.contains("127.0.0.1:2"), "{}", done.toml);
+        let about = done
+            .warnings
+            .iter()
+            .filter(|warning| !warning.contains("no file with http"));
+        assert_eq!(about.count(), 1, "{:?}", done.warnings);
+    }
+    // A site that is also at an address is compared there, and served nowhere else.
+    let both = block("listen 443 ssl; listen unix:/run/x.sock;", "a.example", 1);
+    let done = imported(&(both + &block(socket, "b.example", 2))).unwrap();
+    has(
+        &done,
+        &[
+            "\nlisten = [\"0.0.0.0:443\"]",
+            "listen unix:/run/x.sock is left out",
+        ],
     );
 }

@@ -26,10 +26,15 @@ pub(crate) fn note(directives: &[Directive], remarks: &mut Remarks) {
 /// A directive in effect that may restrict or change requests, so that the routes in its block are closed: it has no counterpart, or the
 /// importer does not know it.
 pub(crate) fn restriction<'a>(scope: &Scope<'a>) -> Option<&'a Directive> {
-    scope
-        .every()
-        .filter(|directive| is_restriction(&directive.name))
-        .find(|directive| scope.value(&directive.name) != "off")
+    scope.every().find(|directive| {
+        let name = directive.name.as_str();
+        let is_off = scope.value(name) == "off";
+        if NEEDED.contains(&name) {
+            is_off
+        } else {
+            is_restriction(name) && !is_off
+        }
+    })
 }
 
 fn is_restriction(name: &str) -> bool {
@@ -61,9 +66,7 @@ fn other_value(directive: &Directive) -> Option<&'static str> {
         ("underscores_in_headers", "on") | ("ignore_invalid_headers", "off") => Some(
             "not supported: header fields with _ or another unusual character in their names never reach the upstream",
         ),
-        ("proxy_pass_request_headers" | "proxy_pass_request_body", "off") => {
-            Some("not supported: tidegate forwards header fields and bodies")
-        }
+        (name, "off") if NEEDED.contains(&name) => Some(RESTRICTED),
         ("proxy_ignore_client_abort", "on") => Some(
             "not supported: if a client closes its connection, the request ends at the upstream, too",
         ),
@@ -116,6 +119,9 @@ const RESTRICTIONS: &[&str] = &[
     "ssl_crl",
     "ssl_ocsp",
 ];
+
+/// The directives that change requests if they are off.
+const NEEDED: &[&str] = &["proxy_pass_request_headers", "proxy_pass_request_body"];
 
 /// The blocks whose lines are not directives.
 const TABLES: &[&str] = &["map", "upstream"];

@@ -56,6 +56,15 @@ impl PassTarget {
         self.path.is_empty() || self.path == location
     }
 
+    /// Whether Lua code in the `upstream` block chooses the address for each request.
+    pub(crate) fn is_chosen_by_code(&self, context: &Context<'_>) -> bool {
+        let block = context.upstreams.get(self.authority.as_str());
+        block.is_some_and(|block| {
+            let mut inner = block.inner().iter();
+            inner.any(|d| d.name.starts_with("balancer_by_"))
+        })
+    }
+
     /// The URLs of the upstream, each once, with the name of an `upstream` block replaced by the servers that nginx uses.
     pub(crate) fn urls(&self, context: &Context<'_>) -> Vec<String> {
         let block = context.upstreams.get(self.authority.as_str());
@@ -104,6 +113,9 @@ pub(crate) fn upstream(
     may_have_path: bool,
 ) -> Result<Upstream, String> {
     let target = PassTarget::read(pass, scope)?;
+    if target.is_chosen_by_code(context) {
+        return Err("Lua code in the upstream block chooses the address".to_owned());
+    }
     let has_path = !target.keeps_path(location);
     // With a slash at one end only, nginx inserts or removes a character of the rest.
     let is_replaced = may_have_path && target.path.ends_with('/') == location.ends_with('/');

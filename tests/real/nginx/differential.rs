@@ -20,7 +20,7 @@ use tidegate::import::nginx::{FsSource, import};
 
 use super::generator::Generator;
 use super::wire::{Client, Response, start_upstream};
-use super::{Ports, main_file};
+use super::{Ports, main_file, with_own_logs};
 use crate::lab::{Lab, Service, free_port, is_listening, run};
 
 #[test]
@@ -239,7 +239,7 @@ impl Setup {
 
     fn start_tidegate(&self, toml: &str, port: u16) -> Service {
         let file = self.lab.path("generated.toml");
-        fs::write(&file, toml).unwrap();
+        fs::write(&file, with_own_logs(toml, &self.lab)).unwrap();
         let mut command = self.lab.command(env!("CARGO_BIN_EXE_tidegate"));
         command
             .args(["serve", "-c"])

@@ -178,6 +178,11 @@ impl Generator {
             "proxy_set_header Authorization \"\";\n"
         } else if self.chance(10) {
             "proxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection \"upgrade\";\n"
+        } else if self.unusual(4) {
+            self.choose(&[
+                "proxy_pass_request_headers off;\n",
+                "proxy_pass_request_body off;\n",
+            ])
         } else {
             ""
         };

@@ -12,7 +12,7 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 
 use super::wire::{NEXT, Response, run_curl, start_upstream_at};
-use super::{Ports, files, main_file, make_named, relocated};
+use super::{Ports, files, main_file, make_named, relocated, with_own_logs};
 use crate::lab::{Lab, Service, run};
 
 #[test]
@@ -475,7 +475,8 @@ impl Setup {
             .arg(self.lab.path("etc/nginx"))
             .arg(file);
         let toml = self.lab.path("typical.toml");
-        fs::write(&toml, run(&import).succeeds()).unwrap();
+        let text = with_own_logs(&run(&import).succeeds(), &self.lab);
+        fs::write(&toml, text).unwrap();
         let mut check = self.lab.command(program);
         check.args(["check", "-c"]).arg(&toml);
         let checked = run(check.env("STATE_DIRECTORY", self.lab.path("state")));
