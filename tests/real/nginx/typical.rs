@@ -333,7 +333,7 @@ impl Setup {
         let file = self.install(typical, self.tidegate, upstreams);
         let (toml, checked) = self.import(&file);
         if is_printed {
-            println!("{}\n{checked}", fs::read_to_string(&toml).unwrap());
+            eprintln!("{}\n{checked}", fs::read_to_string(&toml).unwrap());
         }
         let service = self.start_tidegate(&toml, typical);
         let ours = self.send(&requests, self.tidegate);
