@@ -230,6 +230,7 @@ impl Literals {
             }
             Some(Property::Method) => {
                 for value in values() {
+                    // Usual methods have upper-case letters.
                     if ignores_case {
                         self.methods.insert(value.to_ascii_uppercase());
                     }
@@ -331,10 +332,13 @@ impl Literals {
         for (pattern, ignores_case) in &self.patterns {
             let compiled = cache.compiled(pattern, *ignores_case);
             for sample in samples(pattern).unwrap_or_default() {
+                let mut variants = BTreeSet::from([sample.clone()]);
                 if *ignores_case {
-                    texts.push((Rc::clone(&compiled), sample.to_ascii_uppercase()));
+                    variants.insert(sample.to_ascii_lowercase());
+                    variants.insert(sample.to_ascii_uppercase());
                 }
-                texts.push((Rc::clone(&compiled), sample));
+                let texts_of = |text| (Rc::clone(&compiled), text);
+                texts.extend(variants.into_iter().map(texts_of));
             }
         }
         let mut literals = self.paths.clone();

@@ -112,6 +112,21 @@ fn words_are_as_nginx_reads_them() {
 }
 
 #[test]
+fn a_pattern_in_upper_case_that_ignores_case_is_compared_in_lower_case() {
+    for inner in [
+        "location ~* ^/V2/PUB/ { deny all; }",
+        "location ~* ^/V2/PUB/ { proxy_set_header Authorization ''; proxy_pass http://b; }",
+    ] {
+        let done = server(&format!("{inner} location / {{ proxy_pass http://b; }}"));
+        let is_closed = done
+            .warnings
+            .iter()
+            .any(|warning| warning.contains("/v2/pub"));
+        assert!(is_closed, "{inner}: {:?}", done.warnings);
+    }
+}
+
+#[test]
 fn a_missing_semicolon_hides_no_directive() {
     for (text, name, extra) in [
         (

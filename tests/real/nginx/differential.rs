@@ -176,15 +176,14 @@ impl Setup {
             };
             let nginx = &responses[index];
             let url = |port: u16| format!("http://127.0.0.1:{port}");
+            let is_there = ours.urls == [url(self.upstreams[usize::from(nginx.upstream == "two")])];
+            let adds_no_authorization =
+                nginx.has_authorization || !ours.sends_authorization || request.valid_in.is_none();
             let is_same = nginx.is_forwarded()
-                && ours.urls == [url(self.upstreams[usize::from(nginx.upstream == "two")])]
+                && is_there
                 && ours.path == nginx.path
-                && (nginx.has_authorization
-                    || !ours.sends_authorization
-                    || request.valid_in.is_none());
-            let port = self.upstreams[usize::from(nginx.upstream == "two")];
-            let is_elsewhere =
-                ours.urls != [url(port)] && (nginx.has_authorization || !ours.sends_authorization);
+                && adds_no_authorization;
+            let is_elsewhere = !is_there && adds_no_authorization;
             if is_same {
                 counts.forwarded_by_both += 1;
             } else if !is_tolerated(request, nginx, &predictions[index], is_elsewhere) {
