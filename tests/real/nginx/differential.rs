@@ -219,8 +219,11 @@ impl Setup {
     fn start_nginx(&self, seed: u64) -> Option<Service> {
         let [own, _] = self.ports;
         let http = self.http(seed, own, "");
+        // The model assumes that no file exists, and the usual root has an index page.
+        let root = self.lab.path("no-files");
         let http = format!(
-            "set_real_ip_from 127.0.0.0/8;\nreal_ip_header X-Client;\nkeepalive_requests 1000000;\n{http}"
+            "set_real_ip_from 127.0.0.0/8;\nreal_ip_header X-Client;\nkeepalive_requests 1000000;\nroot {};\n{http}",
+            root.display()
         );
         let text = main_file(&self.lab, own, &http)
             .replace("daemon off;", "daemon off;\nmaster_process off;");
