@@ -210,13 +210,13 @@ pub(crate) fn host_pattern(text: &str) -> Result<HostPattern, Error> {
     }
 }
 
-/// Parses `unix:` and a path, and returns the path, which fits into the address of a socket. The caller resolves a relative path
-/// with [`resolve`].
+/// Parses `unix:PATH`, the address of a Unix socket, and returns the path. It may be absolute, or relative to the folder of the
+/// configuration file; [`resolve`] makes a relative one absolute.
 ///
 /// # Errors
 ///
-/// The prefix is another one, the path is empty, is a directory or is longer than 107 bytes, or it ends with the `:` that nginx
-/// writes.
+/// The text does not begin with `unix:`. Or the path is empty, is that of a directory, is longer than the 107 bytes for which the
+/// address of a socket has room (unix(7)), or ends with the `:` that nginx writes between the path of a socket and that of a URL.
 pub(crate) fn unix_path(text: &str) -> Result<PathBuf, Error> {
     let path = text.strip_prefix("unix:").unwrap_or_default();
     let trimmed = path.trim_end_matches(':');
@@ -253,11 +253,11 @@ fn long_unix_path() -> Error {
     }
 }
 
-/// Resolves the path of a socket against `base`, the folder of the file that has the path.
+/// Makes the path of a Unix socket absolute. `base` is the folder of the configuration file in which the path is written.
 ///
 /// # Errors
 ///
-/// The whole path is longer than 107 bytes.
+/// The absolute path is longer than 107 bytes.
 pub(crate) fn resolve(path: &Path, base: &Path) -> Result<PathBuf, Error> {
     let path = base.join(path);
     if path.as_os_str().len() > MAX_UNIX_PATH {
@@ -266,7 +266,8 @@ pub(crate) fn resolve(path: &Path, base: &Path) -> Result<PathBuf, Error> {
     Ok(path)
 }
 
-/// As [`resolve`], for an address to listen on. An address without a path stays as it is.
+/// Makes the path of a Unix socket absolute, as [`resolve`] does. An IP address with a port, and the name of a socket that systemd
+/// passes, are returned as they are.
 pub(crate) fn resolve_address(address: ListenAddr, base: &Path) -> Result<ListenAddr, Error> {
     match address {
         ListenAddr::Unix(path) => resolve(&path, base).map(ListenAddr::Unix),

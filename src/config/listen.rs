@@ -56,7 +56,8 @@ impl Listen {
 pub struct Admin {
     /// The address; `None` if there is no admin listener.
     pub socket: Option<AdminSocket>,
-    /// Whether the configuration names no address, so that `admin.sock` in the runtime directory is a link to the socket.
+    /// Whether the configuration has no `listen.admin`. The process then creates a Unix socket beside its pid file, and the link
+    /// `admin.sock` to it in the same directory.
     pub is_default: bool,
     /// The networks that may use the listener, in addition to this machine.
     pub allow: Networks,

@@ -203,9 +203,8 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
         move |request| {
             let upload = Arc::new(upload_state(&request, share.as_ref()));
             let guard = RequestGuard::new(&state, &upload);
-            if request.version() == Version::HTTP_10 && info.tls.is_none() {
-                state.set_end_marked_by_close(true);
-            }
+            let is_http_10 = request.version() == Version::HTTP_10;
+            state.set_end_marked_by_close(is_http_10 && info.tls.is_none());
             let may_switch =
                 request.headers().contains_key(header::UPGRADE) && request.body().is_end_stream();
             let future = handler.handle(IncomingRequest {

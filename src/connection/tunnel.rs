@@ -139,9 +139,9 @@ impl PendingTunnel {
                         last_progress = Instant::now();
                         max_silence = max_silence.min(HALF_CLOSED_SILENCE);
                         half_closed_by = Some(if is_client_closed {
-                            Side::Client
+                            TunnelSide::Client
                         } else {
-                            Side::Upstream
+                            TunnelSide::Upstream
                         });
                     }
                 }
@@ -163,8 +163,8 @@ impl PendingTunnel {
                 }
                 if silent_until.is_some_and(|at| at <= now) {
                     return Poll::Ready(match half_closed_by {
-                        Some(Side::Client) => End::ClientGone,
-                        Some(Side::Upstream) | None => End::Silent(max_silence),
+                        Some(TunnelSide::Client) => End::ClientGone,
+                        Some(TunnelSide::Upstream) | None => End::Silent(max_silence),
                     });
                 }
                 timer.as_mut().reset(wakeup);
@@ -231,7 +231,7 @@ impl Drop for PendingTunnel {
 
 /// One side of a tunnel.
 #[derive(Clone, Copy)]
-enum Side {
+enum TunnelSide {
     Client,
     Upstream,
 }
@@ -294,12 +294,14 @@ impl Flow {
         }
     }
 
-    /// Drops what was read and not written, and reads no more.
+    /// Ends this direction of the tunnel, because the side that receives takes no more bytes. Bytes that were read and not yet written
+    /// are lost.
     fn abandon(&mut self) {
         (self.early, self.buffer, self.written) = (Bytes::new(), None, 0);
         self.state = FlowState::Closed;
     }
 
+    /// Returns the number of bytes that were written since the last call.
     fn take_moved(&mut self) -> usize {
         std::mem::take(&mut self.moved)
     }
@@ -492,7 +494,7 @@ mod tests {
     #[tokio::test]
     async fn early_bytes_are_released_when_they_are_written() {
         let owner = Arc::new([7; 100]);
-        let early = Bytes::from_owner(Shared(Arc::clone(&owner)));
+        let early = Bytes::from_owner(SharedBytes(Arc::clone(&owner)));
         let mut flow = Flow::new(early.slice(..50));
         drop(early);
         assert_eq!(Arc::strong_count(&owner), 2);
@@ -502,9 +504,9 @@ mod tests {
         assert_eq!(Arc::strong_count(&owner), 1, "the tunnel keeps the buffer");
     }
 
-    struct Shared(Arc<[u8; 100]>);
+    struct SharedBytes(Arc<[u8; 100]>);
 
-    impl AsRef<[u8]> for Shared {
+    impl AsRef<[u8]> for SharedBytes {
         fn as_ref(&self) -> &[u8] {
             &*self.0
         }

@@ -119,7 +119,7 @@ fn split_name(authority: &str) -> Option<(String, Option<&str>)> {
     };
     let name = name.strip_suffix('.').unwrap_or(name);
     let is_label = |label: &[u8]| !label.is_empty() && label.iter().copied().all(is_name_byte);
-    // Bytes, because a split of text searches each label with machinery for long ones.
+    // Bytes, because `str::split` prepares a search that is faster for long texts only.
     name.as_bytes()
         .split(|byte| *byte == b'.')
         .all(is_label)

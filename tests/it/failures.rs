@@ -3,6 +3,9 @@
 
 use std::net::Shutdown;
 
+use rustix::process::Signal;
+
+use crate::binary::{ServeProcess, configured};
 use crate::support::h2::{self, H2Client, block_on};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
@@ -33,6 +36,37 @@ fn an_unreachable_upstream_is_a_502() {
             exchange(&proxy, http, &upload).assert_rejection(502, "UNAVAILABLE");
         }
     }
+}
+
+/// On a route that needs no password, every client can cause such lines.
+#[test]
+fn an_outage_of_the_upstream_writes_few_lines_and_counts_the_others() {
+    let upstream = format!("http://{}", refusing_address());
+    let text = config("[log]\naccess = false\n", "").upstream(&upstream);
+    let (_dir, file) = configured(text);
+    let process = ServeProcess::start(&file);
+    for _ in 0..40 {
+        let response = process
+            .client()
+            .exchange(&TestRequest::alice("GET", MANIFEST));
+        assert_eq!(response.status, 502);
+    }
+    process.signal(Signal::HUP);
+    let mut lines = 0;
+    loop {
+        let line = process.next_line();
+        if line.contains("reloaded") {
+            break;
+        }
+        if line.contains("a request failed at its upstream") {
+            assert!(
+                line.contains(&upstream) && line.contains("request_id="),
+                "{line}"
+            );
+            lines += 1;
+        }
+    }
+    assert_eq!(lines, 10);
 }
 
 #[test]

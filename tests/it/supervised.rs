@@ -62,6 +62,15 @@ pub(crate) fn serve(file: &str, manager: &Manager) -> Command {
     command
 }
 
+/// A process that serves the default configuration, and has reported to its service manager that it is ready.
+fn start_ready(registry: &Registry) -> (TempDir, String, Manager, ServeProcess) {
+    let (dir, file) = default_config(registry);
+    let manager = Manager::new(dir.path());
+    let proxy = ServeProcess::spawn(&mut serve(&file, &manager));
+    assert!(manager.next_message().starts_with("READY=1"));
+    (dir, file, manager, proxy)
+}
+
 #[test]
 fn the_service_manager_is_notified_of_start_reload_and_stop() {
     let registry = Registry::accepting_all();
@@ -394,10 +403,7 @@ fn a_second_process_with_the_same_configuration_does_not_start() {
 #[test]
 fn an_upgrade_loses_no_request() {
     let registry = Registry::accepting_all();
-    let (dir, file) = default_config(&registry);
-    let manager = Manager::new(dir.path());
-    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
-    assert!(manager.next_message().starts_with("READY=1"));
+    let (_dir, file, manager, mut proxy) = start_ready(&registry);
     let load = Load::begin(proxy.address, 2);
     let mut upload = proxy.client();
     upload.send(
@@ -527,10 +533,7 @@ fn an_upgrade_passes_on_the_admin_listener() {
 #[test]
 fn an_upgrade_that_fails_leaves_the_old_process_in_service() {
     let registry = Registry::accepting_all();
-    let (dir, file) = default_config(&registry);
-    let manager = Manager::new(dir.path());
-    let proxy = ServeProcess::spawn(&mut serve(&file, &manager));
-    assert!(manager.next_message().starts_with("READY=1"));
+    let (_dir, file, manager, proxy) = start_ready(&registry);
     let good = std::fs::read_to_string(&file).unwrap();
     std::fs::write(&file, "nonsense").unwrap();
     proxy.signal(Signal::USR2);
@@ -587,6 +590,32 @@ impl ReplaceableExecutable {
     }
 }
 
+/// A process with a [`ReplaceableExecutable`], which has reported to its service manager that it is ready.
+struct ReplaceableProxy {
+    dir: TempDir,
+    file: String,
+    manager: Manager,
+    executable: ReplaceableExecutable,
+    proxy: ServeProcess,
+}
+
+impl ReplaceableProxy {
+    fn start(registry: &Registry) -> Self {
+        let (dir, file) = default_config(registry);
+        let manager = Manager::new(dir.path());
+        let executable = ReplaceableExecutable::in_dir(dir.path());
+        let proxy = executable.serve(&file, &manager);
+        assert!(manager.next_message().starts_with("READY=1"));
+        Self {
+            dir,
+            file,
+            manager,
+            executable,
+            proxy,
+        }
+    }
+}
+
 /// The beginning of a script that acts as the new process of an upgrade: it receives all messages of the old one.
 const RECEIVE_HANDOVER: &str = "#!/bin/bash
 while [ \"$(dd bs=8192 count=1 2>/dev/null)\" != end ]; do :; done
@@ -595,11 +624,13 @@ while [ \"$(dd bs=8192 count=1 2>/dev/null)\" != end ]; do :; done
 #[test]
 fn an_upgrade_whose_process_ends_when_it_is_ready_leaves_the_old_one_in_service() {
     let registry = Registry::accepting_all();
-    let (dir, file) = default_config(&registry);
-    let manager = Manager::new(dir.path());
-    let executable = ReplaceableExecutable::in_dir(dir.path());
-    let mut proxy = executable.serve(&file, &manager);
-    assert!(manager.next_message().starts_with("READY=1"));
+    let ReplaceableProxy {
+        dir: _dir,
+        file,
+        manager,
+        executable,
+        mut proxy,
+    } = ReplaceableProxy::start(&registry);
     // The old process is stopped while the new one reports that it is ready and closes the channel.
     let script = "kill -STOP $PPID; printf ready >&0; exec 0</dev/null; kill -CONT $PPID; exit 9";
     executable.replace_by(&format!("{RECEIVE_HANDOVER}{script}\n"));
@@ -631,11 +662,13 @@ fn an_upgrade_whose_process_ends_when_it_is_ready_leaves_the_old_one_in_service(
 #[test]
 fn a_stop_during_an_upgrade_ends_the_new_process_before_the_drain() {
     let registry = Registry::accepting_all();
-    let (dir, file) = default_config(&registry);
-    let manager = Manager::new(dir.path());
-    let executable = ReplaceableExecutable::in_dir(dir.path());
-    let mut proxy = executable.serve(&file, &manager);
-    assert!(manager.next_message().starts_with("READY=1"));
+    let ReplaceableProxy {
+        dir,
+        file: _file,
+        manager,
+        executable,
+        mut proxy,
+    } = ReplaceableProxy::start(&registry);
     let mut upload = proxy.client();
     upload.send(
         TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u")
@@ -680,10 +713,7 @@ fn a_stop_during_an_upgrade_ends_the_new_process_before_the_drain() {
 #[test]
 fn an_upgrade_waits_for_the_reload_in_progress() {
     let registry = Registry::accepting_all();
-    let (dir, file) = default_config(&registry);
-    let manager = Manager::new(dir.path());
-    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
-    assert!(manager.next_message().starts_with("READY=1"));
+    let (dir, file, manager, mut proxy) = start_ready(&registry);
     // A long password file makes the reload slow. The new address would be bound by both processes.
     let users: String = (0..50_000)
         .map(|number| format!("user{number}:{{SHA}}VBPuJHI7uixaa6LQGWx4s+5GKNE=\n"))
@@ -719,11 +749,13 @@ fn an_upgrade_waits_for_the_reload_in_progress() {
 #[test]
 fn an_upgrade_starts_the_file_that_is_now_at_the_path() {
     let registry = Registry::accepting_all();
-    let (dir, file) = default_config(&registry);
-    let manager = Manager::new(dir.path());
-    let executable = ReplaceableExecutable::in_dir(dir.path());
-    let proxy = executable.serve(&file, &manager);
-    assert!(manager.next_message().starts_with("READY=1"));
+    let ReplaceableProxy {
+        dir: _dir,
+        file: _file,
+        manager: _manager,
+        executable,
+        proxy,
+    } = ReplaceableProxy::start(&registry);
     executable.replace_by("#!/bin/sh\necho the new program >&2; exit 3\n");
     proxy.signal(Signal::USR2);
     let line = proxy.line("not upgraded");

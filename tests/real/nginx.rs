@@ -239,7 +239,7 @@ impl Pair {
     }
 }
 
-/// The imported file with the logs of tidegate in the lab's folder.
+/// The text of a `proxy.toml` that was imported, with its log files in a folder of the test in place of `/var/log/tidegate`.
 fn with_own_logs(toml: &str, lab: &Lab) -> String {
     let logs = lab.path("tidegate-log");
     fs::create_dir_all(&logs).unwrap();
@@ -252,7 +252,8 @@ fn started(name: &'static str, command: &Command, lab: &Lab, ports: Ports) -> Se
     service
 }
 
-/// Around `http`, with files in the lab's folder only.
+/// The text of an nginx.conf with these directives in `http { }`. nginx's own files, such as its pid file, are in the folder of the
+/// test.
 fn main_file(lab: &Lab, ports: Ports, http: &str) -> String {
     let dir = lab.path("");
     let (dir, tls) = (dir.display(), ports.tls);

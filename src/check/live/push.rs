@@ -103,7 +103,11 @@ fn no_https_address(site: &config::Site) -> Problem {
         .fix("check through the proxy in front: docker push, or curl")
 }
 
-/// The site of the host with its registry route for the repository; without a host, the first site that has such a route.
+/// Chooses the site and the route through which the blob is pushed: the site that serves `push.host` or, without a host, the first site
+/// that has a route to a registry for the repository.
+///
+/// # Errors
+/// No site serves the host, or no such site has a route to a registry for the repository.
 fn destination<'a>(
     push: &Push,
     config: &'a Config,

@@ -40,7 +40,7 @@ pub(crate) enum Requirement {
 
 /// A password file and the realm that clients display.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Login {
+struct PasswordFile {
     htpasswd: String,
     realm: Option<String>,
 }
@@ -88,7 +88,7 @@ pub(crate) fn access(
 pub(crate) const DENY_ALL: &str = "deny all";
 
 /// The password file in effect; `None` if no password is required.
-fn login(context: &mut Context<'_>, scope: &Scope<'_>) -> Result<Option<Login>, String> {
+fn login(context: &mut Context<'_>, scope: &Scope<'_>) -> Result<Option<PasswordFile>, String> {
     let Some(basic) = scope
         .get("auth_basic")
         .filter(|basic| basic.first() != "off")
@@ -113,7 +113,7 @@ fn login(context: &mut Context<'_>, scope: &Scope<'_>) -> Result<Option<Login>, 
             "the realm of auth_basic is not constant; tidegate sends its default realm",
         );
     }
-    Ok(Some(Login { htpasswd, realm }))
+    Ok(Some(PasswordFile { htpasswd, realm }))
 }
 
 /// Translates rules that differ by method into grants.
@@ -121,7 +121,7 @@ fn with_methods(
     context: &mut Context<'_>,
     by_method: &MethodAccess,
     scope: &Scope<'_>,
-    login_outside: Option<&Login>,
+    login_outside: Option<&PasswordFile>,
     path: &str,
 ) -> Result<Access, String> {
     use Requirement::{Closed, Nothing, Password};
@@ -206,7 +206,7 @@ fn with_methods(
     }
 }
 
-fn without_grants(scope: &Scope<'_>, login: Option<&Login>) -> Access {
+fn without_grants(scope: &Scope<'_>, login: Option<&PasswordFile>) -> Access {
     let line = match login {
         Some(login) => auth_line("basic", login),
         None if removes_authorization(scope) => Line::new("auth", Value::table([("mode", "none")]))
@@ -228,7 +228,7 @@ pub(crate) fn removes_authorization(scope: &Scope<'_>) -> bool {
     })
 }
 
-fn with_grants(mode: &str, login: &Login, grants: Vec<Grant>) -> Access {
+fn with_grants(mode: &str, login: &PasswordFile, grants: Vec<Grant>) -> Access {
     Access {
         lines: vec![auth_line(mode, login)],
         grants,
@@ -236,7 +236,7 @@ fn with_grants(mode: &str, login: &Login, grants: Vec<Grant>) -> Access {
     }
 }
 
-fn auth_line(mode: &str, login: &Login) -> Line {
+fn auth_line(mode: &str, login: &PasswordFile) -> Line {
     let mut table = vec![
         ("mode".to_owned(), Value::Text(mode.to_owned())),
         ("htpasswd".to_owned(), Value::Text(login.htpasswd.clone())),

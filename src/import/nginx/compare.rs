@@ -541,8 +541,9 @@ impl Response {
             && (*sends_authorization || !forwarded.sends_authorization)
     }
 
-    /// Whether nginx forwards the request to another upstream only because its path begins with the text of a location, such as
-    /// `/v2x` for `/v2`. No route can match such paths, and clients do not use them.
+    /// Whether nginx forwards the request to another upstream than tidegate does, because the path begins with the text of a location
+    /// without being below it, such as `/v2x` for `location /v2`. A route of tidegate matches whole segments of a path, so that no route
+    /// can stand for such paths, and clients do not request them.
     fn is_sibling_elsewhere(&self, forwarded: &Forwarded) -> bool {
         let Outcome::Forward {
             urls,

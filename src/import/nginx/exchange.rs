@@ -7,7 +7,7 @@ use crate::import::nginx::client_rules::{Class, ClientRules, Dependencies};
 use crate::import::nginx::if_blocks::{condition_words, is_chosen_by_client, is_filter};
 use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::pattern::{PatternCache, samples};
-use crate::import::nginx::request::{Property, Request, variable_name};
+use crate::import::nginx::request::{Request, RequestProperty, variable_name};
 use crate::import::nginx::verdict::Cause;
 
 /// A request with what nginx keeps for it.
@@ -26,12 +26,12 @@ pub(crate) struct Exchange<'r> {
     pub(crate) verifies_certificate: bool,
     /// The variables that `set` or `map` gave a value; `None` for a value that is not known. As in nginx, a variable of a `map` keeps
     /// the value of its first use.
-    variables: RefCell<HashMap<String, Option<Text>>>,
+    variables: RefCell<HashMap<String, Option<InterpolatedText>>>,
 }
 
 /// The value of a text with variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Text {
+pub(crate) struct InterpolatedText {
     pub(crate) value: String,
     /// Whether the value is the same for all requests to the server, as far as it is not the result of a condition or a `map`, which
     /// the probes vary. Other values are not compared with anything: the probes do not have all values that would matter.
@@ -70,7 +70,7 @@ impl<'r> Exchange<'r> {
     }
 
     /// Sets a variable; `None` for a value that is not known.
-    pub(crate) fn set(&self, name: &str, value: Option<Text>) {
+    pub(crate) fn set(&self, name: &str, value: Option<InterpolatedText>) {
         self.variables.borrow_mut().insert(name.to_owned(), value);
     }
 
@@ -149,9 +149,9 @@ impl<'a> Environment<'a> {
         if value.is_constant {
             return Some(value.value);
         }
-        let property = Property::of_variable(text)?;
+        let property = RequestProperty::of_variable(text)?;
         // The probes are not derived from a path that a directive changed.
-        if property == Property::Path && exchange.changed_by.is_some() {
+        if property == RequestProperty::Path && exchange.changed_by.is_some() {
             return None;
         }
         let has_probes = *self.has_probes.borrow_mut().entry(at).or_insert_with(|| {
@@ -161,7 +161,11 @@ impl<'a> Environment<'a> {
     }
 
     /// Replaces the variables of a text; `None` if one of them is not known.
-    pub(crate) fn interpolate(&self, text: &str, exchange: &Exchange<'_>) -> Option<Text> {
+    pub(crate) fn interpolate(
+        &self,
+        text: &str,
+        exchange: &Exchange<'_>,
+    ) -> Option<InterpolatedText> {
         self.interpolate_with(text, exchange, &[], 0)
     }
 
@@ -182,8 +186,8 @@ impl<'a> Environment<'a> {
         exchange: &Exchange<'_>,
         groups: &[String],
         depth: usize,
-    ) -> Option<Text> {
-        let mut result = Text::constant("");
+    ) -> Option<InterpolatedText> {
+        let mut result = InterpolatedText::constant("");
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
             result.value.push_str(before);
@@ -214,7 +218,12 @@ impl<'a> Environment<'a> {
         Some(result)
     }
 
-    fn variable(&self, name: &str, exchange: &Exchange<'_>, depth: usize) -> Option<Text> {
+    fn variable(
+        &self,
+        name: &str,
+        exchange: &Exchange<'_>,
+        depth: usize,
+    ) -> Option<InterpolatedText> {
         if depth > MAX_MAP_DEPTH {
             return None;
         }
@@ -224,33 +233,39 @@ impl<'a> Environment<'a> {
         let request = exchange.request;
         let scheme = |tls: &str, plain: &str| {
             self.note(|on| on.host = true);
-            Some(Text::constant(if exchange.is_tls { tls } else { plain }))
+            Some(InterpolatedText::constant(if exchange.is_tls {
+                tls
+            } else {
+                plain
+            }))
         };
         match name {
             "request_method" => {
                 self.note(|on| on.method = true);
-                Some(Text::varied(request.method.as_str()))
+                Some(InterpolatedText::varied(request.method.as_str()))
             }
             "host" | "http_host" => {
                 self.note(|on| on.host = true);
-                Some(Text::varied(&request.host))
+                Some(InterpolatedText::varied(&request.host))
             }
-            "uri" | "document_uri" => Some(Text::varied(&exchange.path)),
-            "request_uri" => Some(Text::varied(&request.path)),
+            "uri" | "document_uri" => Some(InterpolatedText::varied(&exchange.path)),
+            "request_uri" => Some(InterpolatedText::varied(&request.path)),
             "remote_addr" => {
                 self.note(|on| on.client_text = true);
-                Some(Text::varied(&request.client.to_string()))
+                Some(InterpolatedText::varied(&request.client.to_string()))
             }
             "server_port" => {
                 self.note(|on| on.host = true);
-                Some(Text::constant(&request.address.port().to_string()))
+                Some(InterpolatedText::constant(
+                    &request.address.port().to_string(),
+                ))
             }
-            "server_name" => Some(Text::constant(exchange.server_name)),
+            "server_name" => Some(InterpolatedText::constant(exchange.server_name)),
             "scheme" => scheme("https", "http"),
             "https" => scheme("on", ""),
-            "is_args" => Some(Text::constant("")),
+            "is_args" => Some(InterpolatedText::constant("")),
             // A balancer in front of tidegate reports https, because tidegate serves over TLS only.
-            "http_x_forwarded_proto" => Some(Text::constant("https")),
+            "http_x_forwarded_proto" => Some(InterpolatedText::constant("https")),
             "ssl_client_verify" if !exchange.verifies_certificate => None,
             "ssl_client_verify" => {
                 self.note(|on| on.certificate = true);
@@ -259,7 +274,7 @@ impl<'a> Environment<'a> {
                 } else {
                     "NONE"
                 };
-                Some(Text::constant(result))
+                Some(InterpolatedText::constant(result))
             }
             _ => {
                 let value = self.mapped(name, exchange, depth);
@@ -270,7 +285,12 @@ impl<'a> Environment<'a> {
     }
 
     /// The value of a variable that a `map` or a `geo` block defines.
-    fn mapped(&self, name: &str, exchange: &Exchange<'_>, depth: usize) -> Option<Text> {
+    fn mapped(
+        &self,
+        name: &str,
+        exchange: &Exchange<'_>,
+        depth: usize,
+    ) -> Option<InterpolatedText> {
         let is_named = |arg: Option<&String>| arg.and_then(|arg| variable_name(arg)) == Some(name);
         let block = self
             .http
@@ -292,7 +312,7 @@ impl<'a> Environment<'a> {
             on.rules.insert(rule);
         });
         match self.rules.class(rule, exchange.request.client) {
-            Class::Value(value) => Some(Text::constant(&value)),
+            Class::Value(value) => Some(InterpolatedText::constant(&value)),
             Class::Access(_) => None,
         }
     }
@@ -341,7 +361,7 @@ fn map_literals(block: &Directive) -> Option<Vec<String>> {
     Some(literals)
 }
 
-impl Text {
+impl InterpolatedText {
     fn constant(value: &str) -> Self {
         Self {
             value: value.to_owned(),

@@ -48,7 +48,7 @@ pub(crate) struct LocationIndex<'a> {
 
 /// The result of a search.
 #[derive(Clone, Copy)]
-pub(crate) enum Found<'i, 'a> {
+pub(crate) enum LocationMatch<'i, 'a> {
     /// nginx handles the request in this location.
     Location(&'i LocationNode<'a>),
     /// nginx redirects to the path with a slash at its end, because of this location.
@@ -115,18 +115,18 @@ impl<'a> LocationIndex<'a> {
     }
 
     /// Searches the location of a path, and adds the number of compared patterns to `steps`.
-    pub(crate) fn find(&self, path: &str, steps: &Cell<usize>) -> Found<'_, 'a> {
+    pub(crate) fn find(&self, path: &str, steps: &Cell<usize>) -> LocationMatch<'_, 'a> {
         match self.search(path, steps) {
             Step::Final(found) => found,
-            Step::Prefix(node) => Found::Location(node),
-            Step::None => Found::None,
+            Step::Prefix(node) => LocationMatch::Location(node),
+            Step::None => LocationMatch::None,
         }
     }
 
     fn search(&self, path: &str, steps: &Cell<usize>) -> Step<'_, 'a> {
         let node = |at: &usize| self.nodes.get(*at);
         if let Some(node) = self.exact.get(path).and_then(node) {
-            return Step::Final(Found::Location(node));
+            return Step::Final(LocationMatch::Location(node));
         }
         let mut lengths = self.lengths.range(..=path.len()).rev();
         let prefix = lengths.find_map(|length| {
@@ -135,7 +135,7 @@ impl<'a> LocationIndex<'a> {
         });
         let is_whole = prefix.is_some_and(|prefix| prefix.name == path);
         if !is_whole && let Some(node) = self.redirects.get(path).and_then(node) {
-            return Step::Final(Found::SlashRedirect(node));
+            return Step::Final(LocationMatch::SlashRedirect(node));
         }
         let mut result = Step::None;
         if let Some(prefix) = prefix {
@@ -151,13 +151,13 @@ impl<'a> LocationIndex<'a> {
             steps.set(steps.get() + 1);
             let Some(node) = node(at) else { continue };
             let Some(pattern) = pattern.as_ref() else {
-                return Step::Final(Found::NotUnderstood(node));
+                return Step::Final(LocationMatch::NotUnderstood(node));
             };
             if pattern.is_match(path.as_bytes()) {
                 return Step::Final(match node.inner.search(path, steps) {
                     Step::Final(found) => found,
-                    Step::Prefix(inner) => Found::Location(inner),
-                    Step::None => Found::Location(node),
+                    Step::Prefix(inner) => LocationMatch::Location(inner),
+                    Step::None => LocationMatch::Location(node),
                 });
             }
         }
@@ -168,7 +168,7 @@ impl<'a> LocationIndex<'a> {
 /// The result of a search in one block.
 enum Step<'i, 'a> {
     /// The search ends.
-    Final(Found<'i, 'a>),
+    Final(LocationMatch<'i, 'a>),
     /// A prefix, unless a regular expression of an outer block matches.
     Prefix(&'i LocationNode<'a>),
     None,

@@ -21,7 +21,7 @@ use crate::import::nginx::context::Context;
 use crate::import::nginx::exchange::{Environment, Exchange};
 use crate::import::nginx::listen::Listen;
 use crate::import::nginx::location::{Matcher, is_file_protection};
-use crate::import::nginx::location_search::{Found, LocationIndex, LocationNode, cover_of};
+use crate::import::nginx::location_search::{LocationIndex, LocationMatch, LocationNode, cover_of};
 use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::pattern::{PatternCache, literal_prefix};
 use crate::import::nginx::probes::USUAL_CLIENT;
@@ -407,9 +407,9 @@ impl<'a> NginxModel<'a> {
             return None;
         }
         let found = match server.locations.find(path, &self.steps) {
-            Found::Location(location) => Some(location),
-            Found::None => None,
-            Found::SlashRedirect(_) | Found::NotUnderstood(_) => return None,
+            LocationMatch::Location(location) => Some(location),
+            LocationMatch::None => None,
+            LocationMatch::SlashRedirect(_) | LocationMatch::NotUnderstood(_) => return None,
         };
         let location = match (self.dot_file_location(server, found, path)?, found) {
             (Some(directive), _) => LocationNode::alone(directive, scope.inner(directive.inner())),
@@ -496,22 +496,22 @@ impl<'a> NginxModel<'a> {
                 return Err(cause);
             }
             let location = match server.locations.find(&exchange.path, &self.steps) {
-                Found::Location(location) => location,
-                Found::SlashRedirect(location) => {
+                LocationMatch::Location(location) => location,
+                LocationMatch::SlashRedirect(location) => {
                     return Err(Cause {
                         cover: exchange.path.clone(),
                         is_slash_redirect: true,
                         ..Cause::location(location, None)
                     });
                 }
-                Found::NotUnderstood(location) => {
+                LocationMatch::NotUnderstood(location) => {
                     return Err(Cause::location(location, None).unknown());
                 }
-                Found::None => {
+                LocationMatch::None => {
                     let with_slash = format!("{}/", exchange.path);
                     let found = server.locations.find(&with_slash, &self.steps);
                     return Err(Cause {
-                        is_slash_redirect: !matches!(found, Found::None),
+                        is_slash_redirect: !matches!(found, LocationMatch::None),
                         ..Cause::new(server.block.directive, "")
                     });
                 }

@@ -18,7 +18,7 @@ use crate::import::nginx::if_blocks::condition_words;
 use crate::import::nginx::location::Matcher;
 use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::pattern::{PatternCache, samples};
-use crate::import::nginx::request::Property;
+use crate::import::nginx::request::RequestProperty;
 
 /// The properties of the requests that are compared.
 pub(crate) struct Probes {
@@ -212,23 +212,23 @@ impl Literals {
                 vec![operand.to_owned()]
             }
         };
-        match Property::of_variable(source) {
-            Some(Property::Path | Property::Target) if is_pattern => {
+        match RequestProperty::of_variable(source) {
+            Some(RequestProperty::Path | RequestProperty::Target) if is_pattern => {
                 self.add_pattern(operand, ignores_case);
             }
-            Some(Property::Path | Property::Target) => {
+            Some(RequestProperty::Path | RequestProperty::Target) => {
                 self.paths.insert(operand.to_owned());
             }
-            Some(Property::Host) if is_pattern => {
+            Some(RequestProperty::Host) if is_pattern => {
                 self.host_patterns.insert(operand.to_owned());
             }
-            Some(Property::Host) => self.add_host(operand),
-            Some(Property::Client) => {
+            Some(RequestProperty::Host) => self.add_host(operand),
+            Some(RequestProperty::Client) => {
                 for value in values() {
                     self.add_network(&value);
                 }
             }
-            Some(Property::Method) => {
+            Some(RequestProperty::Method) => {
                 for value in values() {
                     // Usual methods have upper-case letters.
                     if ignores_case {

@@ -26,7 +26,7 @@ pub struct Request {
 
 /// A property of a request that the probes vary and that a variable of nginx has as its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Property {
+pub(crate) enum RequestProperty {
     Host,
     Method,
     /// The current path, decoded.
@@ -36,7 +36,7 @@ pub(crate) enum Property {
     Client,
 }
 
-impl Property {
+impl RequestProperty {
     /// The property that a text stands for, if it is the variable of a property and nothing else.
     pub(crate) fn of_variable(text: &str) -> Option<Self> {
         Some(match variable_name(text)? {

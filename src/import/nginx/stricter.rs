@@ -24,7 +24,7 @@ pub(crate) fn list(output: &OutputConfig, model: &NginxModel<'_>, probes: &Probe
     build(output).map_or_else(
         |_| Vec::new(),
         |config| {
-            let search = Search {
+            let search = StricterSearch {
                 config: &config,
                 sites: &output.sites,
                 model,
@@ -39,7 +39,7 @@ pub(crate) fn list(output: &OutputConfig, model: &NginxModel<'_>, probes: &Probe
     )
 }
 
-struct Search<'s, 'a> {
+struct StricterSearch<'s, 'a> {
     config: &'s Config,
     /// The sites in the order of `config.sites`.
     sites: &'s [Site],
@@ -54,7 +54,7 @@ struct Search<'s, 'a> {
     is_complete: bool,
 }
 
-impl Search<'_, '_> {
+impl StricterSearch<'_, '_> {
     fn all(mut self) -> Vec<String> {
         let sites = Sites::new(self.config);
         let pairs: BTreeSet<_> = self.sites.iter().flat_map(|site| &site.addresses).collect();

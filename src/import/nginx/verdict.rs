@@ -33,12 +33,15 @@ pub enum Outcome {
 /// The directive that decides about a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Cause {
+    /// Where the directive is written.
     pub(crate) at: SourcePos,
+    /// The directive with its arguments, as warnings name it.
     pub(crate) label: String,
     /// The shortest path prefix, on a segment boundary and without a slash at its end, that contains every path for which the
     /// directive can decide.
     pub(crate) cover: String,
-    /// All paths for which the directive can decide, if they are few; else none.
+    /// If the directive is in a location whose regular expression matches only a few whole paths, such as `^/(404|500)\.html$`, these
+    /// paths. Empty for every other directive.
     pub(crate) paths: Vec<String>,
     /// Whether nginx does not forward the request only because its path has no slash at its end: it redirects to the path with a
     /// slash, or has a location for that path alone.
@@ -46,7 +49,8 @@ pub(crate) struct Cause {
     /// Whether nginx rejects no client here but has nothing to forward: it serves files, or responds itself to paths that only
     /// begin with the same text as the location.
     pub(crate) is_only_missing: bool,
-    /// Whether nginx forwards the request although its path only begins with the text of the location: `/uix` for `/ui`.
+    /// Whether nginx forwards the request, and the path of the request begins with the text of the location without being below it:
+    /// `/uix` for `location /ui`.
     pub(crate) is_sibling: bool,
     /// Whether the model does not know what the directive does.
     pub(crate) is_unknown: bool,

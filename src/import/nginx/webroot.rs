@@ -55,7 +55,7 @@ pub(crate) fn add_routes(
         let Some(site) = output.sites.get_mut(index) else {
             continue;
         };
-        let search = Search {
+        let search = WebrootSearch {
             context,
             model,
             probes,
@@ -142,7 +142,7 @@ fn hosts_by_site<'p>(
 }
 
 /// The directory of a site.
-struct Found {
+struct FoundWebroot {
     webroot: String,
     /// The first location that has it.
     at: SourcePos,
@@ -152,7 +152,7 @@ struct Found {
 }
 
 /// The search of the directory of one site.
-struct Search<'s, 'c, 'a> {
+struct WebrootSearch<'s, 'c, 'a> {
     context: &'s Context<'c>,
     model: &'s NginxModel<'a>,
     probes: &'s Probes,
@@ -163,10 +163,10 @@ struct Search<'s, 'c, 'a> {
     tokens: RefCell<HashMap<SourcePos, Option<Vec<String>>>>,
 }
 
-impl Search<'_, '_, '_> {
+impl WebrootSearch<'_, '_, '_> {
     /// The directory from which nginx serves the challenges of all hosts; `None` if there is none, or more than one.
-    fn common_webroot(&self, hosts: &BTreeSet<&str>) -> Option<Found> {
-        let mut common: Option<Found> = None;
+    fn common_webroot(&self, hosts: &BTreeSet<&str>) -> Option<FoundWebroot> {
+        let mut common: Option<FoundWebroot> = None;
         let plain = self.addresses.iter().flat_map(|(_, probes)| probes);
         for address in plain {
             for host in hosts {
@@ -188,14 +188,14 @@ impl Search<'_, '_, '_> {
     }
 
     /// The directory from which nginx serves the challenges of a host at an address without TLS, or after a redirect at one with TLS.
-    fn webroot(&self, address: SocketAddr, host: &str) -> Option<Found> {
+    fn webroot(&self, address: SocketAddr, host: &str) -> Option<FoundWebroot> {
         let at_tls = self.tls.iter().copied();
         let mut all = std::iter::once(address).chain(at_tls);
         all.find_map(|address| self.webroot_at(address, host))
     }
 
     /// The directory from which nginx serves every challenge of a host at an address.
-    fn webroot_at(&self, address: SocketAddr, host: &str) -> Option<Found> {
+    fn webroot_at(&self, address: SocketAddr, host: &str) -> Option<FoundWebroot> {
         let server = self.model.server(address, host)?.at;
         let find = |path: &str| {
             let location = self.model.file_location(address, host, path)?;
@@ -221,7 +221,7 @@ impl Search<'_, '_, '_> {
         }
         let own = location.directive.inner().iter();
         let own = own.filter(|d| TRANSLATED.contains(&d.name.as_str()));
-        Some(Found {
+        Some(FoundWebroot {
             webroot,
             at: location.directive.at,
             location: location.directive.args.join(" "),

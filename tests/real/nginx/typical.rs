@@ -1,4 +1,4 @@
-//! Typical nginx files of registries: the same requests to nginx with the file, and to tidegate with the imported file.
+//! TypicalFile nginx files of registries: the same requests to nginx with the file, and to tidegate with the imported file.
 //!
 //! - tidegate forwards nothing that nginx does not forward to the same upstream with the same path.
 //! - The table in `docs/from-nginx.md` has the counts of each file, and what tidegate does not forward although nginx does.
@@ -19,7 +19,8 @@ use crate::lab::{Lab, Service, run};
 fn the_table_of_typical_files_is_right() {
     let setup = Setup::start();
     let chosen = std::env::var("TYPICAL").ok();
-    let is_chosen = |typical: &&Typical| chosen.as_deref().is_none_or(|name| name == typical.file);
+    let is_chosen =
+        |typical: &&TypicalFile| chosen.as_deref().is_none_or(|name| name == typical.file);
     let mut table = String::from(HEAD);
     let mut failures = String::new();
     let mut upstreams = BTreeSet::new();
@@ -38,18 +39,18 @@ fn the_table_of_typical_files_is_right() {
 }
 
 /// A file in `tests/real/nginx/typical`, or one of the importer's corpus in `tests/it/nginx`.
-struct Typical {
+struct TypicalFile {
     file: &'static str,
     /// The name in the table.
     title: &'static str,
     /// Where clients reach the file's sites.
-    places: &'static [Place],
+    places: &'static [HostAtPort],
     /// What tidegate does not forward although nginx does: the beginning of the requests' names, and the reason.
     stricter: &'static [(&'static str, &'static str)],
 }
 
 /// A host at a port.
-enum Place {
+enum HostAtPort {
     Tls(&'static str, u16),
     /// The port of the redirects to https.
     Plain(&'static str, u16),
@@ -57,16 +58,16 @@ enum Place {
     BehindProxy(&'static str, u16),
 }
 
-use Place::{BehindProxy, Plain, Tls};
+use HostAtPort::{BehindProxy, Plain, Tls};
 
-const TYPICAL: &[Typical] = &[
-    Typical {
+const TYPICAL: &[TypicalFile] = &[
+    TypicalFile {
         file: "recipe",
         title: "The recipe of distribution's documentation",
         places: &[Tls("myregistry.example.com", 443)],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "registry-htpasswd",
         title: "A tutorial: registry with htpasswd, and a redirect to https",
         places: &[
@@ -75,7 +76,7 @@ const TYPICAL: &[Typical] = &[
         ],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "tutorial",
         title: "A registry with htpasswd and Harbor, on one machine",
         places: &[
@@ -85,7 +86,7 @@ const TYPICAL: &[Typical] = &[
         ],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "harbor-inner",
         title: "Harbor's own nginx, as its installer writes it",
         places: &[
@@ -94,7 +95,7 @@ const TYPICAL: &[Typical] = &[
         ],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "harbor-external",
         title: "nginx in front of Harbor",
         places: &[
@@ -103,7 +104,7 @@ const TYPICAL: &[Typical] = &[
         ],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "gitlab",
         title: "GitLab and its registry, as the Omnibus package writes them",
         places: &[
@@ -113,13 +114,13 @@ const TYPICAL: &[Typical] = &[
         ],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "gitea",
         title: "Gitea",
         places: &[Tls("git.example.com", 443), Plain("git.example.com", 80)],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "nexus",
         title: "Nexus with a docker connector on a port of its own",
         places: &[
@@ -129,19 +130,19 @@ const TYPICAL: &[Typical] = &[
         ],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "registry-ui",
         title: "A registry and a web interface behind one password",
         places: &[Tls("hub.example.com", 443), Plain("hub.example.com", 80)],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "ingress",
         title: "A registry behind a balancer that terminates TLS",
         places: &[BehindProxy("registry.example.com", 80)],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "certbot-managed",
         title: "A file that certbot has edited",
         places: &[
@@ -150,7 +151,7 @@ const TYPICAL: &[Typical] = &[
         ],
         stricter: &[],
     },
-    Typical {
+    TypicalFile {
         file: "nginx-proxy-manager",
         title: "A proxy host of Nginx Proxy Manager with an access list",
         places: &[
@@ -175,48 +176,48 @@ const HEAD: &str = "\
 ";
 
 /// The requests to each place: method, path and credentials.
-const REQUESTS: &[(&str, &str, Login)] = &[
-    ("GET", "/v2/", Login::None),
-    ("GET", "/v2/", Login::Right),
-    ("GET", "/v2/", Login::Wrong),
-    ("GET", "/v2", Login::Right),
-    ("OPTIONS", "/v2/", Login::None),
-    ("GET", "/v2/_catalog", Login::Right),
-    ("GET", "/v2/team/app/manifests/1.0", Login::None),
-    ("GET", "/v2/team/app/manifests/1.0", Login::Right),
-    ("HEAD", "/v2/team/app/manifests/1.0", Login::Right),
-    ("PUT", "/v2/team/app/manifests/1.0", Login::None),
-    ("PUT", "/v2/team/app/manifests/1.0", Login::Right),
-    ("DELETE", "/v2/team/app/manifests/1.0", Login::None),
-    ("DELETE", "/v2/team/app/manifests/1.0", Login::Right),
-    ("POST", "/v2/team/app/blobs/uploads/", Login::None),
-    ("POST", "/v2/team/app/blobs/uploads/", Login::Right),
-    ("GET", "/v1/_ping", Login::Right),
-    ("GET", "/", Login::None),
-    ("GET", "/", Login::Right),
-    ("GET", "/ui/index.html", Login::Right),
-    ("GET", "/assets/app.js?v=1", Login::None),
-    ("GET", "/service/token?service=registry", Login::Right),
-    ("POST", "/c/login", Login::None),
-    ("PUT", "/api/v2.0/projects/1", Login::Right),
-    ("GET", "/gitea/user/login", Login::None),
+const REQUESTS: &[(&str, &str, Credentials)] = &[
+    ("GET", "/v2/", Credentials::None),
+    ("GET", "/v2/", Credentials::Right),
+    ("GET", "/v2/", Credentials::Wrong),
+    ("GET", "/v2", Credentials::Right),
+    ("OPTIONS", "/v2/", Credentials::None),
+    ("GET", "/v2/_catalog", Credentials::Right),
+    ("GET", "/v2/team/app/manifests/1.0", Credentials::None),
+    ("GET", "/v2/team/app/manifests/1.0", Credentials::Right),
+    ("HEAD", "/v2/team/app/manifests/1.0", Credentials::Right),
+    ("PUT", "/v2/team/app/manifests/1.0", Credentials::None),
+    ("PUT", "/v2/team/app/manifests/1.0", Credentials::Right),
+    ("DELETE", "/v2/team/app/manifests/1.0", Credentials::None),
+    ("DELETE", "/v2/team/app/manifests/1.0", Credentials::Right),
+    ("POST", "/v2/team/app/blobs/uploads/", Credentials::None),
+    ("POST", "/v2/team/app/blobs/uploads/", Credentials::Right),
+    ("GET", "/v1/_ping", Credentials::Right),
+    ("GET", "/", Credentials::None),
+    ("GET", "/", Credentials::Right),
+    ("GET", "/ui/index.html", Credentials::Right),
+    ("GET", "/assets/app.js?v=1", Credentials::None),
+    ("GET", "/service/token?service=registry", Credentials::Right),
+    ("POST", "/c/login", Credentials::None),
+    ("PUT", "/api/v2.0/projects/1", Credentials::Right),
+    ("GET", "/gitea/user/login", Credentials::None),
     (
         "GET",
         "/team/app.git/info/refs?service=git-upload-pack",
-        Login::Right,
+        Credentials::Right,
     ),
-    ("POST", "/team/app.git/git-receive-pack", Login::Right),
-    ("GET", "/repository/maven-public/a.jar", Login::Right),
-    ("GET", "/healthz", Login::None),
-    ("GET", "/404.html", Login::Right),
-    ("GET", "/.well-known/acme-challenge/x", Login::None),
+    ("POST", "/team/app.git/git-receive-pack", Credentials::Right),
+    ("GET", "/repository/maven-public/a.jar", Credentials::Right),
+    ("GET", "/healthz", Credentials::None),
+    ("GET", "/404.html", Credentials::Right),
+    ("GET", "/.well-known/acme-challenge/x", Credentials::None),
 ];
 
 /// The path of the WebSocket handshakes.
 const WEBSOCKET: &str = "/-/cable";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Login {
+enum Credentials {
     None,
     Right,
     Wrong,
@@ -229,7 +230,7 @@ struct Request {
     config: String,
 }
 
-impl Place {
+impl HostAtPort {
     const fn parts(&self) -> (&'static str, &'static str, u16) {
         match *self {
             Tls(host, port) => ("https", host, port),
@@ -243,9 +244,9 @@ impl Place {
             .iter()
             .map(|(method, path, login)| {
                 let words = match login {
-                    Login::None => "",
-                    Login::Right => ", right password",
-                    Login::Wrong => ", wrong password",
+                    Credentials::None => "",
+                    Credentials::Right => ", right password",
+                    Credentials::Wrong => ", wrong password",
                 };
                 let name = format!("{method} {path}{words}, {host}:{port}");
                 self.request(name, host, method, path, *login)
@@ -256,18 +257,25 @@ impl Place {
             host,
             "GET",
             WEBSOCKET,
-            Login::Right,
+            Credentials::Right,
         );
         websocket.config.insert_str(0, HANDSHAKE);
         requests.push(websocket);
-        for (path, login) in [("/", Login::None), ("/v2/", Login::Right)] {
+        for (path, login) in [("/", Credentials::None), ("/v2/", Credentials::Right)] {
             let name = format!("GET {path}, another host at :{port}");
             requests.push(self.request(name, "other.example.net", "GET", path, login));
         }
         requests
     }
 
-    fn request(&self, name: String, host: &str, method: &str, path: &str, login: Login) -> Request {
+    fn request(
+        &self,
+        name: String,
+        host: &str,
+        method: &str,
+        path: &str,
+        login: Credentials,
+    ) -> Request {
         let (scheme, _, port) = self.parts();
         let mut config = format!(
             "url = \"{scheme}://{host}:{port}{path}\"\nconnect-to = \"::<ADDRESS>:{port}\"\nrequest = \"{method}\"\n"
@@ -281,9 +289,9 @@ impl Place {
             );
         }
         match login {
-            Login::None => {}
-            Login::Right => config.push_str("user = \"alice:a\"\n"),
-            Login::Wrong => config.push_str("user = \"alice:wrong\"\n"),
+            Credentials::None => {}
+            Credentials::Right => config.push_str("user = \"alice:a\"\n"),
+            Credentials::Wrong => config.push_str("user = \"alice:wrong\"\n"),
         }
         config.push_str(NEXT);
         Request { name, config }
@@ -320,11 +328,15 @@ impl Setup {
     /// Returns the row of the table, and what is wrong.
     fn compare(
         &self,
-        typical: &Typical,
+        typical: &TypicalFile,
         upstreams: &mut BTreeSet<u16>,
         is_printed: bool,
     ) -> (String, String) {
-        let requests: Vec<_> = typical.places.iter().flat_map(Place::requests).collect();
+        let requests: Vec<_> = typical
+            .places
+            .iter()
+            .flat_map(HostAtPort::requests)
+            .collect();
         let own = self.install(typical, self.nginx, upstreams);
         let nginx = self.start_nginx(&own, typical);
         let theirs = self.send(&requests, self.nginx);
@@ -344,7 +356,7 @@ impl Setup {
     /// Writes the file and what it includes into the folder of the lab, for a server with this address. Returns the main file.
     fn install(
         &self,
-        typical: &Typical,
+        typical: &TypicalFile,
         server: Ipv4Addr,
         upstreams: &mut BTreeSet<u16>,
     ) -> PathBuf {
@@ -446,7 +458,7 @@ impl Setup {
         }
     }
 
-    fn start_nginx(&self, file: &Path, typical: &Typical) -> Service {
+    fn start_nginx(&self, file: &Path, typical: &TypicalFile) -> Service {
         let text = fs::read_to_string(file).unwrap();
         let mut globals = String::from("master_process off;");
         if !text.contains("daemon off;") {
@@ -485,7 +497,7 @@ impl Setup {
         (toml, story)
     }
 
-    fn start_tidegate(&self, toml: &Path, typical: &Typical) -> Service {
+    fn start_tidegate(&self, toml: &Path, typical: &TypicalFile) -> Service {
         let mut command = self.lab.command(env!("CARGO_BIN_EXE_tidegate"));
         command
             .args(["serve", "-c"])
@@ -505,14 +517,14 @@ impl Setup {
     }
 }
 
-fn is_ready(server: Ipv4Addr, typical: &Typical) -> bool {
+fn is_ready(server: Ipv4Addr, typical: &TypicalFile) -> bool {
     let mut ports = typical.places.iter().map(|place| place.parts().2);
     ports.all(|port| TcpStream::connect((server, port)).is_ok())
 }
 
 /// The row of a file in the table, and what is wrong.
 fn row(
-    typical: &Typical,
+    typical: &TypicalFile,
     requests: &[Request],
     theirs: &[Response],
     ours: &[Response],
