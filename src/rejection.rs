@@ -12,6 +12,7 @@ use crate::auth;
 use crate::body::{self, Body};
 use crate::forward::{self, WebSocketError};
 use crate::metrics::RejectionReason;
+use crate::net::host::HostPort;
 use crate::registry::RegistryError;
 use crate::registry::catalog::CatalogError;
 use crate::registry::errors::ErrorCode;
@@ -166,7 +167,7 @@ impl Rejection {
         match (self, &format.requested_host) {
             (Self::UnknownSite, Some(host)) => format!(
                 "no site has the host {} on this address; add it to site.hosts",
-                without_port(host)
+                HostPort::parse(host).map_or_else(|| host.clone(), |parsed| parsed.host)
             ),
             (Self::Unrouted(message), _) => message.clone(),
             _ => self.client_message(format),
@@ -295,15 +296,6 @@ impl Rejection {
                 ErrorResponse::new(400, ErrorCode::Unsupported, error)
             }
         }
-    }
-}
-
-/// A host as `site.hosts` has it, without the port that a client may add in `Host`.
-fn without_port(host: &str) -> &str {
-    let is_port = |port: &str| !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit());
-    match host.rsplit_once(':') {
-        Some((name, port)) if is_port(port) && (!name.contains(':') || name.ends_with(']')) => name,
-        _ => host,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Called by `sites`.
 
+use std::path::Path;
+
 use super::address::resolve_address;
 use super::document::Spanned;
 use super::form::Items;
@@ -28,9 +30,11 @@ pub(crate) struct ServedOn {
 }
 
 impl ServedOn {
-    /// Reads `site.listen`. `listen` is `None` if `[listen]` could not be read, which was reported.
-    pub(crate) fn read(table: &Table<'_>, listen: Option<&Listen>) -> Self {
-        let written = table.get(&site::LISTEN).map(|list| resolved(table, list));
+    /// Reads `site.listen`. `listen` is `None` if `[listen]` could not be read, which was reported. `base` is the folder of the file
+    /// that has `[listen]`: the site may be in an included file, and its relative paths of sockets are those of `[listen]`.
+    pub(crate) fn read(table: &Table<'_>, listen: Option<&Listen>, base: &Path) -> Self {
+        let written = table.get(&site::LISTEN);
+        let written = written.map(|list| resolved(table, list, base));
         if let (Some(written), Some(listen)) = (&written, listen) {
             if written.is_written_empty() {
                 table.report(
@@ -114,11 +118,14 @@ impl ServedOn {
     }
 }
 
-/// Resolves the paths of sockets, as those of `[listen]` are.
-fn resolved(table: &Table<'_>, mut list: Spanned<Items<ListenAddr>>) -> Spanned<Items<ListenAddr>> {
-    let base = table.folder();
+/// Makes the paths of sockets absolute, as those of `[listen]` are.
+fn resolved(
+    table: &Table<'_>,
+    mut list: Spanned<Items<ListenAddr>>,
+    base: &Path,
+) -> Spanned<Items<ListenAddr>> {
     for item in &mut list.value.items {
-        let address = resolve_address(item.value.clone(), &base);
+        let address = resolve_address(item.value.clone(), base);
         if let Some(address) = table.accept(&site::LISTEN, item.place, address) {
             item.value = address;
         }

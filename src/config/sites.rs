@@ -95,8 +95,9 @@ pub(crate) fn read(root: &Table<'_>, limits: UpstreamLimits, listen: Option<&Lis
     let groups = Groups::read(root);
     let mut known_hosts = KnownHosts::new();
     let tables = root.tables(&keys::SITE);
+    let base = root.folder();
     let sites = tables.iter().filter_map(|table| {
-        let served_on = ServedOn::read(table, listen);
+        let served_on = ServedOn::read(table, listen, &base);
         read_site(table, limits, &groups, &served_on, &mut known_hosts)
     });
     let mut sites: Vec<_> = sites.collect();

@@ -121,12 +121,14 @@ fn check_socket(
         return;
     };
     let value = toml_string(&format!("unix:{}", otherwise.display()));
-    let value = if key == "admin" {
-        value
-    } else {
-        format!("[{value}]")
+    // A list may have further addresses, which are right.
+    let otherwise = match key {
+        "admin" => format!("write admin = {value}"),
+        _ => format!(
+            "write {value} in the place of {}",
+            toml_string(&format!("unix:{}", path.display()))
+        ),
     };
-    let otherwise = format!("write {key} = {value}");
     if error.kind() != io::ErrorKind::NotFound {
         let what = format!(
             "listen.{key}: cannot create a socket in {}: {error}",

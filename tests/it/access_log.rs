@@ -156,7 +156,7 @@ fn a_host_without_a_site_is_named_in_the_response_and_in_the_log() {
             assert_eq!(
                 log.matches("rejection=\"no site has the host other.test on this address; add it to site.hosts\"")
                     .count(),
-                4,
+                6,
                 "{log}"
             );
             assert!(

@@ -477,14 +477,14 @@ impl Drop for ServeProcess {
         // The process may have ended already.
         let _ = self.child.kill();
         let _ = self.child.wait();
-        if std::thread::panicking() {
-            let mut output_text = String::new();
-            let _ = self
-                .child
-                .stderr
-                .take()
-                .map(|mut stderr| stderr.read_to_string(&mut output_text));
-            println!("{output_text}");
+        if std::thread::panicking()
+            && let Some(mut stderr) = self.child.stderr.take()
+        {
+            // A process that succeeds this one may hold the pipe open, so only what is in it is read.
+            let _ = rustix::io::ioctl_fionbio(&stderr, true);
+            let mut output = Vec::new();
+            let _ = stderr.read_to_end(&mut output);
+            println!("{}", String::from_utf8_lossy(&output));
         }
     }
 }

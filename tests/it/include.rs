@@ -4,6 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use tidegate::config;
+use tidegate::net::listener::ListenAddr;
 
 use crate::binary::{ServeProcess, command, configured, text};
 use crate::support::proxy::directory;
@@ -150,6 +151,35 @@ fn write(dir: &Path, top: &str) -> std::path::PathBuf {
     let text = format!("{top}\n{config}\n[state]\ndir = \"{}\"\n", state.display());
     fs::write(&file, text).unwrap();
     file
+}
+
+/// A relative path in `site.listen` names a socket of `[listen]`, which is in the main file.
+#[test]
+fn a_site_of_an_included_file_may_be_served_on_a_relative_socket() {
+    let dir = directory();
+    fs::create_dir(dir.path().join("conf.d")).unwrap();
+    let one = site_with("one.test", "http://127.0.0.1:1").replacen(
+        "hosts",
+        "listen = [\"unix:http.sock\"]\nhosts",
+        1,
+    );
+    fs::write(dir.path().join("conf.d/one.toml"), one).unwrap();
+    let main = test_config("", "").after("https", "behind_proxy = [\"unix:http.sock\"]");
+    let file = dir.path().join("proxy.toml");
+    let text = format!(
+        "include = [\"conf.d/*.toml\"]\n{}",
+        main.upstream("http://127.0.0.1:1")
+    );
+    fs::write(&file, text).unwrap();
+    let (config, problems) = config::load(&file);
+    assert!(!problems.has_errors(), "{problems}");
+    let socket = ListenAddr::Unix(dir.path().join("http.sock"));
+    let sites = config.unwrap().sites;
+    assert!(
+        sites
+            .iter()
+            .any(|site| site.listen.as_deref() == Some(std::slice::from_ref(&socket)))
+    );
 }
 
 #[test]
