@@ -1,11 +1,12 @@
 //! A fake registry over real sockets that responds as a test says, and that records every request byte for byte.
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
+use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -62,8 +63,6 @@ struct Shared {
     is_killed: AtomicBool,
     /// Whether health checks are passed to the handler and recorded.
     sees_checks: AtomicBool,
-    /// The number of connections that carried only a health check.
-    check_connections: AtomicUsize,
 }
 
 trait Socket: Read + Write + Send {
@@ -174,7 +173,6 @@ impl Registry {
             threads: Mutex::default(),
             is_killed: AtomicBool::new(false),
             sees_checks: AtomicBool::new(false),
-            check_connections: AtomicUsize::new(0),
         });
         let all = Arc::clone(&shared);
         let accepting = thread::spawn(move || {
@@ -233,10 +231,12 @@ impl Registry {
         requests.remove(0)
     }
 
-    /// The number of connections so far, without those of health checks.
+    /// The number of connections that carried a recorded request so far. A connection on which no request has arrived yet may be that
+    /// of a health check.
     pub(crate) fn connections(&self) -> usize {
-        let checks = self.shared.check_connections.load(Ordering::SeqCst);
-        lock(&self.shared.sockets).len() - checks
+        let requests = lock(&self.shared.requests);
+        let used: BTreeSet<_> = requests.iter().map(|seen| seen.connection).collect();
+        used.len()
     }
 
     /// Waits until the recorded requests satisfy `enough`.
@@ -287,7 +287,6 @@ impl Shared {
         let mut reader = BufReader::with_capacity(256 * 1024, socket);
         while let Some(mut recorded) = read_head(&mut reader) {
             if recorded.is_health_check() && !self.sees_checks.load(Ordering::SeqCst) {
-                self.check_connections.fetch_add(1, Ordering::SeqCst);
                 if !self.is_killed() {
                     let _ = reader.get_mut().write_all(OK.as_bytes());
                     reader.get_ref().close();
