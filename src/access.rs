@@ -225,14 +225,14 @@ impl Access {
     /// With grants, every verified user may, also without any grant, because its request reveals nothing to others. A client
     /// with an anonymous token may if something is granted to anonymous clients, because another token would not repair the
     /// request. All others must log in.
-    pub fn admit(&self, identity: &Identity) -> Result<(), Denied> {
+    pub fn require_login(&self, identity: &Identity) -> Result<(), Denied> {
         let is_known = Principal::from(identity).is_known();
-        let is_admitted = match self {
+        let may_know = match self {
             Self::Everyone => true,
             Self::Verified => is_known,
             Self::Granted(grants) => is_known || may_ping(&grants.current(), identity),
         };
-        if is_admitted {
+        if may_know {
             Ok(())
         } else {
             Err(Denied::Anonymous)
@@ -384,7 +384,10 @@ mod tests {
             access.permit(&identity, path),
             Err(Denied::Anonymous)
         ));
-        assert!(matches!(access.admit(&identity), Err(Denied::Anonymous)));
+        assert!(matches!(
+            access.require_login(&identity),
+            Err(Denied::Anonymous)
+        ));
     }
 
     #[tokio::test]

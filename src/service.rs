@@ -149,7 +149,7 @@ impl Service {
     fn check_front_end(&self, request: &ReceivedRequest) -> Result<(), Rejection> {
         let connection = &request.connection;
         if !connection.is_trusted(&self.settings.trusted_proxies) {
-            if let Some(left_out) = self.untrusted_peer_lines.admit_one(Instant::now()) {
+            if let Some(left_out) = self.untrusted_peer_lines.take_only_line(Instant::now()) {
                 tracing::warn!(
                     peer = %connection.peer, listener = %connection.listener, left_out,
                     "rejected a request of a peer that is not in listen.trusted_proxies"
@@ -561,8 +561,8 @@ fn check_client_certificate(
     let handshake_site = sites.find_by_server_name(tls.sni.as_deref());
     let is_same_ca = handshake_site.is_some_and(|handshake| handshake.client_ca == site.client_ca);
     let certificate = tls.certificate.as_deref();
-    let admits = |client_ca: &ClientCa| client_ca.admits(certificate, now);
-    if is_same_ca && site.client_ca.as_ref().is_none_or(admits) {
+    let accepts = |client_ca: &ClientCa| client_ca.accepts(certificate, now);
+    if is_same_ca && site.client_ca.as_ref().is_none_or(accepts) {
         return Ok(());
     }
     Err(Rejection::OtherClientCa)

@@ -14,7 +14,7 @@ use crate::tls::{HandshakeError, HandshakeFailure};
 /// Reports a handshake that was not complete within `limits.handshake`.
 pub(crate) fn timed_out(metrics: &Connections, client: ClientAddr) {
     metrics.handshake_timeout.count();
-    if let Some(left_out) = metrics.handshake_timeout_lines.admit(Instant::now()) {
+    if let Some(left_out) = metrics.handshake_timeout_lines.take_line(Instant::now()) {
         let left_out = nonzero(left_out);
         tracing::info!(%client, left_out, "no TLS handshake within limits.handshake");
     }
@@ -29,7 +29,7 @@ pub(crate) fn failed<IO>(metrics: &Connections, client: ClientAddr, error: &Hand
         }
         HandshakeError::PlainHttp(_) => {
             metrics.handshake_plain_http.count();
-            if let Some(left_out) = metrics.plain_http_lines.admit(Instant::now()) {
+            if let Some(left_out) = metrics.plain_http_lines.take_line(Instant::now()) {
                 let left_out = nonzero(left_out);
                 tracing::info!(%client, left_out, "plain HTTP on a TLS port");
             }
@@ -83,7 +83,7 @@ impl<'a> AlertReport<'a> {
     fn report(self, metrics: &Connections, client: ClientAddr) {
         metrics.handshake_failed.count();
         let lines = metrics.alerts.count(self.sender, self.alert);
-        let Some(left_out) = lines.and_then(|lines| lines.admit(Instant::now())) else {
+        let Some(left_out) = lines.and_then(|lines| lines.take_line(Instant::now())) else {
             return;
         };
         tracing::info!(

@@ -271,7 +271,7 @@ impl Drop for ResponseBody {
     }
 }
 
-/// Data of a response. On HTTP/2 it reports how much of it h2 has sent: h2 buffers what the flow-control window does not admit,
+/// Data of a response. On HTTP/2 it reports how much of it h2 has sent: h2 buffers what the flow-control window does not allow,
 /// and a client may open the window by a few bytes at a time.
 pub(crate) struct TrackedChunk {
     data: Bytes,

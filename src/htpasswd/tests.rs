@@ -14,7 +14,7 @@ const FIRST: &str = "$2y$04$CCCCCCCCCCCCCCCCCCCCC.31NqtHBKsxWbnyluzScP.pcWeG7T10
 const SECOND: &str = "sa3tHJ3/KuYvI"; // password
 const APR1: &str = "$apr1$salt$Xxd1irWT9ycqoYxGFn4cb."; // password
 
-fn admits(loaded: &LoadedUsers, user: &[u8], password: &[u8]) -> bool {
+fn can_log_in(loaded: &LoadedUsers, user: &[u8], password: &[u8]) -> bool {
     let password = Password::new(password.to_vec());
     loaded
         .users
@@ -39,8 +39,8 @@ fn comments_blanks_and_line_ends_as_nginx_reads_them() {
     let loaded = parse(text.as_bytes());
     assert_eq!(loaded.problems, []);
     for user in ["plain", "crlf", "comment", "crlf comment", "last"] {
-        assert!(admits(&loaded, user.as_bytes(), b"pw"), "{user}");
-        assert!(!admits(&loaded, user.as_bytes(), b"wrong"), "{user}");
+        assert!(can_log_in(&loaded, user.as_bytes(), b"pw"), "{user}");
+        assert!(!can_log_in(&loaded, user.as_bytes(), b"wrong"), "{user}");
     }
     assert_eq!(loaded.users.len(), 5);
     assert_eq!(loaded.users.find(b"plain").unwrap().line(), 7);
@@ -69,17 +69,17 @@ fn with_an_empty_file_no_user_can_sign_in() {
         let loaded = parse(text.as_bytes());
         assert!(loaded.users.is_empty());
         assert!(loaded.users.decoy().is_none());
-        assert!(!admits(&loaded, b"", b""));
+        assert!(!can_log_in(&loaded, b"", b""));
     }
 }
 
 #[test]
 fn the_first_line_of_a_user_counts() {
     let loaded = parse(format!("bob:{FIRST}\nalice:x\nbob:{SECOND}\nalice:{FIRST}\n").as_bytes());
-    assert!(admits(&loaded, b"bob", b"pw"));
-    assert!(!admits(&loaded, b"bob", b"password"));
+    assert!(can_log_in(&loaded, b"bob", b"pw"));
+    assert!(!can_log_in(&loaded, b"bob", b"password"));
     // An unusable first line counts too: a second line must not let the user sign in.
-    assert!(!admits(&loaded, b"alice", b"pw"));
+    assert!(!can_log_in(&loaded, b"alice", b"pw"));
     assert_eq!(
         kinds(&loaded),
         [
@@ -100,8 +100,8 @@ fn names_are_byte_strings() {
     text.extend(FIRST.bytes());
     let loaded = parse(&text);
     assert_eq!(loaded.problems, []);
-    assert!(admits(&loaded, b"p\xe4ul", b"pw"));
-    assert!(admits(&loaded, "päul".as_bytes(), b"pw"));
+    assert!(can_log_in(&loaded, b"p\xe4ul", b"pw"));
+    assert!(can_log_in(&loaded, "päul".as_bytes(), b"pw"));
     assert!(loaded.users.find("pa\u{308}ul".as_bytes()).is_none());
 }
 
@@ -132,7 +132,7 @@ fn unusual_lines_are_accepted_with_a_warning() {
         ),
     ] {
         let loaded = parse(text.as_bytes());
-        assert!(admits(&loaded, user.as_bytes(), b"pw"), "{remark:?}");
+        assert!(can_log_in(&loaded, user.as_bytes(), b"pw"), "{remark:?}");
         assert_eq!(kinds(&loaded), [(1, ProblemKind::Untidy(remark))]);
         assert_eq!(loaded.problems[0].severity(), Severity::Warning);
         assert_eq!(loaded.users.len(), 1);
@@ -184,9 +184,9 @@ fn bad_lines_are_reported_by_number_and_the_rest_loads() {
             .all(|problem| problem.severity() == Severity::UserDisabled)
     );
     assert_eq!(loaded.users.len(), 1);
-    assert!(admits(&loaded, longest.as_bytes(), b"pw"));
-    assert!(!admits(&loaded, b"plain", b"secret"));
-    assert!(!admits(&loaded, b"empty", b""));
+    assert!(can_log_in(&loaded, longest.as_bytes(), b"pw"));
+    assert!(!can_log_in(&loaded, b"plain", b"secret"));
+    assert!(!can_log_in(&loaded, b"empty", b""));
 }
 
 #[test]
@@ -202,14 +202,14 @@ fn weak_schemes_are_accepted_with_a_warning() {
         ]
     );
     for user in [b"a", b"b", b"c"] {
-        assert!(admits(&loaded, user, b"password"));
+        assert!(can_log_in(&loaded, user, b"password"));
     }
     assert_eq!(
         loaded.problems[2].to_string(),
         "line 3, user \"c\": DES crypt is accepted, but counts only the first 8 characters of a password; \
          set the password again with tidegate htpasswd add FILE USER"
     );
-    assert!(admits(&loaded, b"c", b"passwordXYZ"));
+    assert!(can_log_in(&loaded, b"c", b"passwordXYZ"));
 }
 
 #[test]
@@ -309,7 +309,7 @@ fn a_hundred_thousand_users_load_in_linear_time() {
     let loaded = parse(text.as_bytes());
     let took = own_time() - started;
     assert_eq!(loaded.users.len(), 100_000);
-    assert!(admits(&loaded, b"user99999", b"pw"));
+    assert!(can_log_in(&loaded, b"user99999", b"pw"));
     // This takes a second without optimisation. Quadratic work would take minutes.
     assert!(took < Duration::from_secs(10), "{took:?}");
 }
@@ -334,7 +334,7 @@ fn files_are_read_and_everything_else_is_rejected() {
     assert!(matches!(load(&path), Err(LoadError::Pem { .. })));
 
     fs::write(&path, format!("bob:{FIRST}\n")).unwrap();
-    assert!(admits(&load(&path).unwrap(), b"bob", b"pw"));
+    assert!(can_log_in(&load(&path).unwrap(), b"bob", b"pw"));
 
     let link = dir.path().join("link");
     std::os::unix::fs::symlink(&path, &link).unwrap();

@@ -62,7 +62,7 @@ impl ConnectionLimit {
         self.max
     }
 
-    /// The number of connections that were admitted since the process started.
+    /// The number of connections that were counted since the process started.
     pub fn accepted(&self) -> u64 {
         self.clients.accepted.get()
     }
@@ -87,7 +87,7 @@ impl ConnectionLimit {
         Some(Capacity { _permit: permit })
     }
 
-    /// Waits until no connection is open. Connections that are admitted meanwhile are waited for as well.
+    /// Waits until no connection is open. Connections that are counted meanwhile are waited for as well.
     pub(crate) async fn wait_until_unused(&self) {
         let all = u32::try_from(self.max).unwrap_or(u32::MAX);
         // The semaphore is never closed.
@@ -95,7 +95,7 @@ impl ConnectionLimit {
     }
 
     /// Counts a connection of `client`. Returns `None` if its client network or the group of that network has too many.
-    pub(crate) fn admit(&self, capacity: Capacity, client: ClientAddr) -> Option<ConnectionPermit> {
+    pub(crate) fn count(&self, capacity: Capacity, client: ClientAddr) -> Option<ConnectionPermit> {
         let network = client.network();
         if !self.clients.open.lock().take(network) {
             self.clients.rejected.count();
@@ -144,24 +144,24 @@ mod tests {
     async fn a_client_has_its_own_limit_and_a_closed_connection_is_no_longer_counted() {
         let limit = ConnectionLimit::new(10, 1);
         let one = limit
-            .admit(limit.acquire().await, client("192.0.2.1:1"))
+            .count(limit.acquire().await, client("192.0.2.1:1"))
             .unwrap();
         assert!(
             limit
-                .admit(limit.acquire().await, client("192.0.2.1:2"))
+                .count(limit.acquire().await, client("192.0.2.1:2"))
                 .is_none()
         );
         assert!(
             limit
-                .admit(limit.acquire().await, client("[::ffff:192.0.2.1]:3"))
+                .count(limit.acquire().await, client("[::ffff:192.0.2.1]:3"))
                 .is_none()
         );
         let other = limit
-            .admit(limit.acquire().await, client("192.0.2.2:1"))
+            .count(limit.acquire().await, client("192.0.2.2:1"))
             .unwrap();
         drop(one);
         let again = limit
-            .admit(limit.acquire().await, client("192.0.2.1:4"))
+            .count(limit.acquire().await, client("192.0.2.1:4"))
             .unwrap();
         drop((other, again));
         assert_eq!(limit.clients.open.lock().held(), 0);
@@ -171,18 +171,18 @@ mod tests {
     #[tokio::test]
     async fn the_addresses_of_a_64_share_a_limit_and_a_48_leaves_capacity_for_others() {
         let limit = ConnectionLimit::new(8, 2);
-        let admit = async |text: &str| limit.admit(limit.acquire().await, client(text));
+        let count = async |text: &str| limit.count(limit.acquire().await, client(text));
         let mut open = Vec::new();
         for subnet in 0..10 {
             for address in 1..5 {
                 let client = format!("[2001:db8:0:{subnet}::{address}]:1");
-                open.extend(admit(&client).await);
+                open.extend(count(&client).await);
             }
         }
         assert_eq!(open.len(), 4, "two of one /64, four of the /48");
-        assert!(admit("[2001:db8:1::1]:1").await.is_some());
+        assert!(count("[2001:db8:1::1]:1").await.is_some());
         // A connection through a balancer counts for the client that its PROXY header names.
-        let mut permit = admit("192.0.2.1:1").await.unwrap();
+        let mut permit = count("192.0.2.1:1").await.unwrap();
         assert!(!permit.reassign(client("[2001:db8:0:ffff::1]:1")));
         assert!(permit.reassign(client("[2001:db8:1::1]:1")));
     }
@@ -191,7 +191,7 @@ mod tests {
     async fn with_all_capacity_in_use_the_next_connection_waits() {
         let limit = ConnectionLimit::new(1, 10);
         let permit = limit
-            .admit(limit.acquire().await, client("192.0.2.1:1"))
+            .count(limit.acquire().await, client("192.0.2.1:1"))
             .unwrap();
         let late = tokio::time::timeout(std::time::Duration::from_secs(1), limit.acquire()).await;
         assert!(late.is_err());

@@ -308,7 +308,7 @@ async fn accept_each(
                     tracing::info!("connections are accepted again");
                 }
                 let capacity = limit.acquire().await;
-                admit(stream, peer, limit, capacity, handle);
+                pass_on(stream, peer, limit, capacity, handle);
             }
         }
     }
@@ -323,19 +323,19 @@ fn accept_backlog(
     while let Some(capacity) = limit.try_acquire()
         && let Ok((stream, peer)) = socket.accept()
     {
-        admit(stream, peer, limit, capacity, handle);
+        pass_on(stream, peer, limit, capacity, handle);
     }
 }
 
 /// Passes a connection on, or closes it if its client has too many.
-fn admit(
+fn pass_on(
     stream: AcceptedStream,
     peer: PeerAddr,
     limit: &ConnectionLimit,
     capacity: Capacity,
     handle: &mut impl FnMut(AcceptedStream, PeerAddr, ConnectionPermit),
 ) {
-    match limit.admit(capacity, peer.client()) {
+    match limit.count(capacity, peer.client()) {
         Some(permit) => handle(stream, peer, permit),
         None => tracing::debug!(%peer, "connection closed: too many connections of this client"),
     }

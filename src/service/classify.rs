@@ -126,7 +126,7 @@ pub(super) fn authorize(
             Err(invalid.into())
         }
         Err(rejection) => {
-            access.admit(identity)?;
+            access.require_login(identity)?;
             Err(rejection)
         }
     }

@@ -112,7 +112,7 @@ impl<'a> RequestScope<'a> {
         self.record
             .set_rejection(message, rejection.reason(), self.activity);
         if rejection.is_upstream_fault()
-            && let Some(left_out) = self.upstream_fault_lines.admit(Instant::now())
+            && let Some(left_out) = self.upstream_fault_lines.take_line(Instant::now())
         {
             let cause = std::error::Error::source(rejection).map(ToString::to_string);
             tracing::warn!(

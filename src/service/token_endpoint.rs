@@ -61,7 +61,7 @@ impl<'a> TokenEndpoint<'a> {
         let tokens = &self.tokens;
         scope.format.is_registry = true;
         scope.format.challenge = Some(tokens.challenge());
-        tokens.admit(client)?;
+        tokens.check_network(client)?;
         let (identity, token_scope) = match parts.method {
             Method::GET => {
                 let identity = tokens

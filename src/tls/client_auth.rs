@@ -1,7 +1,7 @@
 //! Client certificates: the CA that issues them, whether one is required, and what a client has proved with one.
 //!
 //! `snapshot` loads a [`ClientCa`] for each site that requests certificates, `config` passes it to rustls, and `service` asks
-//! [`ClientCa::admits`] for each request. A client certificate gives no rights: it is a condition in addition to the password.
+//! [`ClientCa::accepts`] for each request. A client certificate gives no rights: it is a condition in addition to the password.
 //! Revocation is not checked: a certificate is accepted until it expires or its CA is removed.
 
 use std::fmt;
@@ -68,7 +68,7 @@ pub enum Error {
         cause: rustls::Error,
     },
     /// rustls accepted the certificates, but built no verifier from them.
-    #[error("{path}: the TLS library cannot verify client certificates with it ({cause})", path = path.display())]
+    #[error("{path}: the TLS library cannot verify client certificates with it ({cause}); name the CA that issues the clients' certificates", path = path.display())]
     Verifier {
         path: PathBuf,
         cause: VerifierBuilderError,
@@ -117,7 +117,7 @@ impl ClientCa {
     ///
     /// The handshake has verified the certificate, but a connection can be older than a reload, and a session ticket can outlive
     /// the certificate in it. Therefore a certificate that was verified against other CAs, or has expired, is verified again.
-    pub fn admits(&self, certificate: Option<&ClientCertificate>, now: UnixTime) -> bool {
+    pub fn accepts(&self, certificate: Option<&ClientCertificate>, now: UnixTime) -> bool {
         let Some(certificate) = certificate else {
             return self.0.mode == ClientAuthMode::Optional;
         };

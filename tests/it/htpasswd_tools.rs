@@ -108,7 +108,7 @@ fn assert_reads_hashes_of_htpasswd(options: &[&str], scheme: Scheme) {
         let mut arguments: Vec<OsString> = options.iter().map(Into::into).collect();
         arguments.extend(["alice".into(), OsString::from_vec(password.clone())]);
         let line = run("htpasswd", "apache2-utils", &arguments, b"");
-        assert_admits(&line, &password, scheme);
+        assert_can_log_in(&line, &password, scheme);
     }
 }
 
@@ -131,7 +131,7 @@ fn assert_reads_hashes_of_openssl(option: &str, scheme: Scheme) {
             &arguments,
             &[&password, b"\n".as_slice()].concat(),
         );
-        assert_admits(&[b"alice:", hash.as_slice()].concat(), &password, scheme);
+        assert_can_log_in(&[b"alice:", hash.as_slice()].concat(), &password, scheme);
     }
 }
 
@@ -158,12 +158,12 @@ fn assert_reads_hashes_of_crypt(
         .collect();
     assert_eq!(hashes.len(), count);
     for (hash, (_, password)) in hashes.into_iter().zip(pairs) {
-        assert_admits(&[b"alice:", hash].concat(), &password, scheme);
+        assert_can_log_in(&[b"alice:", hash].concat(), &password, scheme);
     }
 }
 
 /// Asserts that the line admits its user with this password, and not with another password.
-fn assert_admits(line: &[u8], password: &[u8], scheme: Scheme) {
+fn assert_can_log_in(line: &[u8], password: &[u8], scheme: Scheme) {
     let text = String::from_utf8_lossy(line);
     let loaded = htpasswd::parse(line);
     let entry = loaded

@@ -642,7 +642,7 @@ async fn ten_thousand_decisions_of_access_agree_with_the_model() {
                         rejected => rejected,
                     }
                 }
-                Err(invalid) => match access.admit(&identity) {
+                Err(invalid) => match access.require_login(&identity) {
                     Ok(()) => Decision::Invalid(invalid.status().as_u16()),
                     Err(_) => Decision::Unauthorized,
                 },

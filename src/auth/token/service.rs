@@ -48,7 +48,7 @@ impl<'a> TokenService<'a> {
     ///
     /// # Errors
     /// [`Error::Network`] if it does not.
-    pub fn admit(&self, client: ClientAddr) -> Result<(), Error> {
+    pub fn check_network(&self, client: ClientAddr) -> Result<(), Error> {
         self.network_effect(client).map(drop)
     }
 

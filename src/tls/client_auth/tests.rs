@@ -137,7 +137,7 @@ async fn a_required_certificate_must_be_presented_and_valid() {
                 .unwrap();
             let presented = info.certificate.unwrap();
             assert!(presented.subject().contains("CN=CI robot"), "{presented:?}");
-            assert!(client_ca.admits(Some(&presented), now()));
+            assert!(client_ca.accepts(Some(&presented), now()));
             for bad in [&expired, &foreign, &forged] {
                 let result = handshake(&tls, &proxy.client_with(versions, bad)).await;
                 assert!(result.is_none(), "{result:?}");
@@ -151,7 +151,7 @@ async fn a_required_certificate_must_be_presented_and_valid() {
             assert!(without.is_none_or(|(info, _)| info.certificate.is_none()));
         }
         assert_eq!(
-            client_ca.admits(None, now()),
+            client_ca.accepts(None, now()),
             mode == ClientAuthMode::Optional
         );
     }
@@ -192,7 +192,7 @@ async fn a_ticket_is_accepted_for_its_own_client_ca_only() {
         let with_required = proxy.tls(Some(&reread));
         let (info, kind) = handshake(&with_required, &config).await.unwrap();
         assert_eq!(kind, HandshakeKind::Resumed);
-        assert!(required.admits(info.certificate.as_deref(), now()));
+        assert!(required.accepts(info.certificate.as_deref(), now()));
         // It is not resumed with another CA, nor when the old CA is back, which has new ticket keys.
         let changed = proxy.tls(Some(&other));
         assert!(handshake(&changed, &config).await.is_none());
@@ -222,12 +222,12 @@ async fn an_open_connection_is_checked_against_the_current_client_ca() {
     for (pem, admitted) in [(&own_ca.pem, true), (&both, true), (&other_ca.pem, false)] {
         for mode in [ClientAuthMode::Required, ClientAuthMode::Optional] {
             let after = proxy.try_client_ca(pem, mode).unwrap();
-            assert_eq!(after.admits(Some(&presented), now()), admitted);
+            assert_eq!(after.accepts(Some(&presented), now()), admitted);
         }
     }
     let in_two_days = now().as_secs() + 2 * 24 * 3600;
     let then = UnixTime::since_unix_epoch(std::time::Duration::from_secs(in_two_days));
-    assert!(!client_ca.admits(Some(&presented), then), "expired");
+    assert!(!client_ca.accepts(Some(&presented), then), "expired");
 }
 
 #[test]
