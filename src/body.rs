@@ -1,6 +1,6 @@
 //! The one body type for requests and responses.
 //!
-//! `service` and `rejection` create small bodies, `upstream` creates streamed bodies from the socket of an upstream, and
+//! `service`, `rejection` and `admin` create small bodies with [`full_response`], `upstream` creates streamed bodies from the socket of an upstream, and
 //! [`RequestBody`] turns what a client sends into a body. A body carries data frames only: trailers are dropped where a body is
 //! created, so no user of this type has to consider them. Nothing here collects a body or writes it to disk: each frame is
 //! passed on before the next one is read.
@@ -19,11 +19,13 @@ use http_body::{Body as _, Frame, SizeHint};
 mod min_rate;
 mod recv_budget;
 mod request_body;
+mod response;
 mod tunnel;
 
 pub use min_rate::{MinRate, RateMonitor};
 pub use recv_budget::{ConnectionShare, MIN_UNTHROTTLED, RecvBudget};
 pub use request_body::{AbortReason, RequestBody, UploadState};
+pub use response::{JSON, TEXT, empty_response, full_response};
 pub use tunnel::{OpenTunnel, Tunnel, TunnelEnd};
 
 /// A body of bytes: empty, complete in memory, or streamed.

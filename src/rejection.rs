@@ -9,7 +9,7 @@ use http::{Response, StatusCode};
 
 use crate::access::Denied;
 use crate::auth;
-use crate::body::{self, Body};
+use crate::body::{self, Body, TEXT, full_response};
 use crate::forward::{self, WebSocketError};
 use crate::metrics::RejectionReason;
 use crate::net::host::HostPort;
@@ -22,7 +22,7 @@ use crate::upstream;
 mod error_response;
 
 pub use error_response::ResponseFormat;
-use error_response::{ErrorResponse, TEXT, VALID_LOGIN};
+use error_response::{ErrorResponse, VALID_LOGIN};
 
 /// Why the proxy responds itself.
 #[derive(Debug, thiserror::Error)]
@@ -149,15 +149,8 @@ impl Rejection {
             }
             _ => error.body(format),
         };
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
-        let mut response = Response::new(if format.is_head {
-            Body::empty()
-        } else {
-            Body::full(body)
-        });
-        *response.status_mut() = error.status;
-        *response.headers_mut() = headers;
+        let mut response = full_response(error.status, media_type, body, format.is_head);
+        response.headers_mut().extend(headers);
         response
     }
 

@@ -27,7 +27,7 @@ use crate::access_log::{AccessLog, RequestRecord};
 use crate::acme::{ACME_CHALLENGE_PATH, Challenges};
 use crate::activity::ActivityTracker;
 use crate::auth::{Identity, TokenService};
-use crate::body::{Body, MinRate, UploadState};
+use crate::body::{Body, MinRate, UploadState, empty_response, full_response};
 use crate::connection::{ConnectionInfo, IncomingRequest};
 use crate::forward::{ExternalOrigin, ForwardContext, Origin};
 use crate::forwarded::ClientInfo;
@@ -589,25 +589,15 @@ fn redirect_to_canonical(location: &str) -> Response<Body> {
 }
 
 fn redirect(status: StatusCode, location: &str) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
+    let mut response = empty_response(status);
     // The location is made of a parsed target and of the configuration, whose bytes are legal in a header field.
     if let Ok(location) = HeaderValue::from_str(location) {
-        headers.insert(header::LOCATION, location);
+        response.headers_mut().insert(header::LOCATION, location);
     }
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
     response
 }
 
 /// The response with the content of a challenge file (RFC 8555 section 8.3).
 fn challenge_file_response(content: impl Into<Bytes>) -> Response<Body> {
-    let content = content.into();
-    let length = HeaderValue::from(content.len());
-    let mut response = Response::new(Body::full(content));
-    let headers = response.headers_mut();
-    let octets = HeaderValue::from_static("application/octet-stream");
-    headers.insert(header::CONTENT_TYPE, octets);
-    headers.insert(header::CONTENT_LENGTH, length);
-    response
+    full_response(StatusCode::OK, "application/octet-stream", content, false)
 }

@@ -1,15 +1,12 @@
 //! The responses of the admin listener.
 
-use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
-use crate::body::Body;
+use crate::body::{Body, TEXT, full_response};
 
 /// A plain text.
 pub(crate) fn text(status: StatusCode, body: impl Into<bytes::Bytes>) -> Response<Body> {
-    let mut response = with_content_type("text/plain; charset=utf-8", body);
-    *response.status_mut() = status;
-    response
+    full_response(status, TEXT, body, false)
 }
 
 /// A response with status 200 and a body of this media type.
@@ -17,9 +14,5 @@ pub(crate) fn with_content_type(
     media_type: &'static str,
     body: impl Into<bytes::Bytes>,
 ) -> Response<Body> {
-    let mut response = Response::new(Body::full(body));
-    let media_type = HeaderValue::from_static(media_type);
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, media_type);
-    response
+    full_response(StatusCode::OK, media_type, body, false)
 }

@@ -15,7 +15,7 @@ use super::peer::AdminPeer;
 use super::ready::Readiness;
 use super::response::{text, with_content_type};
 use super::{interventions, metrics, status_page};
-use crate::body::Body;
+use crate::body::{Body, JSON};
 use crate::metrics::ExpositionFormat;
 use crate::net::host::HostPort;
 use crate::state::ServerState;
@@ -96,7 +96,7 @@ async fn status_page(state: &Arc<ServerState>) -> Response<Body> {
 async fn status_json(state: &Arc<ServerState>) -> Response<Body> {
     let state = Arc::clone(state);
     match spawn_blocking(move || status_page::json::render(&state)).await {
-        Ok(json) => with_content_type("application/json", json),
+        Ok(json) => with_content_type(JSON, json),
         Err(error) => {
             tracing::error!(%error, "the status could not be written as JSON");
             text(StatusCode::INTERNAL_SERVER_ERROR, INTERNAL_ERROR)

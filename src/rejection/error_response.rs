@@ -4,6 +4,7 @@
 
 use http::StatusCode;
 
+use crate::body::{JSON, TEXT};
 use crate::registry::errors::{self, ErrorCode};
 use crate::www_authenticate::Challenge;
 
@@ -102,10 +103,7 @@ impl ErrorResponse {
     pub(super) fn body(&self, format: &ResponseFormat) -> (&'static str, Vec<u8>) {
         if format.is_registry {
             let detail = self.detail.map(|reason| ("reason", reason));
-            return (
-                "application/json",
-                errors::body(self.code, &self.message, detail),
-            );
+            return (JSON, errors::body(self.code, &self.message, detail));
         }
         let title = self.status.canonical_reason().unwrap_or("Rejected");
         let message = &self.message;
@@ -126,8 +124,6 @@ impl ErrorResponse {
 
 /// The `detail` of a 401.
 pub(super) const VALID_LOGIN: &str = "this takes a valid login";
-/// The media type of responses that are plain text.
-pub(super) const TEXT: &str = "text/plain; charset=utf-8";
 
 fn escape_html(text: &str) -> String {
     text.replace('&', "&amp;")

@@ -22,7 +22,7 @@ use http_body::Body as _;
 use tokio::time::{Instant, timeout_at};
 
 use crate::access::CatalogFilter;
-use crate::body::Body;
+use crate::body::{Body, JSON, full_response};
 use crate::forward::{Forward, ForwardContext};
 use crate::registry::RegistryError;
 use crate::registry::catalog::{self, CatalogError};
@@ -190,17 +190,11 @@ async fn read_body(body: Body) -> Result<Vec<u8>, CatalogError> {
 }
 
 fn page_response(names: &[String], link: Option<String>) -> Response<Body> {
-    let body = catalog::body(names);
-    let mut headers = header::HeaderMap::new();
-    let json = HeaderValue::from_static("application/json");
-    headers.insert(header::CONTENT_TYPE, json);
-    headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
+    let mut response = full_response(StatusCode::OK, JSON, catalog::body(names), false);
     // The name in the link is percent-encoded, so that its bytes are legal in a header field.
     if let Some(link) = link.and_then(|link| HeaderValue::from_str(&link).ok()) {
-        headers.insert(header::LINK, link);
+        response.headers_mut().insert(header::LINK, link);
     }
-    let mut response = Response::new(Body::full(body));
-    *response.headers_mut() = headers;
     response
 }
 

@@ -7,7 +7,7 @@ use http::header::{self, HeaderValue};
 use http::{Response, StatusCode};
 
 use super::redirect;
-use crate::body::Body;
+use crate::body::{Body, TEXT, empty_response, full_response};
 use crate::net::host::with_brackets;
 use crate::rejection::{Rejection, ResponseFormat};
 use crate::site::{StaticContent, StaticResponse};
@@ -24,7 +24,7 @@ pub(super) fn respond(
     let is_error = status.is_client_error() || status.is_server_error();
     match &response.content {
         StaticContent::Usual if is_error => Err(Rejection::StaticStatus(status)),
-        StaticContent::Usual => Ok(empty(status)),
+        StaticContent::Usual => Ok(empty_response(status)),
         StaticContent::Location(location) => Ok(redirect(status, &location_of(location, target))),
         // The files are served over plain HTTP only.
         StaticContent::Webroot(_) => Err(Rejection::NoRoute),
@@ -35,34 +35,12 @@ pub(super) fn respond(
     }
 }
 
-fn empty(status: StatusCode) -> Response<Body> {
-    let mut response = Response::new(Body::empty());
-    *response.status_mut() = status;
-    // A 204 has no Content-Length (RFC 9110 section 8.6).
-    if status != StatusCode::NO_CONTENT {
-        let length = HeaderValue::from_static("0");
-        response
-            .headers_mut()
-            .insert(header::CONTENT_LENGTH, length);
-    }
-    response
-}
-
 fn plain_text(status: StatusCode, text: String, format: &ResponseFormat) -> Response<Body> {
-    let length = HeaderValue::from(text.len());
-    let mut response = Response::new(if format.is_head {
-        Body::empty()
-    } else {
-        Body::full(text)
-    });
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    let media_type = HeaderValue::from_static("text/plain; charset=utf-8");
-    headers.insert(header::CONTENT_TYPE, media_type);
+    let mut response = full_response(status, TEXT, text, format.is_head);
     // The text may contain the path of the request, which a browser must not take for a page with scripts.
     let no_sniff = HeaderValue::from_static("nosniff");
+    let headers = response.headers_mut();
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, no_sniff);
-    headers.insert(header::CONTENT_LENGTH, length);
     response
 }
 

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
 use http::header::{self, HeaderValue};
-use http::{Method, Response, request};
+use http::{Method, Response, StatusCode, request};
 use http_body::Body as _;
 use serde_json::json;
 use time::OffsetDateTime;
@@ -24,7 +24,7 @@ use crate::access::Access;
 use crate::auth::TokenService;
 use crate::auth::token::IssuedToken;
 use crate::auth::token::request::TokenRequest;
-use crate::body::{self, Body};
+use crate::body::{self, Body, JSON, full_response};
 use crate::net::addr::ClientAddr;
 use crate::rejection::Rejection;
 
@@ -138,14 +138,11 @@ fn token_response(token: &IssuedToken) -> Response<Body> {
         "expires_in": token.lifetime.as_secs(),
         "issued_at": OffsetDateTime::from(token.at).format(&Rfc3339).ok(),
     });
-    let bytes = body.to_string().into_bytes();
-    let length = HeaderValue::from(bytes.len());
-    let mut response = Response::new(Body::full(bytes));
-    let headers = response.headers_mut();
-    let json = HeaderValue::from_static("application/json");
-    headers.insert(header::CONTENT_TYPE, json);
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::CONTENT_LENGTH, length);
+    let mut response = full_response(StatusCode::OK, JSON, body.to_string(), false);
+    let no_store = HeaderValue::from_static("no-store");
+    response
+        .headers_mut()
+        .insert(header::CACHE_CONTROL, no_store);
     response
 }
 
