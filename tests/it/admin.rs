@@ -37,7 +37,7 @@ pub(crate) fn get(address: SocketAddr, path: &str) -> TestResponse {
 pub(crate) fn get_unix(path: &Path, target: &str) -> TestResponse {
     let mut stream = UnixStream::connect(path).unwrap();
     stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    let head = format!("GET {target} HTTP/1.1\r\nHost: anything\r\n\r\n");
+    let head = format!("GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n");
     stream.write_all(head.as_bytes()).unwrap();
     Client::from_socket(stream).read_response("GET")
 }
