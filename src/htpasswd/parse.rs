@@ -108,11 +108,24 @@ pub(super) fn is_pem(text: &[u8]) -> bool {
     lines.any(|line| line.starts_with(b"-----BEGIN "))
 }
 
-/// Whether the text has lines, and none with the name of a user, so that it may be another kind of file.
-pub(super) fn has_no_user(text: &[u8]) -> bool {
+/// Whether the text is probably that of another kind of file: no line has a hash, and not every line has the form
+/// `USER:PASSWORD`. A file of settings has lines with a colon, too: TOML with a URL, YAML, `/etc/passwd`.
+pub(super) fn is_of_another_kind(text: &[u8]) -> bool {
+    let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
     let lines = text.split(|&byte| byte == b'\n');
-    let mut lines = lines.filter(|line| !is_comment_or_blank(line)).peekable();
-    lines.peek().is_some() && lines.all(|line| entry_of(line).is_none())
+    let entries: Vec<_> = lines
+        .filter(|line| !is_comment_or_blank(line))
+        .map(entry_of)
+        .collect();
+    let has_hash = |(_, rest): &(&[u8], &[u8])| classify_hash(rest).is_ok();
+    let may_have_password = |(name, rest): &(&[u8], &[u8])| {
+        let is_name = name.trim_ascii() == *name && !name.starts_with(b"{");
+        is_name && !rest.starts_with(b" ") && !rest.contains(&b':')
+    };
+    !entries.iter().flatten().any(has_hash)
+        && !entries
+            .iter()
+            .all(|entry| entry.as_ref().is_some_and(may_have_password))
 }
 
 /// The state of parsing a file.

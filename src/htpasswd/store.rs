@@ -28,7 +28,8 @@ use rustix::process::geteuid;
 
 use super::edit::Edited;
 use super::live::MAX_FILE;
-use super::parse::{has_no_user, is_pem};
+use super::parse::{is_of_another_kind, is_pem};
+use super::problem::add_command;
 use crate::bounded_file::{ReadError, RegularFile};
 
 /// Reads the text of a file without a lock.
@@ -46,7 +47,7 @@ pub fn read_to_edit(path: &Path) -> Result<Option<Vec<u8>>, Error> {
     };
     if text
         .as_ref()
-        .is_some_and(|text| is_pem(text) || has_no_user(text))
+        .is_some_and(|text| is_pem(text) || is_of_another_kind(text))
     {
         return Err(Error::NotPasswords { path: path.into() });
     }
@@ -109,7 +110,7 @@ pub fn update_or_create(
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The file does not exist.
-    #[error("there is no file {path}; tidegate htpasswd add {path} USER creates it", path = path.display())]
+    #[error("there is no file {}; {} creates it", path.display(), add_command(path, None))]
     Missing {
         /// The path.
         path: PathBuf,
@@ -126,8 +127,8 @@ pub enum Error {
         /// The file.
         path: PathBuf,
     },
-    /// No line of the file has the form of a password file.
-    #[error("{} has no line of the form USER:HASH, so it is another kind of file; nothing was changed; name the password file", path.display())]
+    /// The file is probably of another kind.
+    #[error("{} is another kind of file: no line has a hash, and not every line has the form USER:PASSWORD; nothing was changed; name the password file", path.display())]
     NotPasswords {
         /// The file.
         path: PathBuf,

@@ -75,17 +75,28 @@ fn a_file_of_another_kind_stays_as_it_is() {
     for text in [
         "-----BEGIN PRIVATE KEY-----\nProc-Type: 4,ENCRYPTED\nAAAA\n-----END PRIVATE KEY-----\n",
         "alice\nbob\n",
+        include_str!("../../proxy.toml"),
+        "[listen]\nhttps = [\"[::]:443\"]\n",
+        "url = \"http://127.0.0.1:5000\"\n",
+        "services:\n  gate:\n    image: tidegate\n",
+        "{\"auths\":{}}\n",
+        "root:x:0:0:root:/root:/bin/bash\n",
     ] {
         let users = Users::new(Some(text));
         let added = users.run("add", &["alice", "--stdin"], b"secret");
-        assert_eq!(added.code, 1, "{added:?}");
-        assert!(
-            added.err.contains("no line of the form USER:HASH"),
-            "{added:?}"
-        );
+        assert_eq!(added.code, 1, "{text}: {added:?}");
+        assert!(added.err.contains("another kind of file"), "{added:?}");
         assert_eq!(users.text(), text);
     }
-    for text in ["", "# users\n\n", "alice:\n"] {
+    for text in [
+        "",
+        "# users\n\n",
+        "alice:\n",
+        "alice:secret\r\ncarol:{PLAIN}secret\n",
+        "alice:$argon2id$v=19$m=65536,t=3,p=4$c29tZXNhbHQ$aGFzaA\n",
+        // One usable line shows that the file is a password file, whatever else is in it.
+        "[users]\ncarol:{SHA}VBPuJHI7uixaa6LQGWx4s+5GKNE=\nalice: b\n",
+    ] {
         let users = Users::new(Some(text));
         assert_eq!(users.run("add", &["bob", "--stdin"], b"secret").code, 0);
     }
