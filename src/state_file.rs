@@ -52,6 +52,19 @@ pub(crate) fn may_make(dir: &Path) -> io::Result<()> {
     Ok(access(existing, Access::WRITE_OK | Access::EXEC_OK)?)
 }
 
+/// What an operator can do about an error of writing a file in a directory of the proxy.
+pub(crate) fn write_remedy(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "free space on the file system of this directory"
+        }
+        io::ErrorKind::ReadOnlyFilesystem => {
+            "mount the file system of this directory for reading and writing"
+        }
+        _ => "let the proxy's user read and write there",
+    }
+}
+
 /// An exclusive lock (flock(2)) on a file that exists for the lock alone. The operating system releases the lock when the
 /// value is dropped, and when the process ends in whatever way.
 #[derive(Debug)]
@@ -124,11 +137,11 @@ pub(crate) fn make(path: &Path, content: &[u8]) -> io::Result<()> {
         .map_err(|Unspecified| io::Error::other("the system provides no random bytes"))?;
     let suffix = u64::from_be_bytes(suffix);
     let draft = path.with_extension(format!("draft-{suffix:016x}"));
-    write_draft(&draft, content)?;
     // Unlike a rename, a hard link fails if the name exists.
-    let linked = fs::hard_link(&draft, path);
-    fs::remove_file(&draft)?;
-    match linked {
+    let linked = write_draft(&draft, content).and_then(|()| fs::hard_link(&draft, path));
+    // The draft has a name of its own at each attempt, so the attempts on a full disk would leave one secret each.
+    let removed = fs::remove_file(&draft);
+    match linked.and(removed) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
@@ -160,6 +173,15 @@ fn sync_dir(path: &Path) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_matter_of_permissions() {
+        let remedy = |errno: Errno| write_remedy(&errno.into());
+        assert!(remedy(Errno::ACCESS).starts_with("let the proxy's user"));
+        assert!(remedy(Errno::NOSPC).starts_with("free space"));
+        assert!(remedy(Errno::DQUOT).starts_with("free space"));
+        assert!(remedy(Errno::ROFS).starts_with("mount"));
+    }
 
     #[test]
     fn a_lock_excludes_others_until_it_is_dropped_and_waiting_times_out() {

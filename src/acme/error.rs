@@ -8,6 +8,7 @@ use instant_acme::{ChallengeType, Problem};
 use tokio::task::spawn_blocking;
 
 use super::store::SaveError;
+use crate::state_file::write_remedy;
 
 /// The reason why an attempt failed.
 #[derive(Debug, thiserror::Error)]
@@ -28,7 +29,7 @@ pub(super) enum Error {
     #[error("the certificate authority issued a certificate that already needs renewal")]
     AlreadyDue,
     /// A file in `state.dir` could not be read or written.
-    #[error("{what}: {cause}; let the proxy's user write to state.dir")]
+    #[error("{what}: {cause}; {}", write_remedy(cause))]
     File { what: String, cause: io::Error },
     /// The issued certificate could not be used or stored.
     #[error(transparent)]
@@ -77,7 +78,8 @@ impl Error {
             | Self::ChallengeNotOffered(_)
             | Self::OrderEnded(_)
             | Self::AlreadyDue
-            | Self::Save(SaveError::Unusable(_) | SaveError::WrongHost(_)) => RetryClass::Rejected,
+            // CAs also limit how often they issue the same certificate: Let's Encrypt to five in a week.
+            | Self::Save(_) => RetryClass::Rejected,
             _ => RetryClass::Transient,
         }
     }
@@ -194,5 +196,18 @@ mod tests {
         assert_eq!(error.retry_class(), RetryClass::Transient);
         assert!(!error.is_about_challenge());
         assert!(Error::ChallengeNotOffered(ChallengeType::TlsAlpn01).is_about_challenge());
+    }
+
+    #[test]
+    fn a_certificate_that_was_issued_in_vain_counts_as_a_rejection() {
+        let full = || io::Error::from(io::ErrorKind::StorageFull);
+        let (path, cause) = ("a.pem".into(), full());
+        let error = Error::Save(SaveError::Write { path, cause });
+        assert_eq!(error.retry_class(), RetryClass::Rejected);
+        assert!(error.to_string().contains("free space"), "{error}");
+        // Before an order, nothing is lost.
+        let error = Error::file("a.pem")(full());
+        assert_eq!(error.retry_class(), RetryClass::Transient);
+        assert!(error.to_string().contains("free space"), "{error}");
     }
 }

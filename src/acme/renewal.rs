@@ -86,13 +86,8 @@ impl Renewals {
 
     fn start_tasks(&mut self, now: OffsetDateTime) {
         let Some(acme) = &self.acme else { return };
-        for host in self.hosts.values_mut() {
-            if self.running.len() >= MAX_CONCURRENT_TASKS {
-                return;
-            }
-            if host.task.is_some() || host.due > now {
-                continue;
-            }
+        let room = MAX_CONCURRENT_TASKS.saturating_sub(self.running.len());
+        for host in longest_due(&mut self.hosts, now, room) {
             let task = RenewalTask {
                 acme: Arc::clone(acme),
                 managed: Arc::clone(&host.managed),
@@ -133,6 +128,20 @@ impl Renewals {
     }
 }
 
+/// The hosts whose task is to start now, at most `limit`: those that have waited longest, because in the order of the map, the
+/// hosts at its end would never get a turn if there are many.
+fn longest_due(
+    hosts: &mut HashMap<String, HostState>,
+    now: OffsetDateTime,
+    limit: usize,
+) -> impl Iterator<Item = &mut HostState> {
+    hosts.values_mut().for_each(|host| host.follow_clock(now));
+    let is_due = |host: &&mut HostState| host.task.is_none() && host.due <= now;
+    let mut due: Vec<_> = hosts.values_mut().filter(is_due).collect();
+    due.sort_by_key(|host| host.due);
+    due.into_iter().take(limit)
+}
+
 impl HostState {
     fn new(managed: Arc<ManagedHost>, now: OffsetDateTime) -> Self {
         Self {
@@ -143,6 +152,17 @@ impl HostState {
             failures: 0,
             window: None,
             task: None,
+        }
+    }
+
+    /// Brings forward the times that are further away than they can be, unless the clock was set back. A machine may start with a
+    /// clock that is years fast, and its certificates must be renewed all the same.
+    fn follow_clock(&mut self, now: OffsetDateTime) {
+        self.due = self.due.min(now + CHECK_INTERVAL);
+        self.retry_at = self.retry_at.min(now + MAX_DELAY);
+        self.retry_after = self.retry_after.map(|at| at.min(now + MAX_DELAY));
+        if let Some(window) = &mut self.window {
+            window.query_at = window.query_at.min(now + MAX_DELAY);
         }
     }
 
@@ -368,11 +388,14 @@ impl RenewalTask {
         }
         let (host, started) = (self.managed.host(), Instant::now());
         let challenges = Arc::clone(self.acme.challenges());
-        let remove_stale = move || {
+        let (store, managed) = (self.acme.store().clone(), Arc::clone(&self.managed));
+        let prepare = move || {
             challenges.remove_stale(SystemTime::now());
-            Ok(())
+            let path = store.certificate_path(managed.host());
+            let checked = store.check_space(managed.host());
+            checked.map_err(Error::file(path.display().to_string()))
         };
-        run_blocking(remove_stale).await?;
+        run_blocking(prepare).await?;
         tracing::info!(%host, by = challenge_name(&self.challenge_type), "ordering a certificate");
         let issued = self.order_with_retries(replaces, retry_after).await?;
         let pair = self.save(issued).await?;
@@ -481,7 +504,7 @@ fn time_in_window(start: OffsetDateTime, end: OffsetDateTime, jitter: f64) -> Of
 /// The time of the next question for a suggestion: after the interval that the CA has set, within bounds (RFC 9773 section
 /// 4.3.2).
 fn next_query(now: OffsetDateTime, interval: Duration) -> OffsetDateTime {
-    now + interval.clamp(Duration::from_secs(3600), Duration::from_secs(24 * 3600))
+    now + interval.clamp(Duration::from_secs(3600), MAX_DELAY)
 }
 
 /// The delay after `failures` failures in a row, the last one included. It doubles with each failure, and `jitter` spreads it,
@@ -500,7 +523,7 @@ fn retry_delay(
     let doubled = first.saturating_mul(1 << failures.saturating_sub(1).min(16));
     // The factor is between 0.8 and 1.2.
     let delay = doubled.min(max).mul_f64(0.8 + 0.4 * jitter.clamp(0.0, 1.0));
-    let retry_after = retry_after.unwrap_or_default().min(MAX_RETRY_AFTER);
+    let retry_after = retry_after.unwrap_or_default().min(MAX_DELAY);
     delay.max(retry_after)
 }
 
@@ -527,8 +550,9 @@ const LOCKED_INTERVAL: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_secs(60);
 /// The time between two questions to a CA that makes no suggestion.
 const NO_SUGGESTION_INTERVAL: Duration = Duration::from_secs(12 * 3600);
-/// The longest `Retry-After` that is followed, so that one header cannot disable the renewal.
-const MAX_RETRY_AFTER: Duration = Duration::from_secs(24 * 3600);
+/// The longest time until an order is repeated, or the CA is asked for a suggestion again. It also bounds `Retry-After`, so that
+/// one header cannot disable the renewal.
+const MAX_DELAY: Duration = Duration::from_secs(24 * 3600);
 
 #[cfg(test)]
 mod tests {
@@ -596,6 +620,42 @@ mod tests {
     }
 
     #[test]
+    fn every_host_gets_its_turn_however_many_there_are() {
+        let names = (0..1000).map(|number| number.to_string());
+        let mut hosts: HashMap<_, _> = names.map(|name| (name, host())).collect();
+        let mut turns = 0;
+        for seconds in 0..250 {
+            let now = NOW + Duration::from_secs(seconds);
+            for host in longest_due(&mut hosts, now, MAX_CONCURRENT_TASKS) {
+                turns += u32::from(host.failures == 0);
+                host.failures += 1;
+                host.due = now + CHECK_INTERVAL;
+            }
+        }
+        assert_eq!(turns, 1000, "each has had one turn before any has had two");
+    }
+
+    #[test]
+    fn a_clock_that_is_set_back_does_not_end_the_renewals() {
+        let years_later = NOW + Duration::from_secs(4 * 365 * 24 * 3600);
+        let mut hosts = HashMap::from([("a.test".to_owned(), host())]);
+        let host = hosts.get_mut("a.test").unwrap();
+        let rejected = failed(Error::OrderEnded("invalid".to_owned()), Some(3600));
+        host.record_outcome(rejected, false, years_later);
+        host.window = Some(RenewalWindow {
+            certificate: Vec::new(),
+            renew_at: None,
+            query_at: next_query(years_later, Duration::ZERO),
+        });
+        assert_eq!(longest_due(&mut hosts, NOW, 4).count(), 0);
+        let later = NOW + CHECK_INTERVAL;
+        assert_eq!(longest_due(&mut hosts, later, 4).count(), 1);
+        let host = &hosts["a.test"];
+        assert_eq!(host.retry_at, NOW + MAX_DELAY);
+        assert_eq!(host.window.as_ref().unwrap().query_at, NOW + MAX_DELAY);
+    }
+
+    #[test]
     fn a_certificate_is_due_when_a_third_of_its_lifetime_is_left() {
         let after = |days| NOW + time::Duration::days(days);
         assert_eq!(when_a_third_is_left(NOW, after(90)), after(60));
@@ -634,10 +694,7 @@ mod tests {
             assert_eq!(retry_delay(class, 1, 0.0, hour), Duration::from_secs(3600));
         }
         let year = Some(Duration::from_secs(365 * 24 * 3600));
-        assert_eq!(
-            retry_delay(RetryClass::Transient, 1, 0.0, year),
-            MAX_RETRY_AFTER
-        );
+        assert_eq!(retry_delay(RetryClass::Transient, 1, 0.0, year), MAX_DELAY);
     }
 
     #[test]

@@ -27,7 +27,7 @@ pub(super) struct Store {
 /// The reason why an issued certificate is not in use.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SaveError {
-    #[error("{}: {cause}", path.display())]
+    #[error("{}: {cause}; {}", path.display(), state_file::write_remedy(cause))]
     Write { path: PathBuf, cause: io::Error },
     #[error("the issued certificate cannot be used: {0}")]
     Unusable(#[from] CertificateError),
@@ -76,6 +76,16 @@ impl Store {
             }
             Err(error) => Err(error),
         }
+    }
+
+    /// Whether a certificate could be stored now. Called before an order, because a certificate that cannot be stored is ordered
+    /// again, and CAs limit the number of orders.
+    pub(super) fn check_space(&self, host: &str) -> io::Result<()> {
+        let path = self.certificate_path(host).with_extension("new");
+        let written = state_file::replace(&path, &[b'\n'; USUAL_CERTIFICATE_BYTES]);
+        // If the file cannot be removed, the order replaces it.
+        let _ = fs::remove_file(&path);
+        written
     }
 
     /// Stores an issued certificate. Certificate and key are in one file, so that no reader finds one without the other. The
@@ -154,6 +164,8 @@ fn write(path: &Path, content: &[u8]) -> Result<(), SaveError> {
     })
 }
 
+/// More than the size of a chain with its key in PEM form.
+const USUAL_CERTIFICATE_BYTES: usize = 32 * 1024;
 /// The largest accepted account file in bytes; an account has less than 1 KiB.
 const MAX_ACCOUNT_BYTES: u64 = 1 << 20;
 

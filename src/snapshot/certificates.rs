@@ -324,7 +324,7 @@ impl CertificateLoader<'_> {
         if let Err(error) = prepared {
             let problem = Problem::error(place, format!("{}: {error}", dir.display()))
                 .because("the ACME account and the certificates are stored there")
-                .fix("let the proxy's user write to state.dir");
+                .fix(state_file::write_remedy(&error));
             problems.push(problem);
         }
         Some(acme)

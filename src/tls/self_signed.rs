@@ -37,7 +37,7 @@ pub struct LocalCa {
 #[expect(missing_docs, reason = "each message names its fields")]
 pub enum Error {
     /// A file or the directory could not be created.
-    #[error("{path}: {cause}; let the proxy's user write there, or write another state.dir", path = path.display())]
+    #[error("{path}: {cause}; {}, or write another state.dir", state_file::write_remedy(cause), path = path.display())]
     Write { path: PathBuf, cause: io::Error },
     /// An existing file cannot be used.
     #[error(
@@ -54,10 +54,12 @@ pub enum Error {
         since: OffsetDateTime,
     },
     /// A site has a host that no certificate can name.
-    #[error("{host:?} is neither a host name nor an address, so no certificate can name it")]
+    #[error(
+        "{host:?} is neither a host name nor an address, so no certificate can name it; correct site.hosts"
+    )]
     Host { host: String },
     /// The system returned no random bytes, or rcgen failed.
-    #[error("no certificate could be created")]
+    #[error("no certificate could be created: {0}; start again, or name a certificate in site.tls")]
     Issue(#[source] rcgen::Error),
 }
 

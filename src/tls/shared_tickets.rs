@@ -64,7 +64,7 @@ pub(crate) enum TicketKeyEvent {
 #[expect(missing_docs, reason = "each message names its fields")]
 pub enum Error {
     /// A file or the directory could not be read, created or locked.
-    #[error("{path}: {cause}; let the proxy's user read and write there", path = path.display())]
+    #[error("{path}: {cause}; {}", state_file::write_remedy(cause), path = path.display())]
     Io { path: PathBuf, cause: io::Error },
     /// A key file has another length than a key.
     #[error("{path}: not a ticket key, which has {KEY_SIZE} bytes; remove it: a new key is created", path = path.display())]

@@ -150,6 +150,22 @@ fn a_retry_after_of_the_acme_server_is_obeyed_across_reloads() {
 }
 
 #[test]
+fn nothing_is_ordered_while_a_certificate_cannot_be_stored() {
+    let mut acme = TestAcme::new(&["gate.test"]);
+    let file = acme.acme.certificate_file(&acme.hosts[0]);
+    // A directory in the place of the draft stands for a full disk: no file of this name can be written.
+    let obstacle = file.with_extension("draft");
+    fs::create_dir_all(&obstacle).unwrap();
+    for hours in 0..6 {
+        acme.settle(hours * HOUR);
+    }
+    assert_eq!(acme.orders(), 0);
+    fs::remove_dir(&obstacle).unwrap();
+    acme.tick_until(12 * HOUR, |acme| acme.has_certificate(0));
+    assert_eq!(acme.orders(), 1);
+}
+
+#[test]
 fn rejected_orders_are_repeated_with_growing_delays_and_at_once_after_a_reload() {
     let mut acme = TestAcme::new(&["gate.test"]);
     let rejection = ("403 Forbidden", "", "rejectedIdentifier");

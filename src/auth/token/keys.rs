@@ -60,7 +60,7 @@ pub enum Error {
         weak: WeakSecret,
     },
     /// The file could not be created.
-    #[error("cannot create the token secret {}: {cause}; check state.dir", path.display())]
+    #[error("cannot create the token secret {}: {cause}; {}", path.display(), state_file::write_remedy(cause))]
     Write {
         /// The file.
         path: PathBuf,
