@@ -6,11 +6,12 @@
 //! itself as soon as a line can be written again. [`LogLine`] formats lines; their content is up to the callers.
 
 use std::fmt;
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::ops::Range;
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
@@ -148,7 +149,7 @@ impl Output {
         let file = match &destination {
             // A descriptor of our own: a write to `io::stdout()` that blocks would hold its lock for ever.
             Destination::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
-            Destination::File(path) => OpenOptions::new().create(true).append(true).open(path)?,
+            Destination::File(path) => open_file(path)?,
         };
         Ok(Self {
             destination,
@@ -169,16 +170,28 @@ impl Output {
             for lines_before in reopens {
                 self.write_batch(batch, next..*lines_before, queue, lost_line);
                 next = *lines_before;
-                // If the file cannot be opened again, the old one stays in use: lines in a rotated file are better
-                // than none.
-                if let Ok(reopened) = Self::open(self.destination.clone()) {
-                    *self = reopened;
+                match Self::open(self.destination.clone()) {
+                    Ok(reopened) => *self = reopened,
+                    Err(error) => self.report_failed_reopen(&error),
                 }
             }
             self.write_batch(batch, next..batch.ends.len(), queue, lost_line);
             std::thread::park_timeout(WRITE_INTERVAL);
         }
         self.report_lost_lines(queue, lost_line);
+    }
+
+    /// If the file cannot be opened again, the old one stays in use: lines in a rotated file are better than none. The
+    /// rotation may compress or remove that file, so the operator has to know.
+    fn report_failed_reopen(&self, error: &io::Error) {
+        if let Destination::File(path) = &self.destination {
+            tracing::error!(
+                path = %path.display(),
+                %error,
+                "a log file cannot be opened again, and its lines still go to the renamed file; let the proxy's user \
+                 create the file, and send USR1 again"
+            );
+        }
     }
 
     /// Writes some lines of a batch, with as many lines in one `write` as it may have bytes.
@@ -228,6 +241,14 @@ impl Output {
             write_lines(&mut self.file, &mut self.has_partial_line, text)
         }
     }
+}
+
+/// Opens a file for appending. A named pipe is opened for reading as well: opened for writing alone, it would make the start of
+/// the process wait for a program that reads it.
+fn open_file(path: &Path) -> io::Result<File> {
+    let is_pipe = fs::metadata(path).is_ok_and(|found| found.file_type().is_fifo());
+    let mut options = OpenOptions::new();
+    options.create(true).append(true).read(is_pipe).open(path)
 }
 
 /// Writes whole lines, and returns the number of bytes of `text` that were written. If the write before ended within
@@ -283,18 +304,18 @@ mod tests {
         writer.write(b"two\n");
         writer.finish();
         drop(writer);
-        assert_eq!(std::fs::read(&path).unwrap(), b"one\ntwo\n");
+        assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
 
         let writer = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
         let rotated = dir.path().join("access.log.1");
-        std::fs::rename(&path, &rotated).unwrap();
+        fs::rename(&path, &rotated).unwrap();
         writer.reopen();
         writer.write(b"three\n");
         let queue = Arc::clone(&writer.shared.queue);
         drop(writer);
         wait_until_written(&[queue]);
-        assert_eq!(std::fs::read(&path).unwrap(), b"three\n");
-        assert_eq!(std::fs::read(&rotated).unwrap(), b"one\ntwo\n");
+        assert_eq!(fs::read(&path).unwrap(), b"three\n");
+        assert_eq!(fs::read(&rotated).unwrap(), b"one\ntwo\n");
     }
 
     #[test]
@@ -360,6 +381,21 @@ mod tests {
         assert!(text.contains(&format!("\nlost {lost}\n")));
         let whole = text.lines().filter(|line| line.len() == 99).count();
         assert_eq!(whole as u64 + lost, 2 * MAX_QUEUED_LINES as u64 + 1);
+    }
+
+    /// If opening waited for a reader, the test would never end.
+    #[test]
+    fn a_named_pipe_is_opened_without_a_reader() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pipe");
+        let mode = rustix::fs::Mode::from_raw_mode(0o600);
+        rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
+        let writer = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
+        writer.write(b"one\n");
+        let mut reader = File::open(&path).unwrap();
+        let mut text = [0; 4];
+        io::Read::read_exact(&mut reader, &mut text).unwrap();
+        assert_eq!(&text, b"one\n");
     }
 
     /// A worker drops the last [`LogWriter`] of an access log with the last request of an old snapshot.
@@ -448,12 +484,12 @@ mod tests {
         queue.push(&text(200));
         queue.close();
         let mut output = Output::open(Destination::File(path.clone())).unwrap();
-        std::fs::rename(&path, dir.path().join("rotated")).unwrap();
+        fs::rename(&path, dir.path().join("rotated")).unwrap();
         output.run(&queue, lost_line);
         assert_eq!((queue.bytes(), queue.unreported()), (0, 0));
-        assert_eq!(std::fs::read(&path).unwrap(), text(200));
+        assert_eq!(fs::read(&path).unwrap(), text(200));
         let path = dir.path().join("rotated");
-        let written = std::fs::read(&path).unwrap();
+        let written = fs::read(&path).unwrap();
         assert_eq!(written.len(), 200 * 1024 + 2 * MAX_BATCH_BYTES);
         assert!(written.starts_with(&text(0)));
     }

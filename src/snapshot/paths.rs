@@ -6,7 +6,7 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 use std::path::Path;
 
 use rustix::fs::{Access, access};
@@ -249,16 +249,19 @@ fn not_writable(key: &str, path: &Path, error: &io::Error, place: Option<Positio
             .fix(format!("{remedy}, and let the proxy's user write there"));
     }
     let what = format!("{key}: cannot write {}: {error}", path.display());
-    Problem::error(place, what).fix(
-        "name a file that the proxy's user may write, in a directory where that user may create files",
-    )
+    Problem::error(place, what).fix(match fs::metadata(path) {
+        Ok(found) if found.file_type().is_fifo() => "let the proxy's user read and write the named pipe",
+        _ => "name a file that the proxy's user may write, in a directory where that user may create files",
+    })
 }
 
-/// Whether a file could be created or opened for appending. The file is not opened, because opening a named pipe waits for a
-/// reader.
+/// Whether a file could be created or opened for appending. The file is not opened. A named pipe is opened for reading as well.
 fn check_appendable(path: &Path) -> io::Result<()> {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_dir() => Err(Errno::ISDIR.into()),
+        Ok(metadata) if metadata.file_type().is_fifo() => {
+            Ok(access(path, Access::READ_OK | Access::WRITE_OK)?)
+        }
         Ok(_) => Ok(access(path, Access::WRITE_OK)?),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             Ok(access(directory(path), Access::WRITE_OK | Access::EXEC_OK)?)
