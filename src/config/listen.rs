@@ -3,6 +3,7 @@
 //! Called by `build`.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::address::{AdminSocket, resolve, resolve_address};
@@ -113,6 +114,15 @@ pub(crate) fn read(root: &Table<'_>) -> Option<Listen> {
     ] {
         check_distinct(&table, &listen::ADMIN, admin_address.as_slice(), other);
     }
+    check_covered(
+        &table,
+        &[
+            (&listen::HTTPS, &*https),
+            (&listen::HTTP, &*http),
+            (&listen::BEHIND_PROXY, &*behind_proxy),
+            (&listen::ADMIN, admin_address.as_slice()),
+        ],
+    );
     let trusted_proxies = table.get(&listen::TRUSTED_PROXIES);
     let names_no_proxy = match &trusted_proxies {
         Some(list) => list.is_written_empty(),
@@ -183,6 +193,39 @@ fn check_distinct(
             Problem::error(table.place_of(key), what)
                 .because("a socket serves one of the two")
                 .fix("write another port in one of them"),
+        );
+    }
+}
+
+/// Reports the first address that cannot be bound, because another one has the same port on all addresses of its family. `[::]`
+/// leaves the IPv4 port to an IPv4 address that is written as well.
+fn check_covered(table: &Table<'_>, lists: &[(&dyn AnyKey, &[ListenAddr])]) {
+    let all = || {
+        let entries = lists
+            .iter()
+            .flat_map(|(key, list)| list.iter().map(move |address| (*key, address)));
+        entries.filter_map(|(key, address)| match address {
+            ListenAddr::Address(address) if address.port() != 0 => Some((key, *address)),
+            ListenAddr::Address(_) | ListenAddr::Named(_) | ListenAddr::Unix(_) => None,
+        })
+    };
+    let wildcard_of = |address: SocketAddr| {
+        all().find(|(_, other)| {
+            other.ip().is_unspecified()
+                && other.port() == address.port()
+                && other.is_ipv4() == address.is_ipv4()
+        })
+    };
+    let single = all().filter(|(_, address)| !address.ip().is_unspecified());
+    let mut covered =
+        single.filter_map(|(key, address)| Some((key, address, wildcard_of(address)?)));
+    if let Some((key, address, (other_key, other))) = covered.next() {
+        let (name, other_name) = (table.path_of(key), table.path_of(other_key));
+        let what = format!("{address} in {name} is a part of {other} in {other_name}");
+        table.report(
+            Problem::error(table.place_of(key), what)
+                .because("the system lets a program listen on a port of one address, or of all of them, but not of both")
+                .fix(format!("write another port in one of them, or remove {address}")),
         );
     }
 }
@@ -320,4 +363,46 @@ fn trusted_networks(
         );
     }
     networks
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crate::config::parse;
+
+    fn problems_of(listen: &str) -> String {
+        let text = format!(
+            "[listen]\n{listen}\n[[site]]\nhosts = [\"a\"]\ntls = \"self-signed\"\n[[site.route]]\npath = \"/v2/\"\n\
+             upstream = \"http://127.0.0.1:5000\"\nauth = {{ mode = \"basic\", htpasswd = \"users\" }}\n"
+        );
+        let (_, problems) = parse(Path::new("x"), text.as_bytes());
+        problems.to_string()
+    }
+
+    /// Each pair of addresses was tried: the second one of the first kind cannot be bound (EADDRINUSE).
+    #[test]
+    fn a_port_of_all_addresses_and_of_one_of_them_is_an_error() {
+        for listen in [
+            "https = [\"0.0.0.0:443\", \"127.0.0.1:443\"]",
+            "https = [\"[::1]:443\", \"[::]:443\"]",
+            "https = [\"0.0.0.0:443\"]\nhttp = [\"192.0.2.1:443\"]",
+            "https = [\"[::]:443\"]\nadmin = \"[::1]:443\"",
+        ] {
+            let problems = problems_of(listen);
+            assert!(problems.contains("is a part of"), "{listen}: {problems}");
+            assert!(problems.contains("write another port"), "{problems}");
+        }
+        for listen in [
+            "https = [\"[::]:443\", \"127.0.0.1:443\"]",
+            "https = [\"[::]:443\", \"0.0.0.0:443\"]",
+            "https = [\"0.0.0.0:443\", \"[::1]:443\"]",
+            "https = [\"0.0.0.0:443\", \"127.0.0.1:8443\"]",
+            "https = [\"0.0.0.0:0\", \"127.0.0.1:0\"]",
+            "https = [\"192.0.2.1:443\", \"127.0.0.1:443\"]",
+        ] {
+            let problems = problems_of(listen);
+            assert!(!problems.contains("error"), "{listen}: {problems}");
+        }
+    }
 }
