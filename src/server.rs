@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use rustix::process::Signal;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::timeout;
@@ -115,7 +116,7 @@ struct BackgroundTasks {
 /// The reason why the main loop ended.
 enum LoopEnd {
     Stop,
-    Upgraded,
+    Upgraded(SuccessorProcess),
     WorkerPanicked,
 }
 
@@ -165,7 +166,8 @@ impl Server {
             Ok(started) => started,
             Err(error) => {
                 let what = format!("cannot start the threads: {error}");
-                problems.push(Problem::error(None, what));
+                let remedy = "allow the process more threads and memory (TasksMax= and MemoryMax= in the unit, ulimit -u)";
+                problems.push(Problem::error(None, what).fix(remedy));
                 return Err(StartError::Runtime(problems));
             }
         };
@@ -245,11 +247,14 @@ impl Server {
             ..BackgroundTasks::default()
         };
         let mut is_forced = false;
+        let mut successor = None;
         let end = self.run_commands(&mut commands, &mut tasks).await;
         // An upgrade that is not complete is given up before the drain: its process holds the listening sockets, and accepts nothing.
         tasks.upgrade = UpgradeState::default();
+        let has_panicked = matches!(end, LoopEnd::WorkerPanicked);
         match end {
-            LoopEnd::Upgraded => {
+            LoopEnd::Upgraded(process) => {
+                successor = Some(process);
                 // The phase stays `Serving`: a request to the admin listener of this process means the successor by now.
                 self.acceptors.hand_over().await;
                 if let Some(watchdog) = tasks.watchdog.take() {
@@ -271,12 +276,12 @@ impl Server {
                 self.acceptors.close().await;
             }
         }
-        let cut = self.drain(commands, is_forced).await;
+        let cut = self.drain(commands, is_forced, successor).await;
         history.abort();
-        match end {
-            LoopEnd::Stop | LoopEnd::Upgraded => Ok(cut),
-            LoopEnd::WorkerPanicked => Err(WorkerPanicked),
+        if has_panicked {
+            return Err(WorkerPanicked);
         }
+        Ok(cut)
     }
 
     /// The main loop: executes commands and periodic work until the server is to accept no more connections.
@@ -293,7 +298,10 @@ impl Server {
             tokio::select! {
                 command = commands.recv() => match command {
                     Some(Command::Reload(reply)) => tasks.reloads.request(reply),
-                    Some(Command::ReopenLogs) => self.reopen_logs(),
+                    Some(Command::ReopenLogs) => {
+                        reopen_logs(self.log.as_ref(), &self.state);
+                        tasks.upgrade.record_reopen();
+                    }
                     Some(Command::Upgrade) => tasks.upgrade.request(),
                     Some(Command::Stop) | None => return LoopEnd::Stop,
                 },
@@ -306,7 +314,16 @@ impl Server {
                 }
                 outcome = tasks.upgrade.outcome() => {
                     match outcome.and_then(|successor| self.let_serve(successor)) {
-                        Ok(()) => return LoopEnd::Upgraded,
+                        Ok(successor) => {
+                            // The new process may have read the files before these signals arrived here.
+                            if tasks.reloads.is_due() {
+                                successor.signal(Signal::HUP);
+                            }
+                            if tasks.upgrade.has_reopen() {
+                                successor.signal(Signal::USR1);
+                            }
+                            return LoopEnd::Upgraded(successor);
+                        }
                         Err(reason) => self.report_upgrade_failure(&reason),
                     }
                 }
@@ -319,23 +336,15 @@ impl Server {
             if !tasks.reloads.is_building() && tasks.upgrade.take_request() {
                 self.start_upgrade(&mut tasks.upgrade);
             }
-            // No reload during an upgrade: the new process reads the configuration itself.
+            // No reload during an upgrade: both processes would bind the addresses that are new in the configuration.
             if tasks.reloads.is_due() && !tasks.upgrade.is_running() {
                 self.status.reload_started();
                 let (file, old) = (self.config_file.clone(), self.state.snapshot());
-                tasks.reloads.start(file, self.workers.count(), old);
+                tasks
+                    .reloads
+                    .start(file, self.startup_settings.clone(), old);
             }
         }
-    }
-
-    fn reopen_logs(&self) {
-        if let Some(log) = &self.log {
-            log.reopen();
-        }
-        if let Some(log) = self.state.snapshot().access_log() {
-            log.reopen();
-        }
-        tracing::info!("log files reopened");
     }
 
     /// Puts a built configuration into use, and reports the result to the log, `state`, the service manager and the pid file.
@@ -373,10 +382,6 @@ impl Server {
             snapshot,
             mut problems,
         } = built;
-        for key in self.startup_settings.changed_keys(&config) {
-            let what = format!("{key} takes effect at the next start");
-            problems.push(Problem::warning(None, what));
-        }
         // Binding is the last step that can fail: after it everything is replaced.
         let acceptors = &mut self.acceptors;
         if !acceptors.reconfigure(&self.config_file, &config.listen, &mut problems) {
@@ -420,7 +425,7 @@ impl Server {
     ///
     /// # Errors
     /// The successor has ended since it was ready. This process is then the main process again.
-    fn let_serve(&mut self, mut successor: SuccessorProcess) -> Result<(), String> {
+    fn let_serve(&mut self, mut successor: SuccessorProcess) -> Result<SuccessorProcess, String> {
         let manager = self.status.manager();
         // Sent first, because with NotifyAccess=main the service manager ignores the messages of any other process.
         manager.main_pid(successor.pid());
@@ -432,7 +437,7 @@ impl Server {
         // From now on this process sends no notifications: it is not the service any more. It closes its descriptor of the pid file,
         // and the lock stays with the duplicate that the successor holds.
         self.status = StatusReporter::default();
-        Ok(())
+        Ok(successor)
     }
 
     /// Reports that the proxy is not ready, and continues to accept connections for `limits.drain_delay`: a load balancer that
@@ -442,29 +447,46 @@ impl Server {
             return false;
         }
         self.state.set_phase(LifecyclePhase::Withdrawing);
+        let late = LateCommands {
+            log: self.log.as_ref(),
+            state: &self.state,
+            successor: None,
+        };
         tracing::info!("not ready from now on; the listening sockets close in {delay:?}");
         tokio::select! {
             () = tokio::time::sleep(delay) => false,
-            () = wait_second_stop(commands, false) => true,
+            () = late.run_until_stop(commands) => true,
             // Never returns. Requests still need to know which endpoints are up.
             () = background::run_health_checks(&self.state) => false,
         }
     }
 
     /// Waits until the workers have finished their connections, at most for `limits.drain`, and closes the rest. Returns how
-    /// many connections were closed that way. If `is_forced`, all connections are closed immediately.
-    async fn drain(mut self, mut commands: mpsc::Receiver<Command>, is_forced: bool) -> usize {
+    /// many connections were closed that way. If `is_forced`, all connections are closed immediately. `successor` is the process
+    /// that serves after an upgrade.
+    async fn drain(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        is_forced: bool,
+        successor: Option<SuccessorProcess>,
+    ) -> usize {
         let limit = self.state.snapshot().drain;
         tracing::info!(
             connections = self.workers.open_connections(),
             "draining for at most {limit:?}"
         );
         self.shutdown.begin();
+        let late = LateCommands {
+            log: self.log.as_ref(),
+            state: &self.state,
+            successor: successor.as_ref(),
+        };
         tokio::select! {
-            _ = timeout(limit, self.workers.finished()) => {}
-            () = wait_second_stop(&mut commands, is_forced) => {
+            _ = timeout(limit, self.workers.finished()), if !is_forced => {}
+            () = late.run_until_stop(&mut commands), if !is_forced => {
                 tracing::info!("second signal to stop: closing all connections immediately");
             }
+            else => {}
         }
         let cut = self.workers.open_connections();
         self.shutdown.force_close();
@@ -509,17 +531,45 @@ fn one_line_summary(problems: &Problems) -> String {
     format!("{first} ({})", problems.summary())
 }
 
-/// Returns at the next [`Command::Stop`], or immediately if it came before. Stays pending when the sender of the commands is
-/// dropped.
-async fn wait_second_stop(commands: &mut mpsc::Receiver<Command>, has_come: bool) {
-    if has_come {
-        return;
+fn reopen_logs(log: Option<&LogWriter>, state: &ServerState) {
+    tracing::info!("opening the log files again");
+    if let Some(log) = log {
+        log.reopen();
     }
-    loop {
-        match commands.recv().await {
-            Some(Command::Stop) => return,
-            Some(Command::Reload(_) | Command::ReopenLogs | Command::Upgrade) => {}
-            None => std::future::pending().await,
+    if let Some(log) = state.snapshot().access_log() {
+        log.reopen();
+    }
+}
+
+/// The commands that arrive during a shutdown, or after an upgrade.
+struct LateCommands<'a> {
+    log: Option<&'a LogWriter>,
+    state: &'a ServerState,
+    /// The process that serves after an upgrade.
+    successor: Option<&'a SuccessorProcess>,
+}
+
+impl LateCommands<'_> {
+    /// Executes the commands until [`Command::Stop`]. Stays pending when the sender of the commands is dropped.
+    async fn run_until_stop(&self, commands: &mut mpsc::Receiver<Command>) {
+        loop {
+            match commands.recv().await {
+                Some(Command::Stop) => return,
+                Some(Command::ReopenLogs) => {
+                    reopen_logs(self.log, self.state);
+                    self.pass_on(Signal::USR1);
+                }
+                Some(Command::Reload(_)) => self.pass_on(Signal::HUP),
+                Some(Command::Upgrade) => {}
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Passes a signal on to the successor. The sender of the signal may not have known yet which process serves.
+    fn pass_on(&self, signal: Signal) {
+        if let Some(successor) = self.successor {
+            successor.signal(signal);
         }
     }
 }

@@ -4,6 +4,7 @@
 
 use std::path::Path;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
@@ -174,7 +175,7 @@ fn serve(
         runtime,
         commands,
     } = started;
-    runtime.block_on(async {
+    let ended = runtime.block_on(async {
         if let Some(handover) = handover {
             server.check_upstreams().await;
             take_over(&mut server, handover, file)?;
@@ -188,8 +189,14 @@ fn serve(
         let ended = server.run(commands).await;
         ended.map_err(|error| ServeError::runtime(error.to_string()))?;
         Ok(())
-    })
+    });
+    // Dropping the runtime would wait for ever, if a reload or an order waits for a disk or a lock.
+    runtime.shutdown_timeout(BLOCKED_WORK_TIMEOUT);
+    ended
 }
+
+/// The time for work on the threads that may block, such as writing a certificate, when the server has ended.
+const BLOCKED_WORK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Waits until the old process lets this one serve, and takes over its pid file.
 fn take_over(

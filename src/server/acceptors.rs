@@ -22,7 +22,7 @@ use crate::config::{self, Listen};
 use crate::net::addr::PeerAddr;
 use crate::net::conn_limit::{ConnectionLimit, ConnectionPermit};
 use crate::net::listener::{
-    AcceptedStream, ListenAddr, Listener, ListeningSocket, OnClose, UnixSocket,
+    AcceptedStream, ListenAddr, Listener, ListeningSocket, OnClose, SYSTEMD, UnixSocket,
 };
 
 /// The listening sockets of the configuration in use, and the consumers of their connections.
@@ -77,7 +77,7 @@ impl Acceptors {
         let specs = ListenerSpec::all(listen);
         let sockets = bind_all(&specs, &[], listen, &mut inherited, problems)?;
         let admin_socket = admin_socket?;
-        for name in inherited.names() {
+        for name in inherited.names().filter(|name| name.starts_with(SYSTEMD)) {
             tracing::warn!(socket = %name, "no listener of the configuration names this inherited socket");
         }
         Some(BoundSockets {
@@ -107,6 +107,7 @@ impl Acceptors {
 
     /// Starts an accept loop for every socket that has none yet. Must be called within the main runtime.
     pub(crate) fn accept(&mut self) {
+        self.unclaimed.close_all_but_systemd();
         self.admin_socket.accept(&self.admin);
         for socket in &mut self.sockets {
             let spec = socket.spec.clone();

@@ -26,6 +26,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, geteuid, pidfd_open, pidfd_send_s
 
 use crate::bounded_file::RegularFile;
 use crate::stable_hash;
+use crate::state_file::write_remedy;
 
 /// The pid file of this process. The lock is held until the value is dropped.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub enum Error {
         path: PathBuf,
     },
     /// The file cannot be created or written.
-    #[error("cannot write the pid file {}: {cause}", path.display())]
+    #[error("cannot write the pid file {}: {cause}; {}", path.display(), write_remedy(cause))]
     Write {
         /// The pid file.
         path: PathBuf,
@@ -128,14 +129,16 @@ impl PidFile {
         let mut record = format!("{}\n", std::process::id()).into_bytes();
         record.extend_from_slice(config.as_os_str().as_bytes());
         record.push(b'\n');
-        file.set_len(0)?;
+        // Written before the rest is cut off: on a full disk, a successor can replace the record, but not write it anew.
         file.write_all_at(&record, 0)?;
+        file.set_len(record.len().try_into().map_err(io::Error::other)?)?;
         let pid_file = Self {
             file,
             path,
             reloads_started: 0,
         };
-        pid_file.replace_status(&ReloadStatus::default())?;
+        // Without the status, the lock still keeps a second process from starting.
+        pid_file.write_status(None, 0);
         Ok(pid_file)
     }
 
@@ -258,7 +261,7 @@ pub enum SignalError {
         path: PathBuf,
     },
     /// The operating system reported an error.
-    #[error(transparent)]
+    #[error("{0}; run the command as root, or as the user that serves")]
     System(#[from] io::Error),
 }
 

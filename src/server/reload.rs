@@ -58,12 +58,11 @@ impl ReloadQueue {
         self.building.is_some()
     }
 
-    /// Starts to build the requested reload. `workers` is the number of running workers, and `old` the snapshot in use. Must be
-    /// called within a runtime.
-    pub(crate) fn start(&mut self, file: PathBuf, workers: usize, old: Arc<Snapshot>) {
+    /// Starts to build the requested reload. `old` is the snapshot in use. Must be called within a runtime.
+    pub(crate) fn start(&mut self, file: PathBuf, running: StartupSettings, old: Arc<Snapshot>) {
         self.is_requested = false;
         self.building = Some(Building {
-            task: spawn_blocking(move || build(&file, workers, &old)),
+            task: spawn_blocking(move || build(&file, &running, &old)),
             replies: std::mem::take(&mut self.replies),
         });
     }
@@ -77,7 +76,8 @@ impl ReloadQueue {
         let built = (&mut building.task).await.unwrap_or_else(|error| {
             let mut problems = Problems::new("");
             let what = format!("building the new configuration panicked: {error}");
-            problems.push(Problem::error(None, what));
+            let remedy = "report it with the line in the log that names the place of the panic";
+            problems.push(Problem::error(None, what).fix(remedy));
             Err(problems)
         });
         let replies = self.building.take().map(|building| building.replies);
@@ -85,16 +85,19 @@ impl ReloadQueue {
     }
 }
 
-fn build(file: &Path, workers: usize, old: &Snapshot) -> Result<BuiltConfig, Problems> {
+fn build(file: &Path, running: &StartupSettings, old: &Snapshot) -> Result<BuiltConfig, Problems> {
     let (config, mut problems) = config::load(file);
     let Some(mut config) = config else {
         return Err(problems);
     };
-    // The snapshot is built for the workers that run: `listen.workers` takes effect at the next start only.
-    let configured = std::mem::replace(&mut config.listen.workers, workers);
-    let snapshot = Snapshot::build(&config, Some(old), BuildMode::Serve, &mut problems);
-    config.listen.workers = configured;
-    match snapshot {
+    for key in running.changed_keys(&config) {
+        let what = format!("{key} takes effect at the next start");
+        problems.push(Problem::warning(None, what));
+    }
+    // The snapshot is built for the workers that run, and its access log keeps the format of the process log.
+    config.listen.workers = running.workers;
+    config.log.json = running.log.json;
+    match Snapshot::build(&config, Some(old), BuildMode::Serve, &mut problems) {
         Some(snapshot) => Ok(BuiltConfig {
             config,
             snapshot,
@@ -105,7 +108,7 @@ fn build(file: &Path, workers: usize, old: &Snapshot) -> Result<BuiltConfig, Pro
 }
 
 /// The settings that take effect at a start only, as they were at the start. A reload warns when they have changed.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct StartupSettings {
     workers: usize,
     connections: usize,
@@ -124,7 +127,7 @@ impl StartupSettings {
     }
 
     /// The keys whose value differs in `config`.
-    pub(crate) fn changed_keys(&self, config: &Config) -> Vec<&'static str> {
+    fn changed_keys(&self, config: &Config) -> Vec<&'static str> {
         let log = &config.log;
         let keys = [
             ("listen.workers", self.workers != config.listen.workers),

@@ -4,8 +4,10 @@
 //! `acceptors` binds the sockets with [`bind_all`] and runs their accept loops. `cli` receives the [`InheritedSockets`].
 
 use std::fmt;
+use std::fs;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ use tokio::time::timeout;
 use crate::config::Listen;
 use crate::config::problem::{Problem, Problems};
 use crate::htpasswd::shell_word;
-use crate::net::listener::{ListenAddr, Listener, ListeningSocket, OnClose, SYSTEMD};
+use crate::net::listener::{ListenAddr, Listener, ListeningSocket, OnClose, SYSTEMD, UNIX};
 
 /// The protocol of a listening socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -250,10 +252,15 @@ fn bind_error(
     let address = match &spec.address {
         ListenAddr::Address(address) => *address,
         ListenAddr::Unix(path) => return problem.fix(unix_bind_remedy(path, error)),
+        ListenAddr::Named(_) if current.iter().any(|own| own.address == spec.address) => {
+            return problem
+                .because("the proxy uses this socket with another scheme")
+                .fix("restart the proxy");
+        }
         ListenAddr::Named(_) => {
             let names: Vec<_> = inherited.names().collect();
             let reason = match names.as_slice() {
-                [] => "no socket was passed, or each one is in use".to_owned(),
+                [] => "no socket was passed that is not in use".to_owned(),
                 names => format!("passed were {}", names.join(", ")),
             };
             return problem
@@ -262,12 +269,16 @@ fn bind_error(
         }
     };
     let port = Some(address.port());
-    if current.iter().any(|own| own.address.port() == port) {
+    if is_in_use(error) && current.iter().any(|own| own.address.port() == port) {
         return problem
             .because("the proxy itself listens on this port with another address or scheme")
             .fix("restart the proxy");
     }
     problem.fix(bind_remedy(address, error))
+}
+
+fn is_in_use(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::AddrInUse
 }
 
 /// The remedy for an address that cannot be bound, by the error of socket(2), bind(2) or listen(2).
@@ -331,8 +342,8 @@ fn unspecified(address: SocketAddr) -> IpAddr {
 }
 
 /// Listening sockets that the process inherited: from systemd, or from the process that this one succeeds. A listener of the
-/// configuration takes its socket by the value that names it. A socket that no listener takes stays open, so that connections
-/// wait in its backlog until a reload or a successor takes it.
+/// configuration takes its socket by the value that names it. A socket of systemd that no listener takes stays open, so that
+/// connections wait in its backlog until a reload or a successor takes it.
 #[derive(Debug, Default)]
 pub struct InheritedSockets {
     /// Each socket with the configuration value that names it.
@@ -356,7 +367,13 @@ impl InheritedSockets {
         for index in 0..passed.len() {
             let name = names.next().filter(|name| !name.is_empty());
             let name = name.unwrap_or("unknown");
-            if let Some(socket) = passed.take_tcp_listener(index)? {
+            let taken = passed.take_tcp_listener(index).map_err(|error| {
+                let what = format!(
+                    "{name}: {error}; write ListenStream= with a port in its socket unit, since tidegate takes TCP sockets only"
+                );
+                io::Error::new(error.kind(), what)
+            });
+            if let Some(socket) = taken? {
                 inherited.add(format!("{SYSTEMD}{name}"), socket);
             }
         }
@@ -389,6 +406,22 @@ impl InheritedSockets {
         taken
     }
 
+    /// Closes the sockets that were bound by the process before this one, and removes the files of Unix sockets. Called when this
+    /// process serves: until then, the other process may have to continue with them. A port that stayed open would make clients
+    /// wait, since no accept loop takes their connections.
+    pub(crate) fn close_all_but_systemd(&mut self) {
+        self.sockets.retain(|(name, _)| {
+            let is_kept = name.starts_with(SYSTEMD);
+            if !is_kept {
+                tracing::info!("closed {name}, which the configuration does not name any more");
+            }
+            if let Some(path) = name.strip_prefix(UNIX) {
+                remove_socket_file(Path::new(path));
+            }
+            is_kept
+        });
+    }
+
     /// The configuration values that name the sockets.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.sockets.iter().map(|(name, _)| name.as_str())
@@ -397,6 +430,14 @@ impl InheritedSockets {
     /// Each socket with the configuration value that names it.
     pub fn iter(&self) -> impl Iterator<Item = &(String, ListeningSocket)> {
         self.sockets.iter()
+    }
+}
+
+/// If the file stays, `connect` to it fails with ECONNREFUSED.
+fn remove_socket_file(path: &Path) {
+    let is_socket = |found: fs::Metadata| found.file_type().is_socket();
+    if fs::symlink_metadata(path).is_ok_and(is_socket) {
+        let _ = fs::remove_file(path);
     }
 }
 
@@ -439,6 +480,34 @@ mod tests {
         assert_eq!(inherited.take(&ListenAddr::Named("a".to_owned())).len(), 2);
         assert_eq!(inherited.take(&address).len(), 1);
         assert_eq!(inherited.names().collect::<Vec<_>>(), ["127.0.0.1:0"]);
+    }
+
+    #[test]
+    fn only_an_address_in_use_is_left_to_a_restart() {
+        let spec = |address: ListenAddr| ListenerSpec {
+            scheme: Scheme::Https,
+            address,
+        };
+        let tcp = |address: &str| spec(ListenAddr::Address(address.parse().unwrap()));
+        let current = [tcp("[::]:443"), spec(ListenAddr::Named("web".to_owned()))];
+        let is_restart = |wanted: &ListenerSpec, errno: Errno| {
+            let inherited = InheritedSockets::default();
+            let problem = bind_error(wanted, &io::Error::from(errno), &current, &inherited);
+            problem.remedy.unwrap() == "restart the proxy"
+        };
+        let wanted = tcp("192.0.2.1:443");
+        assert!(is_restart(&wanted, Errno::ADDRINUSE));
+        // A restart would fail for the same reason, and the proxy would not serve any more.
+        for errno in [Errno::ADDRNOTAVAIL, Errno::ACCESS, Errno::MFILE] {
+            assert!(!is_restart(&wanted, errno), "{errno}");
+        }
+        assert!(!is_restart(&tcp("[::]:444"), Errno::ADDRINUSE));
+        let named = |name: &str| ListenerSpec {
+            scheme: Scheme::Http,
+            address: ListenAddr::Named(name.to_owned()),
+        };
+        assert!(is_restart(&named("web"), Errno::NOENT));
+        assert!(!is_restart(&named("other"), Errno::NOENT));
     }
 
     #[test]

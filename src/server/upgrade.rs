@@ -35,6 +35,7 @@ use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer,
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg, sendmsg, socketpair,
 };
+use rustix::process::{Pid, Signal, kill_process};
 use tokio::sync::oneshot;
 
 use super::sockets::InheritedSockets;
@@ -97,6 +98,8 @@ pub(crate) struct HandoverPayload {
 pub(crate) struct UpgradeState {
     is_requested: bool,
     outcome: Option<oneshot::Receiver<Result<SuccessorProcess, String>>>,
+    /// The log files were reopened since the new process was started, which may have opened them before.
+    has_reopen: bool,
 }
 
 impl UpgradeState {
@@ -112,6 +115,16 @@ impl UpgradeState {
     /// Whether an upgrade was requested since the last call.
     pub(crate) fn take_request(&mut self) -> bool {
         std::mem::take(&mut self.is_requested)
+    }
+
+    /// Records that the log files were reopened.
+    pub(crate) fn record_reopen(&mut self) {
+        self.has_reopen = true;
+    }
+
+    /// Whether the log files were reopened since the new process was started.
+    pub(crate) fn has_reopen(&self) -> bool {
+        self.has_reopen
     }
 
     /// Starts the new process and talks to it, on a thread of its own.
@@ -131,6 +144,7 @@ impl UpgradeState {
                 let _ = sender.send(start_successor(&command, &payload));
             })?;
         self.outcome = Some(outcome);
+        self.has_reopen = false;
         Ok(())
     }
 
@@ -158,6 +172,13 @@ impl SuccessorProcess {
         self.child.id()
     }
 
+    /// Sends a signal to the new process. It is a child that was not waited for, so its process id is not in use by another process.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Err(error) = kill_process(Pid::from_child(&self.child), signal) {
+            tracing::warn!(%error, "cannot signal the new process");
+        }
+    }
+
     /// Lets the new process serve.
     ///
     /// # Errors
@@ -182,10 +203,10 @@ fn start_successor(
         None,
     )
     .map_err(|error| format!("cannot create a socket pair: {error}"))?;
-    let mut child = command
-        .command(successors_end)
-        .spawn()
-        .map_err(|error| format!("cannot start {}: {error}", command.program.display()))?;
+    let mut child = command.command(successors_end).spawn().map_err(|error| {
+        let program = command.program.display();
+        format!("cannot start {program}: {error}; put the program there, and send USR2 again")
+    })?;
     match send_handover(&channel, payload) {
         Ok(()) => Ok(SuccessorProcess { child, channel }),
         Err(reason) => Err(format!("{reason}{}", kill(&mut child))),

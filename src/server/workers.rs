@@ -112,11 +112,6 @@ impl Workers {
         })
     }
 
-    /// The number of workers.
-    pub(crate) fn count(&self) -> usize {
-        self.started
-    }
-
     /// The number of open connections on all workers.
     pub(crate) fn open_connections(&self) -> usize {
         self.handles

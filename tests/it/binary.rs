@@ -14,7 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::proxy::directory;
-use crate::support::{Client, PATIENCE, Registry, TestRequest, certs, config, pause};
+use crate::support::{Client, PATIENCE, Registry, TestRequest, certs, config, eventually, pause};
 
 #[test]
 fn check_reports_that_a_valid_configuration_is_good() {
@@ -185,12 +185,65 @@ fn the_server_serves_reloads_reopens_logs_and_stops_gracefully() {
     assert_eq!(server.login("carol:new"), 200);
 
     server.signal(Signal::USR1);
-    server.line("log files reopened");
+    server.line("opening the log files again");
     server.signal(Signal::TERM);
     server.line("stopped");
     assert_eq!(server.end(), Some(0));
     let log = std::fs::read_to_string(dir.path().join("access.log")).unwrap();
     assert_eq!(log.lines().count(), 4, "{log}");
+}
+
+#[test]
+fn a_log_file_that_cannot_be_opened_again_is_reported() {
+    let registry = Registry::accepting_all();
+    let (dir, file) = configured(config("", "").upstream(&registry.url()));
+    let server = ServeProcess::start(&file);
+    let [log, rotated] = ["access.log", "access.log.1"].map(|name| dir.path().join(name));
+    std::fs::rename(&log, &rotated).unwrap();
+    std::fs::create_dir(&log).unwrap();
+    server.signal(Signal::USR1);
+    let line = server.line("cannot be opened again");
+    for words in [" ERROR ", "access.log", "send USR1 again"] {
+        assert!(line.contains(words), "{words} in {line}");
+    }
+    assert_eq!(server.login("alice:pw"), 200);
+    eventually("the line is in the renamed file", || {
+        std::fs::read_to_string(&rotated)
+            .unwrap()
+            .contains("action=ping")
+    });
+    // The remedy works.
+    std::fs::remove_dir(&log).unwrap();
+    server.signal(Signal::USR1);
+    eventually("the log is opened", || log.is_file());
+}
+
+/// With a limit of 0 bytes, every file that the process creates stays empty, as on a full disk.
+#[test]
+fn a_secret_that_cannot_be_written_leaves_no_draft_behind() {
+    let auth = "mode = \"token\", htpasswd = \"htpasswd\"";
+    let text = config("", "").upstream("http://127.0.0.1:1").auth(auth);
+    let (dir, file) = configured(text);
+    let mut serve = Command::new("bash");
+    let script = format!(
+        "trap '' XFSZ; ulimit -f 0; exec {} serve -c {file}",
+        env!("CARGO_BIN_EXE_tidegate")
+    );
+    with_own_directories(serve.args(["-c", &script]), dir.path());
+    for _ in 0..3 {
+        let output = serve.output().unwrap();
+        let stderr = self::text(&output.stderr);
+        assert!(
+            stderr.contains("cannot create the token secret"),
+            "{stderr}"
+        );
+    }
+    let entries = std::fs::read_dir(dir.path().join("state")).unwrap();
+    let names: Vec<_> = entries.map(|entry| entry.unwrap().file_name()).collect();
+    let drafts = names
+        .iter()
+        .filter(|name| name.to_string_lossy().contains("draft"));
+    assert_eq!(drafts.count(), 0, "{names:?}");
 }
 
 #[test]

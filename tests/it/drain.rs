@@ -9,7 +9,7 @@ use crate::support::client::StreamEnd;
 use crate::support::h2::{self, H2Client, block_on, with_time_limit};
 use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
-use crate::support::{Client, PATIENCE, Proxy, Registry, TestRequest, config};
+use crate::support::{Client, PATIENCE, Proxy, Registry, TestRequest, config, eventually};
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
 
@@ -154,6 +154,23 @@ fn a_second_stop_command_cuts_connections_at_once() {
         "the limit is 30 s"
     );
     assert_eq!(client.read_to_end().1, StreamEnd::Broken);
+}
+
+#[test]
+fn a_log_that_is_rotated_during_a_shutdown_is_reopened() {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    let mut client = begin_upload(&proxy, &registry);
+    stop(&proxy);
+    let log = proxy.path("access.log");
+    std::fs::rename(&log, proxy.path("access.log.1")).unwrap();
+    proxy.send_command(Command::ReopenLogs);
+    eventually("the log is reopened", || log.exists());
+    client.send("0\r\n\r\n");
+    assert_eq!(client.read_response("PATCH").status, 200);
+    assert_eq!(proxy.wait(), 0);
+    let text = std::fs::read_to_string(&log).unwrap();
+    assert!(text.contains("method=PATCH"), "{text}");
 }
 
 #[test]

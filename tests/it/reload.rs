@@ -123,6 +123,21 @@ fn a_bad_configuration_leaves_the_old_one_in_use() {
 }
 
 #[test]
+fn the_access_log_keeps_its_format_as_the_process_log_does() {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::with_defaults(&registry);
+    let ping = || Client::connect(&proxy).exchange(&TestRequest::alice("GET", "/v2/"));
+    assert_eq!(ping().status, 200);
+    let json = "[log]\naccess_file = \"access.log\"\nformat = \"json\"\n";
+    proxy.configure(&registry, config(json, ""));
+    proxy.reload().unwrap();
+    assert_eq!(ping().status, 200);
+    let log = proxy.stop_and_read_access_log();
+    assert_eq!(log.lines().count(), 2, "{log}");
+    assert!(!log.contains('{'), "{log}");
+}
+
+#[test]
 fn a_running_upload_continues_to_the_old_upstream() {
     let (old, new) = (Registry::accepting_all(), Registry::accepting_all());
     let proxy = Proxy::with_defaults(&old);

@@ -483,6 +483,98 @@ fn an_upgrade_passes_on_the_unix_socket_of_behind_proxy() {
 }
 
 #[test]
+fn an_upgrade_closes_the_addresses_that_the_configuration_names_no_more() {
+    let registry = Registry::accepting_all();
+    let dir = crate::support::proxy::directory();
+    let path = dir.path().join("http.sock");
+    let removed = format!(
+        ", \"127.0.0.2:0\"]\nbehind_proxy = [\"unix:{}\"]",
+        path.display()
+    );
+    let listen = format!("https = [\"127.0.0.1:0\"{removed}");
+    let (folder, file) = config_with_listen(&registry, &listen);
+    let manager = Manager::new(folder.path());
+    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
+    let line = proxy.line("https://127.0.0.2:");
+    let (_, address) = line.split_once("https://").unwrap();
+    let address: SocketAddr = address.parse().unwrap();
+    assert!(manager.next_message().starts_with("READY=1"));
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace(&removed, "]")).unwrap();
+    proxy.signal(Signal::USR2);
+    let successor = Successor::of(&manager.next_message());
+    assert!(manager.next_message().starts_with("READY=1"));
+    assert_eq!(proxy.end(), Some(0));
+    // A client would wait for ever if the port were open: no process accepts its connection.
+    assert!(std::net::TcpStream::connect(address).is_err());
+    assert!(!path.exists());
+    assert_eq!(proxy.login("alice:pw"), 200);
+    successor.signal(Signal::TERM);
+    assert!(manager.next_message().starts_with("STOPPING=1"));
+}
+
+#[test]
+fn signals_during_an_upgrade_reach_the_new_process() {
+    // An upstream that never responds delays the new process, whose first health checks wait for it.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let upstream = format!("http://{}", silent.local_addr().unwrap());
+    let (dir, file) = configured(config("", "").upstream(&upstream));
+    let disabled = "dora:plain\n";
+    let passwords = dir.path().join("htpasswd");
+    let users = std::fs::read_to_string(&passwords).unwrap() + disabled;
+    std::fs::write(&passwords, users).unwrap();
+    let manager = Manager::new(dir.path());
+    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
+    assert!(manager.next_message().starts_with("READY=1"));
+    proxy.signal(Signal::USR2);
+    // The new process has read the configuration and the files, and has opened the logs.
+    proxy.line("\"dora\"");
+    let text = std::fs::read_to_string(&file).unwrap();
+    std::fs::write(&file, text.replace("Registry realm", "Another realm")).unwrap();
+    let [log, rotated] = ["access.log", "access.log.1"].map(|name| dir.path().join(name));
+    std::fs::rename(&log, &rotated).unwrap();
+    proxy.signal(Signal::HUP);
+    proxy.signal(Signal::USR1);
+    let successor = Successor::of(&manager.next_message());
+    assert!(manager.next_message().starts_with("READY=1"));
+    assert!(manager.next_message().starts_with("RELOADING=1"));
+    assert!(manager.next_message().starts_with("READY=1"));
+    assert_eq!(proxy.end(), Some(0));
+    let challenge = proxy.client().exchange(&TestRequest::new("GET", "/v2/"));
+    let realm = challenge.header("www-authenticate");
+    assert!(realm.contains("Another realm"), "{realm}");
+    crate::support::eventually("the new process writes to the new file", || {
+        std::fs::read_to_string(&log).is_ok_and(|text| text.contains("action=ping"))
+    });
+    successor.signal(Signal::TERM);
+    assert!(manager.next_message().starts_with("STOPPING=1"));
+}
+
+/// The reload waits up to ten seconds for a lock that another process holds.
+#[test]
+fn a_reload_that_is_blocked_does_not_delay_the_end_of_the_process() {
+    let text = config("", "").set("tls", "\"self-signed\"");
+    let (dir, file) = configured(text.upstream("http://127.0.0.1:1"));
+    let manager = Manager::new(dir.path());
+    let mut proxy = ServeProcess::spawn(&mut serve(&file, &manager));
+    assert!(manager.next_message().starts_with("READY=1"));
+    let state = dir.path().join("state");
+    std::fs::remove_file(state.join("ca.pem")).unwrap();
+    let lock = std::fs::File::open(state.join("ca.lock")).unwrap();
+    lock.lock().unwrap();
+    proxy.signal(Signal::HUP);
+    assert!(manager.next_message().starts_with("RELOADING=1"));
+    let began = Instant::now();
+    proxy.signal(Signal::TERM);
+    assert_eq!(proxy.end(), Some(0));
+    assert!(
+        began.elapsed() < Duration::from_secs(6),
+        "{:?}",
+        began.elapsed()
+    );
+}
+
+#[test]
 fn an_upgrade_passes_on_the_admin_listener() {
     let registry = Registry::accepting_all();
     let dir = crate::support::proxy::directory();

@@ -40,6 +40,33 @@ fn a_process_is_found_while_it_holds_the_file_and_only_then() {
 }
 
 #[test]
+fn the_lock_is_held_also_if_the_status_cannot_be_written() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, config) = (dir.path(), Path::new("/etc/x/proxy.toml"));
+    let draft = status_path(&path_in(dir, config)).with_extension("draft");
+    fs::create_dir(draft).unwrap();
+    let _held = PidFile::take(dir, config).unwrap();
+    assert_eq!(found(dir, config), Ok(std::process::id()));
+    let second = PidFile::take(dir, config);
+    assert!(matches!(second, Err(Error::Running { .. })), "{second:?}");
+}
+
+#[test]
+fn a_record_that_is_replaced_by_a_shorter_one_has_no_rest_of_the_old() {
+    let dir = tempfile::tempdir().unwrap();
+    let (dir, config) = (dir.path(), Path::new("/etc/x/proxy.toml"));
+    let path = path_in(dir, config);
+    fs::write(
+        &path,
+        "4194304\n/a/much/longer/path/than/that/of/the/successor.toml\n",
+    )
+    .unwrap();
+    let _held = PidFile::take(dir, config).unwrap();
+    let expected = format!("{}\n/etc/x/proxy.toml\n", std::process::id());
+    assert_eq!(fs::read_to_string(&path).unwrap(), expected);
+}
+
+#[test]
 fn the_lock_passes_on_with_the_descriptor() {
     let dir = tempfile::tempdir().unwrap();
     let (dir, config) = (dir.path(), Path::new("proxy.toml"));
