@@ -10,7 +10,9 @@ use http::Method;
 
 use super::admin_client::AdminClient;
 use super::args::ConfigArgs;
-use super::output::{EXIT_CONFIG_REJECTED, EXIT_USAGE, fail, print_line, rejection_message, warn};
+use super::output::{
+    EXIT_CONFIG_REJECTED, EXIT_USAGE, escape_lines, fail, print_line, rejection_message, warn,
+};
 use super::password_prompt;
 use super::progress::Progress;
 use crate::check::live::{self, Push};
@@ -147,10 +149,10 @@ fn check_ready(file: &Path) -> ExitCode {
     };
     match client.send(&Method::GET, "/readyz") {
         Ok(response) if response.is_success() => {
-            print_line(response.text().trim_end());
+            print_line(&escape_lines(&response.text()));
             ExitCode::SUCCESS
         }
-        Ok(response) => fail(response.text().trim_end()),
+        Ok(response) => fail(&escape_lines(&response.text())),
         Err(error) => fail(&error),
     }
 }

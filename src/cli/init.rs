@@ -361,6 +361,10 @@ impl Draft {
             steps += "If there is no registry yet, start one that only this machine can reach:\n  \
                       docker run -d --restart unless-stopped -p 127.0.0.1:5000:5000 -v registry:/var/lib/registry registry:2\n";
         }
+        if !self.has_own_state_dir() {
+            steps += "The systemd unit runs it as the user tidegate, which must be able to read the password file:\n  \
+                      chgrp tidegate /etc/tidegate/htpasswd\n";
+        }
         if self.port < 1024 {
             steps += &format!(
                 "Port {} needs root, or the systemd unit, which grants CAP_NET_BIND_SERVICE.\n",

@@ -9,8 +9,7 @@ use http::Method;
 
 use super::admin_client::{AdminClient, socket_remedy};
 use super::args::ConfigArgs;
-use super::output::{fail, print_line};
-use crate::config::problem::escape;
+use super::output::{escape_lines, fail, print_line};
 use crate::net::cidr::Cidr;
 
 #[derive(Debug, clap::Args)]
@@ -55,13 +54,12 @@ fn send(file: &Path, target: &str) -> ExitCode {
             socket_remedy(file)
         ));
     }
-    // The response contains names that a client chose, which must not control the terminal.
     match client.send(&Method::POST, target) {
         Ok(response) if response.is_success() => {
-            print_line(&escape(response.text().trim_end()));
+            print_line(&escape_lines(&response.text()));
             ExitCode::SUCCESS
         }
-        Ok(response) => fail(&escape(response.text().trim_end())),
+        Ok(response) => fail(&escape_lines(&response.text())),
         Err(error) => fail(&error),
     }
 }

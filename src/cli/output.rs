@@ -4,7 +4,7 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::config::problem::Problems;
+use crate::config::problem::{Problems, escape};
 
 /// The exit code for a rejected configuration: `EX_CONFIG` of sysexits.h.
 pub(crate) const EXIT_CONFIG_REJECTED: u8 = 78;
@@ -28,6 +28,13 @@ pub(crate) fn warn(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
+/// The lines of a response of the admin listener, without characters that a terminal would interpret. They contain names that a
+/// client chose, and another program may listen at the address.
+pub(crate) fn escape_lines(text: &str) -> String {
+    let lines: Vec<_> = text.trim_end().lines().map(escape).collect();
+    lines.join("\n")
+}
+
 /// Writes a line to standard error, and returns exit code 1.
 pub(crate) fn fail(reason: &str) -> ExitCode {
     warn(reason);
@@ -49,4 +56,16 @@ pub(crate) fn rejection_message(problems: &Problems) -> String {
         file.display(),
         problems.summary()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::escape_lines;
+
+    #[test]
+    fn a_response_cannot_control_the_terminal_and_keeps_its_lines() {
+        let text = "ready\nwarning: \u{1b}[2J\u{202e}x\r\n";
+        let expected = "ready\nwarning: \\u{1b}[2J\\u{202e}x";
+        assert_eq!(escape_lines(text), expected);
+    }
 }

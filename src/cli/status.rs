@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::admin_client::{AdminClient, AdminError};
 use super::args::ConfigArgs;
-use super::output::{fail, print};
+use super::output::{escape_lines, fail, print};
 use super::table::{Column, Table, wrap};
 use crate::admin::status_page::format;
 use crate::config::problem::escape;
@@ -66,7 +66,7 @@ fn fetch(client: &AdminClient, is_json: bool) -> Result<String, String> {
         return Err(format!(
             "{}: {}",
             client.address(),
-            response.text().trim_end()
+            escape_lines(&response.text())
         ));
     }
     if is_json {

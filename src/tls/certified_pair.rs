@@ -18,6 +18,7 @@ use super::cert_warning::{CertWarning, Validity, check_chain, check_key_mode, va
 use super::certificate::{Certificate, Chain, order_chain};
 use super::pem::{self, PemFile};
 use super::subject_alt_name::SubjectAltName;
+use crate::htpasswd::shell_word;
 
 /// A certificate chain and the private key of its first certificate.
 #[derive(Clone)]
@@ -42,7 +43,7 @@ pub enum Error {
     #[error("{path}: no private key in it, it holds {found}; name the certificate's key here (are the two files swapped?)", path = path.display())]
     NoKey { path: PathBuf, found: String },
     /// The private key is encrypted. There is no terminal on which a start or a reload could ask for the password.
-    #[error("{path}: the private key is encrypted; decrypt it with: openssl pkey -in {path} -out {path}.plain", path = path.display())]
+    #[error("{}: the private key is encrypted; {}", path.display(), decryption_remedy(path))]
     Encrypted { path: PathBuf },
     /// The TLS library does not sign with a key of this kind or size.
     #[error("{path}: this kind of private key is not supported (the certificate's key is {kind}); use RSA with 2048 to 8192 bits, EC on P-256, P-384 or P-521, or Ed25519", path = path.display())]
@@ -172,6 +173,18 @@ impl fmt::Debug for CertifiedPair {
         let (names, not_after) = (self.joined_names(), self.not_after());
         write!(f, "CertifiedPair({names}, until {not_after})")
     }
+}
+
+fn decryption_remedy(path: &Path) -> String {
+    let (file, plain) = (
+        path.display().to_string(),
+        format!("{}.plain", path.display()),
+    );
+    format!(
+        "decrypt it with: openssl pkey -in {} -out {} and name {plain} as the key",
+        shell_word(&file),
+        shell_word(&plain)
+    )
 }
 
 /// Reads the certificates of a file, of which there is at least one.

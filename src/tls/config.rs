@@ -81,10 +81,10 @@ pub(super) struct SelectedConfig {
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The system returned no random bytes for the ticket keys.
-    #[error("no keys for session tickets could be created")]
+    #[error("no keys for session tickets could be created: {0}")]
     Tickets(#[source] rustls::Error),
     /// rustls rejected its own versions and cipher suites.
-    #[error("the TLS library rejected its settings")]
+    #[error("the TLS library rejected its settings: {0}")]
     Settings(#[source] rustls::Error),
 }
 

@@ -292,6 +292,10 @@ fn encrypted_keys_have_an_error_of_their_own() {
             message.contains("is encrypted; decrypt it with: openssl pkey -in "),
             "{message}"
         );
+        assert!(
+            message.ends_with(&format!("{name}.plain as the key")),
+            "{message}"
+        );
     }
     // An encrypted key in the certificate's file does not matter, because the key comes from the other file.
     assert!(files.load("all", "key").is_ok());
