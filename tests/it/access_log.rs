@@ -222,6 +222,21 @@ fn an_invalid_host_is_escaped_in_the_log() {
 }
 
 #[test]
+fn a_password_before_the_host_is_not_logged() {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::start(&registry, config(JSON, ""));
+    let mut client = Client::connect(&proxy);
+    client.send(b"GET / HTTP/1.1\r\nHost: alice:p@w@localhost\r\n\r\n".as_slice());
+    let response = client.read_response("GET");
+    assert_eq!(response.status, 400);
+    assert!(!response.text().contains("alice"), "{}", response.text());
+    drop(client);
+    let lines = json(&proxy.stop_and_read_access_log());
+    assert_eq!(lines[0]["host"], "@localhost", "{}", lines[0]);
+    assert!(!lines[0].to_string().contains("alice"), "{}", lines[0]);
+}
+
+#[test]
 fn a_wrong_password_names_the_user_only_if_the_user_exists() {
     let registry = Registry::accepting_all();
     for mode in ["basic", "token"] {
