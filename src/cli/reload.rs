@@ -107,7 +107,10 @@ fn wait_for_result(
             return Ok(now.failure);
         }
         if !process.is_running() {
-            return Err("ended before it reported the result; see its log".to_owned());
+            return Err(
+                "has ended, or was replaced in an upgrade, before it reported the result; see the log"
+                    .to_owned(),
+            );
         }
         std::thread::park_timeout(POLL_INTERVAL);
     }
