@@ -166,9 +166,11 @@ pub(crate) fn check_state_dirs(config: &Config, mode: BuildMode, problems: &mut 
         && let Err(error) = state_file::may_make(dir)
     {
         problems.push(unusable_state_dir(dir, place, &error));
-    } else if mode == BuildMode::Check && is_left_to_systemd(dir) {
+    } else if mode == BuildMode::Check
+        && let Some(missing) = left_to_systemd(dir)
+    {
         problems.push(
-            Problem::warning(place, format!("state.dir: there is no directory {}, and this user may not create it", dir.display()))
+            Problem::warning(place, format!("state.dir: there is no directory {}, and this user may not create it", missing.display()))
                 .because("a proxy that keeps a CA, a token secret or certificates there does not start, unless systemd creates it (StateDirectory=)")
                 .fix("start tidegate as a service, or write another [state] dir"),
         );
@@ -192,13 +194,15 @@ fn unusable_state_dir(dir: &Path, place: Option<Position>, error: &io::Error) ->
         .fix(format!("mkdir -p {word} && chown USER {word} for the user of the proxy, or write another [state] dir"))
 }
 
-/// Whether the directory is missing and only systemd can create it, outside of a service of systemd.
-fn is_left_to_systemd(dir: &Path) -> bool {
+/// The directory directly below `/var/lib` that is `dir` or contains it, if it is missing and only systemd can create it, outside of
+/// a service of systemd. [`state_file::may_make`] takes it for existing.
+fn left_to_systemd(dir: &Path) -> Option<&Path> {
     let parent = Path::new("/var/lib");
-    dir.parent() == Some(parent)
-        && !dir.exists()
+    let state = dir.ancestors().find(|dir| dir.parent() == Some(parent))?;
+    let is_missing = !state.exists()
         && std::env::var_os("STATE_DIRECTORY").is_none()
-        && access(parent, Access::WRITE_OK | Access::EXEC_OK).is_err()
+        && access(parent, Access::WRITE_OK | Access::EXEC_OK).is_err();
+    is_missing.then_some(state)
 }
 
 fn warn_of_open_dir(
