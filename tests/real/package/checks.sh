@@ -38,8 +38,9 @@ dpkg --install first.deb
 [ "$(stat -c '%U:%G %a' /etc/tidegate/htpasswd)" = 'root:tidegate 640' ]
 runuser -u tidegate -- tidegate check
 [ "$(systemctl is-active tidegate || true)" = inactive ]
-sed 's#^\[log\]$#[state]\ndir = "/var/lib/gate/state"\n\n[log]#' $config >/etc/tidegate/elsewhere.toml
-runuser -u tidegate -- tidegate check -c /etc/tidegate/elsewhere.toml 2>&1 | grep 'there is no directory /var/lib/gate, '
+sed 's#^\[log\]$#[state]\ndir = "/var/lib/gate/state"\n\n[tls]\nticket_keys = "/var/lib/gate/tickets"\n\n[log]#' $config >/etc/tidegate/elsewhere.toml
+runuser -u tidegate -- tidegate check -c /etc/tidegate/elsewhere.toml >/tmp/check 2>&1
+for key in state.dir tls.ticket_keys; do grep "$key: there is no directory /var/lib/gate, " /tmp/check; done
 rm /etc/tidegate/elsewhere.toml
 for page in tidegate tidegate-serve tidegate-htpasswd-add; do [ -s "/usr/share/man/man1/$page.1.gz" ]; done
 
