@@ -196,9 +196,10 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
             } = http;
             drop(connection);
             if is_shut_down && let Some(stream) = stream.into_inner() {
-                // The client may still be reading the last response, and sends WINDOW_UPDATE frames meanwhile.
+                // The client may still be reading the last response, and sends WINDOW_UPDATE frames meanwhile. The box takes
+                // the stream, so that an idle connection has no room for it.
                 let (mut stream, _) = stream.into_parts();
-                Box::pin(linger(&mut stream)).await;
+                Box::pin(async move { linger(&mut stream).await }).await;
             }
         }
     }
