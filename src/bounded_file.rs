@@ -55,6 +55,25 @@ pub(crate) fn is_closed_directory(error: &io::Error) -> bool {
         .is_some_and(|cause| cause.is::<ClosedDirectory>())
 }
 
+/// Whether the error is about a directory that the systemd unit hides from the proxy (`ProtectHome=`), whatever its mode is.
+pub(crate) fn is_hidden_by_unit(error: &io::Error) -> bool {
+    let closed = error.get_ref().and_then(|cause| cause.downcast_ref());
+    closed.is_some_and(|ClosedDirectory { directory }| {
+        let hidden = ["/root", "/home", "/run/user"];
+        hidden.iter().any(|hidden| directory.starts_with(hidden))
+    })
+}
+
+/// The error of a file below a directory that is closed to the user of this process, for tests of messages.
+#[cfg(test)]
+pub(crate) fn closed_directory_error(directory: &Path) -> io::Error {
+    let directory = directory.to_owned();
+    io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        ClosedDirectory { directory },
+    )
+}
+
 /// Names the directory in an error of stat(2), which needs no permission for the file itself.
 fn name_closed_directory(error: io::Error, path: &Path) -> io::Error {
     if error.kind() != io::ErrorKind::PermissionDenied {

@@ -65,7 +65,7 @@ impl ServerState {
             snapshot: ArcSwap::from_pointee(snapshot),
             phase: AtomicU8::new(LifecyclePhase::Starting as u8),
             reloads: Reloads::new(SystemTime::now()),
-            history: History::new(Instant::now()),
+            history: History::new(Instant::now(), SystemTime::now()),
             connections: Connections::default(),
             slots,
             budget: Arc::new(RecvBudget::new(h2_memory)),

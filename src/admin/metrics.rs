@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use time::{Duration, OffsetDateTime};
 
@@ -36,7 +36,10 @@ pub(crate) fn render(state: &ServerState, format: ExpositionFormat) -> Result<St
     families.extend(login_families(&snapshot));
     families.extend(reload_families(state));
     families.push(dropped_log_lines(state, &snapshot));
-    families.extend(process_families(&ProcessStats::read()));
+    families.extend(process_families(
+        &ProcessStats::read(),
+        state.history().started_at(),
+    ));
     write(families, format)
 }
 
@@ -510,7 +513,8 @@ fn dropped_log_lines(state: &ServerState, snapshot: &Snapshot) -> Family {
 
 /// The families that all Prometheus client libraries provide, under their names. A value that the kernel does not report is
 /// left out.
-fn process_families(stats: &ProcessStats) -> Vec<Family> {
+fn process_families(stats: &ProcessStats, started_at: SystemTime) -> Vec<Family> {
+    let since_epoch = started_at.duration_since(UNIX_EPOCH);
     let families = [
         (
             Kind::Counter,
@@ -522,7 +526,7 @@ fn process_families(stats: &ProcessStats) -> Vec<Family> {
             Kind::Gauge,
             "process_start_time_seconds",
             "Start time of the process since unix epoch in seconds.",
-            stats.start_time.map(Value::Real),
+            since_epoch.ok().map(|time| Value::Real(time.as_secs_f64())),
         ),
         (
             Kind::Gauge,
@@ -567,7 +571,7 @@ mod tests {
 
     #[test]
     fn all_process_families_have_a_value_on_linux() {
-        let families = process_families(&ProcessStats::read());
+        let families = process_families(&ProcessStats::read(), SystemTime::now());
         assert_eq!(families.len(), 7);
         for family in families {
             let (_, value) = &family.samples[0];

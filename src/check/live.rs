@@ -167,6 +167,9 @@ fn certificates(snapshot: &Snapshot, now: OffsetDateTime) -> Vec<String> {
             return format!("{site}: no certificate yet; the proxy orders one while it serves");
         };
         let days = (until - now).whole_days();
+        if until < now {
+            return format!("{site}: the certificate expired on {}", until.date());
+        }
         format!(
             "{site}: the certificate fits its key and is valid until {}, {days} days",
             until.date()

@@ -517,8 +517,12 @@ impl WrittenFiles {
         if dir.is_dir() {
             return Ok(());
         }
-        fs::create_dir_all(dir)
-            .map_err(|error| InitError::failed(format!("{}: {error}", dir.display())))?;
+        fs::create_dir_all(dir).map_err(|error| {
+            InitError::failed(format!(
+                "{}: {error}; name a directory that this user can create: tidegate init DIR",
+                dir.display()
+            ))
+        })?;
         self.dir = Some(dir.to_owned());
         Ok(())
     }

@@ -241,15 +241,41 @@ fn syntax_problem(lines: &Lines<'_>, error: &toml::de::Error) -> Problem {
         text.starts_with(|c: char| c.is_alphanumeric() || matches!(c, '/' | '.' | '*' | '$' | '~'))
     };
     if before.ends_with(['=', '[', ',']) && starts_unquoted(rest) {
-        return problem.fix("put the text between double quotes");
+        let word = rest.split([',', ']', '}', '#', ' ', '\t']).next();
+        let is_switch = word.is_some_and(|word| {
+            SWITCHES
+                .iter()
+                .any(|switch| switch.eq_ignore_ascii_case(word))
+        });
+        return problem.fix(if is_switch {
+            "write true or false; a text is written between double quotes"
+        } else {
+            "put the text between double quotes"
+        });
+    }
+    if before.ends_with(['=', '[', ',']) && rest.starts_with(['“', '”', '„', '‘', '’', '«', '»'])
+    {
+        return problem
+            .fix("write straight quotation marks, \"…\", in the place of the typographic ones");
+    }
+    if rest == ";" {
+        return problem.fix("remove the semicolon: a line of TOML ends without one");
     }
     if before.ends_with('=') && rest.is_empty() {
         return problem.fix("write a value after the =");
     }
-    if let Some(quote) = open_quote(lines.line(span.start))
-        && !lines.has_multiline_string()
-    {
-        return problem.fix(format!("close the text with {quote} on the same line"));
+    if !lines.has_multiline_string() {
+        if let Some(quote) = open_quote(lines.line(span.start)) {
+            return problem.fix(format!("close the text with {quote} on the same line"));
+        }
+        // In a list, the parser takes a text that is not closed for an element, and reports the statement on the next line.
+        let (_, above) = lines.line_start(span.start.saturating_sub(1));
+        if before.is_empty()
+            && let Some(quote) = open_quote(lines.line(above))
+        {
+            return Problem::error(lines.position(above), "a text is not closed on its line")
+                .fix(format!("close the text with {quote} on the same line"));
+        }
     }
     if let Some(key) = key_before_colon(before, rest) {
         return problem.fix(format!(
@@ -294,6 +320,9 @@ const NGINX_DIRECTIVES: &[&str] = &[
     "include",
     "upstream",
 ];
+
+/// What other formats write for the two booleans of TOML, without regard to case.
+const SWITCHES: &[&str] = &["true", "false", "yes", "no", "on", "off"];
 
 fn nginx_problem(file: &Path, place: Position) -> Problem {
     let word = shell_word(&file.to_string_lossy());

@@ -1,11 +1,12 @@
-//! Closes an HTTP/1 connection such that the client can read the last response.
+//! Closes a connection such that the client can read the last response.
 //!
 //! Closing a socket with unread bytes makes the kernel send RST, and the client then discards the response that it has not read
 //! yet (RFC 9112 section 9.6). After a response that was sent before its request was complete, the proxy therefore closes the
-//! write side first, and then reads and discards for a while what the client still sends: the lingering close.
+//! write side first, and then reads and discards for a while what the client still sends: the lingering close. An HTTP/2 client
+//! sends WINDOW_UPDATE frames while it reads, so the close of an HTTP/2 connection always lingers.
 //!
-//! `serve` calls [`close`] when hyper is done with the stream, and `http_on_https_port` calls [`linger`]. HTTP/2 needs neither:
-//! see `early_response`.
+//! `serve` calls [`close`] when hyper is done with an HTTP/1 stream. It calls [`linger`] for HTTP/2, where h2 has closed the write
+//! side, and so does `http_on_https_port`.
 
 use std::future::poll_fn;
 use std::pin::Pin;

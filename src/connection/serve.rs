@@ -18,7 +18,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::timeout;
 
-use super::close::{CLOSE_TIMEOUT, close};
+use super::close::{CLOSE_TIMEOUT, close, linger};
 use super::driver::{CloseReason, ConnectionDriver, GracefulConnection};
 use super::early_response::{EarlyResponses, EarlyStreams};
 use super::h2_executor::StreamExecutor;
@@ -181,10 +181,25 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
             // No frame of the client is read any more, so its requests count as ended and kept streams are dropped.
             state.set_open_requests(0);
             record_close(&info, &state, &reason, metrics);
-            if let CloseReason::TimedOut(TimeoutKind::Idle | TimeoutKind::Head) = reason {
-                // Send GOAWAY, within a bounded time.
-                http.shut_down();
-                let _ = timeout(CLOSE_TIMEOUT, &mut http.connection).await;
+            let is_shut_down = match reason {
+                CloseReason::Done => true,
+                CloseReason::TimedOut(TimeoutKind::Idle | TimeoutKind::Head) => {
+                    // Send GOAWAY, within a bounded time.
+                    http.shut_down();
+                    let closed = timeout(CLOSE_TIMEOUT, &mut http.connection).await;
+                    matches!(closed, Ok(Ok(())))
+                }
+                _ => false,
+            };
+            let Http2Connection {
+                connection, stream, ..
+            } = http;
+            drop(connection);
+            if is_shut_down && let Some(stream) = stream.into_inner() {
+                // The client may still be reading the last response, and sends WINDOW_UPDATE frames meanwhile. The box takes
+                // the stream, so that an idle connection has no room for it.
+                let (mut stream, _) = stream.into_parts();
+                Box::pin(async move { linger(&mut stream).await }).await;
             }
         }
     }

@@ -54,6 +54,11 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> SharedStream<IO> {
         Ok(())
     }
 
+    /// The stream, if this is its last handle.
+    pub(crate) fn into_inner(self) -> Option<IO> {
+        Some(Rc::into_inner(self.inner)?.into_inner().stream)
+    }
+
     /// Runs `poll` on the stream, unless the last flush failed.
     fn with_stream<T>(
         &self,

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::parse::{LoadedUsers, is_pem, parse};
 use super::problem::{Problem, ProblemKind, add_command, shell_word};
 use super::users::{Entry, Users};
-use crate::bounded_file::{ReadError, RegularFile, is_closed_directory};
+use crate::bounded_file::{ReadError, RegularFile, is_closed_directory, is_hidden_by_unit};
 use crate::file_watch::{self, ChangeDetector, FileStamp, LoadedVersion, Seen};
 
 /// The users of a file as it was last read.
@@ -232,6 +232,10 @@ impl LoadError {
                 "create it with its first user: {}",
                 add_command(path, None)
             )),
+            io::ErrorKind::PermissionDenied if is_hidden_by_unit(source) => Some(
+                "move the file to another directory, such as /etc/tidegate, because the systemd unit hides /root and /home from the proxy"
+                    .to_owned(),
+            ),
             io::ErrorKind::PermissionDenied if is_closed_directory(source) => Some(
                 "let the user of the proxy enter the directory (chgrp, chmod 0750), or move the file"
                     .to_owned(),

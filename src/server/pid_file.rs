@@ -516,9 +516,13 @@ fn holds_lock(pid: u32, file: &Metadata) -> io::Result<bool> {
     let process = PathBuf::from(format!("/proc/{pid}"));
     for entry in fs::read_dir(process.join("fd"))? {
         let entry = entry?;
-        // Fails if the process has closed the descriptor meanwhile.
-        let Ok(open) = fs::metadata(entry.path()) else {
-            continue;
+        let open = match fs::metadata(entry.path()) {
+            Ok(open) => open,
+            // The user of a process may list its descriptors, but not follow them, if the process has capabilities that the
+            // command lacks: ptrace(2), "Ptrace access mode checking".
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => return Err(error),
+            // The process has closed the descriptor meanwhile.
+            Err(_) => continue,
         };
         if (open.dev(), open.ino()) != (file.dev(), file.ino()) {
             continue;

@@ -74,7 +74,8 @@ impl StatusReporter {
         if !delay.is_zero() {
             status = format!("not ready, and {status} in {delay:?}");
         }
-        self.manager.stopping(&status);
+        let time = delay.saturating_add(limit).saturating_add(END_MARGIN);
+        self.manager.stopping(&status, time);
     }
 
     /// A duplicate of the descriptor of the pid file, for the successor in an upgrade. The lock belongs to the open file
@@ -131,10 +132,16 @@ impl SystemdNotifier {
         self.notify(&[NotifyState::Status(&one_line(status))]);
     }
 
-    /// Sends STOPPING=1: the server drains, and the process will end.
-    pub fn stopping(self, status: &str) {
+    /// Sends STOPPING=1: the server drains, and the process will end within `time`. systemd then waits for that long, also if
+    /// `TimeoutStopSec=` is less.
+    pub fn stopping(self, status: &str, time: Duration) {
         let status = one_line(status);
-        self.notify(&[NotifyState::Stopping, NotifyState::Status(&status)]);
+        let time = u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
+        self.notify(&[
+            NotifyState::Stopping,
+            NotifyState::Status(&status),
+            NotifyState::ExtendTimeoutUsec(time),
+        ]);
     }
 
     /// Sends MAINPID=: another process is the service from now on.
@@ -155,6 +162,9 @@ impl SystemdNotifier {
         }
     }
 }
+
+/// The time from the end of the drain to the end of the process, on a busy machine.
+const END_MARGIN: Duration = Duration::from_secs(10);
 
 /// Replaces line breaks and other control characters: a line break would begin another field of the message.
 fn one_line(text: &str) -> String {

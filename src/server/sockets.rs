@@ -265,7 +265,7 @@ fn bind_error(
             };
             return problem
                 .because(reason)
-                .fix("name it with FileDescriptorName= in a socket unit of this service");
+                .fix("start the socket unit first, as in systemctl start tidegate.socket, and name the socket there with FileDescriptorName=");
         }
     };
     let port = Some(address.port());

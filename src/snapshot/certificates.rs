@@ -385,7 +385,7 @@ fn unusable_pair(cert: &Spanned<PathBuf>, error: &tls::CertificateError) -> Prob
             if cause.kind() == io::ErrorKind::NotFound =>
         {
             problem.fix(
-                "without a certificate, write tls = \"acme\" to obtain one from Let's Encrypt, or tls = \"self-signed\" for tests",
+                "correct the path, or put the file there; without a certificate, write tls = \"acme\" to obtain one from Let's Encrypt, or tls = \"self-signed\" for tests",
             )
         }
         _ => problem,

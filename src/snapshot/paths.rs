@@ -162,19 +162,21 @@ fn check_socket(
 pub(crate) fn check_state_dirs(config: &Config, mode: BuildMode, problems: &mut Problems) {
     let contents = "a CA, a token secret or a certificate";
     let (dir, place) = (&config.state_dir, config.places.state_dir);
-    if mode == BuildMode::Check
-        && let Err(error) = state_file::may_make(dir)
-    {
-        problems.push(unusable_state_dir(dir, place, &error));
-    } else if mode == BuildMode::Check && is_left_to_systemd(dir) {
-        problems.push(
-            Problem::warning(place, format!("state.dir: there is no directory {}, and this user may not create it", dir.display()))
-                .because("a proxy that keeps a CA, a token secret or certificates there does not start, unless systemd creates it (StateDirectory=)")
-                .fix("start tidegate as a service, or write another [state] dir"),
-        );
+    if mode == BuildMode::Check {
+        match state_file::may_make(dir) {
+            Err(error) => problems.push(unusable_state_dir(dir, place, &error)),
+            Ok(()) => {
+                let dependent = "a proxy that keeps a CA, a token secret or certificates there";
+                warn_if_left_to_systemd("state.dir", dir, place, dependent, problems);
+            }
+        }
     }
     warn_of_open_dir("state.dir", dir, place, contents, problems);
     if let Some(dir) = &config.ticket_keys {
+        if mode == BuildMode::Check {
+            let place = Some(dir.place);
+            warn_if_left_to_systemd("tls.ticket_keys", dir, place, "the proxy", problems);
+        }
         warn_of_open_dir("tls.ticket_keys", dir, Some(dir.place), "a key", problems);
     }
 }
@@ -192,13 +194,35 @@ fn unusable_state_dir(dir: &Path, place: Option<Position>, error: &io::Error) ->
         .fix(format!("mkdir -p {word} && chown USER {word} for the user of the proxy, or write another [state] dir"))
 }
 
-/// Whether the directory is missing and only systemd can create it, outside of a service of systemd.
-fn is_left_to_systemd(dir: &Path) -> bool {
+/// Warns of a directory below `/var/lib` that only systemd can create, outside of a service of systemd: [`state_file::may_make`]
+/// takes it for existing. `dependent` needs the directory.
+fn warn_if_left_to_systemd(
+    key: &str,
+    dir: &Path,
+    place: Option<Position>,
+    dependent: &str,
+    problems: &mut Problems,
+) {
     let parent = Path::new("/var/lib");
-    dir.parent() == Some(parent)
-        && !dir.exists()
-        && std::env::var_os("STATE_DIRECTORY").is_none()
-        && access(parent, Access::WRITE_OK | Access::EXEC_OK).is_err()
+    let state = dir.ancestors().find(|dir| dir.parent() == Some(parent));
+    let is_left = |state: &&Path| {
+        !state.exists()
+            && std::env::var_os("STATE_DIRECTORY").is_none()
+            && access(parent, Access::WRITE_OK | Access::EXEC_OK).is_err()
+    };
+    if let Some(missing) = state.filter(is_left) {
+        let what = format!(
+            "{key}: there is no directory {}, and this user may not create it",
+            missing.display()
+        );
+        problems.push(
+            Problem::warning(place, what)
+                .because(format!(
+                    "{dependent} does not start, unless systemd creates it (StateDirectory=)"
+                ))
+                .fix("start tidegate as a service, or name another directory"),
+        );
+    }
 }
 
 fn warn_of_open_dir(

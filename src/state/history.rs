@@ -5,7 +5,7 @@
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use parking_lot::Mutex;
 
@@ -16,6 +16,7 @@ use crate::service::Service;
 #[derive(Debug)]
 pub struct History {
     started: Instant,
+    started_at: SystemTime,
     ring: Mutex<SampleRing>,
 }
 
@@ -40,10 +41,11 @@ impl History {
     /// The interval at which [`record`](Self::record) is to be called.
     pub const TICK: Duration = Duration::from_secs(1);
 
-    /// Creates an empty history of a process that starts at `now`.
-    pub fn new(now: Instant) -> Self {
+    /// Creates an empty history of a process that starts at `now`, which is the time `clock`.
+    pub fn new(now: Instant, clock: SystemTime) -> Self {
         Self {
             started: now,
+            started_at: clock,
             ring: Mutex::new(SampleRing {
                 last_sample: now,
                 sums: SiteSums::default(),
@@ -67,6 +69,11 @@ impl History {
     /// The time since the process started.
     pub(crate) fn age(&self, now: Instant) -> Duration {
         now.saturating_duration_since(self.started)
+    }
+
+    /// The time at which the process started.
+    pub(crate) fn started_at(&self) -> SystemTime {
+        self.started_at
     }
 
     /// The samples, the oldest first.
@@ -118,7 +125,7 @@ mod tests {
 
     #[test]
     fn samples_hold_the_increase_and_the_ring_does_not_grow() {
-        let history = History::new(Instant::now());
+        let history = History::new(Instant::now(), SystemTime::now());
         let sums = |requests| SiteSums {
             requests,
             ..SiteSums::default()

@@ -22,7 +22,7 @@ pub enum CertWarning {
         since: OffsetDateTime,
     },
     /// The certificate is not valid yet.
-    #[error("{path}: the certificate of {subject:?} is not valid before {from}: clients reject it until then; check this machine's clock", path = path.display())]
+    #[error("{path}: the certificate of {subject:?} is not valid before {}: clients reject it until then; check this machine's clock", from.date(), path = path.display())]
     NotYetValid {
         path: PathBuf,
         subject: String,

@@ -12,7 +12,7 @@ use rustls_pki_types::pem::{PemObject, SectionKind};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
-use crate::bounded_file::{ReadError, RegularFile, is_closed_directory};
+use crate::bounded_file::{ReadError, RegularFile, is_closed_directory, is_hidden_by_unit};
 
 /// The contents of a PEM file.
 pub(super) struct PemFile {
@@ -171,14 +171,18 @@ pub(super) fn write_certificate(der: &[u8]) -> String {
     text
 }
 
+/// What the operator can do. The text has no semicolon, because the problem of a configuration is divided at the last one.
 fn remedy(cause: &io::Error) -> &'static str {
     match cause.kind() {
         io::ErrorKind::NotFound => "correct the path, or put the file there",
+        io::ErrorKind::PermissionDenied if is_hidden_by_unit(cause) => {
+            "name copies of the files in another directory, such as /etc/tidegate, because the systemd unit hides /root and /home from the proxy"
+        }
         io::ErrorKind::PermissionDenied if is_closed_directory(cause) => {
             "let the proxy's user enter the directory (chgrp, chmod 0750), or name copies of the files (for files of certbot, examples/certbot-deploy-hook makes them)"
         }
         io::ErrorKind::PermissionDenied => {
-            "let the proxy's user read the file (chgrp, chmod 0640; for files of certbot, examples/certbot-deploy-hook does this)"
+            "let the proxy's user read the file (chgrp, chmod 0640), or name copies of the files (for files of certbot, examples/certbot-deploy-hook makes them)"
         }
         _ => "name a readable PEM file",
     }
@@ -194,10 +198,37 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::bounded_file::closed_directory_error;
 
     #[test]
     fn a_file_that_may_not_be_read_has_its_own_remedy() {
         let forbidden = io::Error::from(io::ErrorKind::PermissionDenied);
         assert!(remedy(&forbidden).contains("chmod 0640"));
+        let closed = |path: &str| closed_directory_error(Path::new(path));
+        assert!(remedy(&closed("/etc/letsencrypt/live")).contains("chmod 0750"));
+        assert!(remedy(&closed("/rooted")).contains("chmod 0750"));
+        // The unit of the package has ProtectHome=, so that no mode of the directory helps.
+        for hidden in ["/root", "/home/ann/certs", "/run/user/1000"] {
+            let remedy = remedy(&closed(hidden));
+            assert!(remedy.starts_with("name copies"), "{hidden}: {remedy}");
+        }
+    }
+
+    #[test]
+    fn the_last_semicolon_of_a_message_is_before_its_remedy() {
+        let kinds = [
+            io::Error::from(io::ErrorKind::PermissionDenied),
+            io::Error::from(io::ErrorKind::NotFound),
+            io::Error::from(io::ErrorKind::InvalidInput),
+            closed_directory_error(Path::new("/etc/letsencrypt")),
+            closed_directory_error(Path::new("/root")),
+        ];
+        for cause in kinds {
+            let expected = remedy(&cause);
+            let path = "key.pem".into();
+            let message = Error::Unreadable { path, cause }.to_string();
+            let (_, after) = message.rsplit_once("; ").unwrap();
+            assert_eq!(after, expected);
+        }
     }
 }

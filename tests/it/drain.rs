@@ -1,11 +1,17 @@
 //! The graceful shutdown: transfers in progress may end, new connections are refused, and a time limit cuts the rest.
 
 use std::net::{Shutdown, TcpStream};
+use std::sync::Mutex;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use tidegate::server::Command;
 
 use crate::support::client::StreamEnd;
+use crate::support::frames::{
+    ACK, DATA, END_HEADERS, END_STREAM, GOAWAY, HEADERS, INITIAL_WINDOW, Outcome, PING, RawH2,
+    WINDOW_UPDATE, frame, header_block,
+};
 use crate::support::h2::{self, H2Client, block_on, with_time_limit};
 use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
@@ -80,6 +86,70 @@ fn during_a_shutdown_an_http2_stream_may_end_and_its_connection_is_closed() {
     assert_eq!(registry.only_request().body, b"first last");
     assert_eq!(proxy.wait(), 0, "no connection was cut");
 }
+
+/// An HTTP/2 client sends WINDOW_UPDATE while it reads. If the proxy had closed its socket by then, the kernel would respond with
+/// RST and discard what the client has not received yet.
+#[test]
+fn during_a_shutdown_a_slow_client_receives_the_end_of_an_http2_response() {
+    let (release, released) = channel();
+    let released = Mutex::new(released);
+    let registry = Registry::start(move |exchange| {
+        exchange.send(format!(
+            "HTTP/1.1 200 OK\r\nContent-Length: {LONG}\r\n\r\na"
+        ));
+        released.lock().unwrap().recv_timeout(PATIENCE).unwrap();
+        exchange.send(vec![b'a'; LONG as usize - 1]);
+    });
+    let proxy = Proxy::with_defaults(&registry);
+    let mut frames = RawH2::connect_with(proxy.https(), &[(INITIAL_WINDOW, LONG)]);
+    frames.send(frame(WINDOW_UPDATE, 0, 0, &LONG.to_be_bytes()));
+    let stream = frames.next_stream_id();
+    let head = header_block(&[
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", b"/v2/a/manifests/latest"),
+        (b"authorization", b"Basic YWxpY2U6cHc="),
+    ]);
+    frames.send(frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
+    assert_eq!(frames.read_outcome(stream), Outcome::Status(200));
+    stop(&proxy);
+    let mut received = 0;
+    let mut goaways = 0;
+    // The second GOAWAY follows the response to the PING that came with the first one.
+    while goaways < 2 {
+        let seen = frames.read_frame().expect("an open connection");
+        match seen.kind {
+            DATA => received += seen.payload.len(),
+            PING if seen.flags & ACK == 0 => frames.send(frame(PING, ACK, 0, &seen.payload)),
+            GOAWAY => goaways += 1,
+            _ => {}
+        }
+    }
+    release.send(()).unwrap();
+    // The proxy has written the whole response, most of which is in the buffer of its socket.
+    eventually("the access log has the request", || {
+        let log = std::fs::read_to_string(proxy.path("access.log"));
+        log.is_ok_and(|log| log.contains("manifests/latest"))
+    });
+    let mut has_ended = false;
+    while !has_ended {
+        let _ = frames.try_send(frame(WINDOW_UPDATE, 0, 0, &1_u32.to_be_bytes()));
+        let Some(seen) = frames.read_frame() else {
+            break;
+        };
+        if seen.kind == DATA {
+            received += seen.payload.len();
+            has_ended = seen.flags & END_STREAM != 0;
+        }
+    }
+    assert_eq!((received, has_ended), (LONG as usize, true));
+    drop(frames);
+    assert_eq!(proxy.wait(), 0, "no connection was cut");
+}
+
+/// More than the client's socket receives before it is read, and less than the buffer of the proxy's socket holds.
+const LONG: u32 = 1 << 20;
 
 #[test]
 fn a_request_on_an_open_connection_is_served_during_a_shutdown() {

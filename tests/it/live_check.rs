@@ -7,11 +7,11 @@ use crate::binary::{ServeProcess, command, configured, run, text};
 use crate::listeners::kept_port;
 use crate::support::proxy::TestConfig;
 use crate::support::registry::refusing_address;
-use crate::support::{Registry, config};
+use crate::support::{REGISTRY_OK, Registry, config};
 
 #[test]
 fn a_live_check_reports_success_or_an_unreachable_upstream() {
-    let registry = Registry::accepting_all().recording_health_checks();
+    let registry = Registry::responding(REGISTRY_OK).recording_health_checks();
     let (_dir, file) = configured(config("", "").upstream(&registry.url()));
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
@@ -43,6 +43,17 @@ fn a_live_check_reports_success_or_an_unreachable_upstream() {
     ] {
         assert!(printed.contains(part), "{part} in {printed}");
     }
+}
+
+#[test]
+fn a_web_server_that_responds_to_every_path_is_not_taken_for_a_registry() {
+    let server = Registry::accepting_all().recording_health_checks();
+    let (_dir, file) = configured(config("", "").upstream(&server.url()));
+    let output = run(&["check", "--live", "-c", &file]);
+    assert_eq!(output.status.code(), Some(0), "{output:?}");
+    let printed = text(&output.stderr) + &text(&output.stdout);
+    assert!(printed.contains("it may be no registry"), "{printed}");
+    assert!(!printed.contains("as a registry does"), "{printed}");
 }
 
 #[test]

@@ -1421,6 +1421,25 @@ const CASES: &[(Edits<'static>, Edits<'static>)] = &[
         &[("\"self-signed\"", "\"self-signed")],
         &[("\"self-signed", "\"self-signed\"")],
     ),
+    (
+        &[("[\"127.0.0.1:8443\"]", "[\"127.0.0.1:8443]")],
+        &[("8443]", "8443\"]")],
+    ),
+    (
+        &[("\"self-signed\"", "“self-signed”")],
+        &[("“self-signed”", "\"self-signed\"")],
+    ),
+    (
+        &[("\"self-signed\"", "\"self-signed\";")],
+        &[("\"self-signed\";", "\"self-signed\"")],
+    ),
+    (
+        &[(
+            AUTH,
+            "auth = { mode = \"basic\", htpasswd = \"htpasswd\" }\nregistry = True\n",
+        )],
+        &[("True", "true")],
+    ),
     (&[("https = [", "https: [")], &[("https: ", "https = ")]),
     (
         &[("tls = \"self-signed\"", "tls =")],

@@ -108,10 +108,15 @@ fn the_service_manager_is_notified_of_start_reload_and_stop() {
     assert_eq!(failed.lines().count(), 2, "{failed}");
 
     proxy.signal(Signal::TERM);
+    let stopping = manager.next_message();
     assert!(
-        manager
-            .next_message()
-            .starts_with("STOPPING=1\nSTATUS=draining")
+        stopping.starts_with("STOPPING=1\nSTATUS=draining"),
+        "{stopping}"
+    );
+    // The default of limits.drain is 30 s, and ten more are for the end of the process.
+    assert!(
+        stopping.contains("\nEXTEND_TIMEOUT_USEC=40000000"),
+        "{stopping}"
     );
     assert_eq!(proxy.end(), Some(0));
 }

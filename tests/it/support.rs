@@ -96,5 +96,7 @@ pub(crate) fn pattern(length: usize) -> Vec<u8> {
     bytes
 }
 
-/// A minimal response of a registry.
+/// What a registry responds to `GET /v2/`.
+pub(crate) const REGISTRY_OK: &str = "HTTP/1.1 200 OK\r\nDocker-Distribution-Api-Version: registry/2.0\r\nContent-Length: 2\r\n\r\n{}";
+/// A minimal response of an upstream.
 pub(crate) const OK: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";

@@ -1,4 +1,6 @@
 //! What the kernel reports about this process (proc(5), getrlimit(2)).
+//!
+//! Only the directory of the process is read: the systemd unit hides everything else in `/proc` (`ProcSubset=pid`).
 
 use std::fs;
 use std::time::Duration;
@@ -8,8 +10,6 @@ use std::time::Duration;
 pub(crate) struct ProcessStats {
     /// CPU time in user and kernel mode.
     pub(crate) cpu_seconds: Option<f64>,
-    /// Seconds from the Unix epoch to the start of the process.
-    pub(crate) start_time: Option<f64>,
     pub(crate) resident_bytes: Option<u64>,
     pub(crate) virtual_bytes: Option<u64>,
     pub(crate) open_descriptors: Option<usize>,
@@ -23,8 +23,6 @@ impl ProcessStats {
         let stat = read("/proc/self/stat").as_deref().and_then(Stat::parse);
         Self {
             cpu_seconds: stat.map(|stat| stat.cpu_seconds),
-            start_time: stat
-                .and_then(|stat| boot_time().map(|boot| boot + stat.started_after_boot)),
             resident_bytes: resident_bytes(),
             virtual_bytes: stat.map(|stat| stat.virtual_bytes),
             open_descriptors: open_descriptors(),
@@ -34,11 +32,10 @@ impl ProcessStats {
     }
 }
 
-/// The fields of `/proc/self/stat` that are shown. Times are in seconds.
+/// The fields of `/proc/self/stat` that are shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Stat {
     cpu_seconds: f64,
-    started_after_boot: f64,
     threads: u64,
     virtual_bytes: u64,
 }
@@ -53,7 +50,6 @@ impl Stat {
             |number: usize| -> Option<u64> { fields.split(' ').nth(number - 3)?.parse().ok() };
         Some(Self {
             cpu_seconds: seconds(field(14)? + field(15)?),
-            started_after_boot: seconds(field(22)?),
             threads: field(20)?,
             virtual_bytes: field(23)?,
         })
@@ -62,14 +58,6 @@ impl Stat {
 
 fn seconds(ticks: u64) -> f64 {
     Duration::from_millis(ticks * (1000 / TICKS_PER_SECOND)).as_secs_f64()
-}
-
-/// Seconds from the Unix epoch to the start of the kernel.
-fn boot_time() -> Option<f64> {
-    let text = read("/proc/stat")?;
-    let mut lines = text.lines();
-    let seconds = lines.find_map(|line| line.strip_prefix("btime "))?;
-    seconds.parse().ok()
 }
 
 fn resident_bytes() -> Option<u64> {
@@ -102,8 +90,10 @@ mod tests {
         let fields: Vec<_> = (4..=52).map(|number| number.to_string()).collect();
         let text = format!("1 (a) b (c) S {}", fields.join(" "));
         let stat = Stat::parse(&text).unwrap();
-        assert_eq!((stat.cpu_seconds, stat.started_after_boot), (0.29, 0.22));
-        assert_eq!((stat.threads, stat.virtual_bytes), (20, 23));
+        assert_eq!(
+            (stat.cpu_seconds, stat.threads, stat.virtual_bytes),
+            (0.29, 20, 23)
+        );
         assert_eq!(Stat::parse("1 (a) S 1 2"), None);
         assert_eq!(Stat::parse(""), None);
     }

@@ -4,7 +4,6 @@
 //! copied.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
 use std::time::{Duration, Instant, SystemTime};
 
 use time::OffsetDateTime;
@@ -277,9 +276,10 @@ fn endpoints(snapshot: &Snapshot) -> Truncated<EndpointRow> {
     Truncated::of(rows)
 }
 
+/// The name of the machine. `/proc/sys` has it, too, but the systemd unit hides that (`ProcSubset=pid`).
 fn hostname() -> String {
-    let name = fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
+    let system = rustix::system::uname();
+    system.nodename().to_string_lossy().into_owned()
 }
 
 /// The maximum number of rows of a list: more than a person reads.

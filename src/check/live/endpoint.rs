@@ -222,6 +222,12 @@ impl EndpointCheck<'_> {
                 .error(format!("neither {endpoint} nor the proxy requires a password"))
                 .because("mode = \"upstream\" leaves the login to the registry, so anyone may push")
                 .fix("write mode = \"basic\" with a password file, or configure users in the registry")),
+            StatusCode::OK if !head.headers.contains_key(API_VERSION) => Err(Problem::warning(
+                self.position,
+                format!("{endpoint} responds to /v2/ without Docker-Distribution-Api-Version: it may be no registry"),
+            )
+            .because("every common registry sends this field, and a web server that responds to every path does not")
+            .fix("check which server listens there, and push a test blob: tidegate check --push REPOSITORY --user USER")),
             StatusCode::OK => Ok(format!("{endpoint} responds as a registry does")),
             StatusCode::UNAUTHORIZED if is_left_to_upstream => self.judge_challenge(head),
             StatusCode::UNAUTHORIZED => Err(self.own_password(head)),
@@ -403,5 +409,7 @@ fn is_web_page(head: &response::Parts) -> bool {
     })
 }
 
+/// The field that a registry sends with every response.
+const API_VERSION: &str = "docker-distribution-api-version";
 /// Maximum number of characters of a field value in a message.
 const MAX_SHOWN: usize = 200;

@@ -138,9 +138,10 @@ fn assert_reported(problems: &Problems, texts: &[&str]) {
 #[tokio::test]
 async fn the_response_of_a_registry_is_compared_with_the_mode() {
     let basic = "401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"x\"";
+    let open = "200 OK\r\nDocker-Distribution-Api-Version: registry/2.0";
     for (status, auth) in [
-        ("200 OK", BASIC),
-        ("200 OK", OPEN),
+        (open, BASIC),
+        (open, OPEN),
         (basic, UPSTREAM),
         // A realm at another server, also one with the name of the site.
         (&bearer("https://sso.example/token"), UPSTREAM),
@@ -191,10 +192,15 @@ async fn the_response_of_a_registry_is_compared_with_the_mode() {
         assert_reported(&problems, &[words]);
         assert_eq!(facts.len(), 1, "{facts:?}");
     }
-    let port = registry("127.0.0.1:0", "418 Teapot");
-    let (_, problems) = check(&format!("http://127.0.0.1:{port}"), BASIC).await;
-    assert!(!problems.has_errors(), "{problems}");
-    assert_reported(&problems, &["warning", "418"]);
+    for (status, words) in [
+        ("418 Teapot", "418"),
+        ("200 OK", "without Docker-Distribution-Api-Version"),
+    ] {
+        let port = registry("127.0.0.1:0", status);
+        let (_, problems) = check(&format!("http://127.0.0.1:{port}"), BASIC).await;
+        assert!(!problems.has_errors(), "{problems}");
+        assert_reported(&problems, &["warning", words]);
+    }
 }
 
 fn bearer(realm: &str) -> String {

@@ -148,6 +148,54 @@ fn the_first_syntax_error_is_reported_with_position_and_remedy() {
     assert_eq!(found, cases);
 }
 
+/// Spellings of other formats and of word processors.
+#[test]
+fn a_foreign_spelling_is_reported_with_the_one_of_toml() {
+    let switch = "fix: write true or false; a text is written between double quotes";
+    let straight =
+        "fix: write straight quotation marks, \"…\", in the place of the typographic ones";
+    let semicolon = "fix: remove the semicolon: a line of TOML ends without one";
+    let cases = [
+        (
+            "a = 1\n\na = [\"x]\nb = 1",
+            "3:1: a text is not closed on its line | fix: close the text with \" on the same line"
+                .to_owned(),
+        ),
+        (
+            "a = [\"x, \"y\"]\n",
+            "1:11: missing comma between array elements, expected `,` | fix: close the text with \" on the same line"
+                .to_owned(),
+        ),
+        (
+            "a = True",
+            format!("1:5: invalid boolean, expected `true` | {switch}"),
+        ),
+        (
+            "a = { b = no, c = 1 }",
+            format!("1:11: invalid float, expected `nan` | {switch}"),
+        ),
+        (
+            "a = [no.example.com]",
+            "1:6: invalid float, expected `nan` | fix: put the text between double quotes".to_owned(),
+        ),
+        (
+            "a = “x”",
+            format!("1:5: string values must be quoted, expected literal string | {straight}"),
+        ),
+        (
+            "a = [„x“]",
+            format!("1:6: string values must be quoted, expected literal string | {straight}"),
+        ),
+        (
+            "a = \"x\";\nb = 1",
+            format!("1:8: unexpected key or value, expected newline, `#` | {semicolon}"),
+        ),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(syntax_error(text), expected, "{text}");
+    }
+}
+
 #[test]
 fn no_syntax_error_repeats_the_line() {
     for text in [

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, SockRef, Type};
 
-use super::{OK, PATIENCE, kept_port, pause};
+use super::{OK, PATIENCE, REGISTRY_OK, kept_port, pause};
 
 mod exchange;
 
@@ -288,7 +288,7 @@ impl Shared {
         while let Some(mut recorded) = read_head(&mut reader) {
             if recorded.is_health_check() && !self.sees_checks.load(Ordering::SeqCst) {
                 if !self.is_killed() {
-                    let _ = reader.get_mut().write_all(OK.as_bytes());
+                    let _ = reader.get_mut().write_all(REGISTRY_OK.as_bytes());
                     reader.get_ref().close();
                 }
                 return;

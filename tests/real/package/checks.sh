@@ -38,6 +38,10 @@ dpkg --install first.deb
 [ "$(stat -c '%U:%G %a' /etc/tidegate/htpasswd)" = 'root:tidegate 640' ]
 runuser -u tidegate -- tidegate check
 [ "$(systemctl is-active tidegate || true)" = inactive ]
+sed 's#^\[log\]$#[state]\ndir = "/var/lib/gate/state"\n\n[tls]\nticket_keys = "/var/lib/gate/tickets"\n\n[log]#' $config >/etc/tidegate/elsewhere.toml
+runuser -u tidegate -- tidegate check -c /etc/tidegate/elsewhere.toml >/tmp/check 2>&1
+for key in state.dir tls.ticket_keys; do grep "$key: there is no directory /var/lib/gate, " /tmp/check; done
+rm /etc/tidegate/elsewhere.toml
 for page in tidegate tidegate-serve tidegate-htpasswd-add; do [ -s "/usr/share/man/man1/$page.1.gz" ]; done
 
 : served, in the sandbox of the unit
@@ -119,6 +123,26 @@ sleep 4
 [ "$(restarts)" = 0 ]
 systemctl is-active tidegate
 systemctl reload tidegate
+
+: the user of the proxy can ask for a reload, although the process has a capability that this user lacks
+runuser -u tidegate -- tidegate reload
+
+: what only /proc outside of the process has is not missing in the sandbox
+tidegate status | grep -q "^tidegate .* on $(hostname): serving"
+curl --silent --unix-socket /run/tidegate/admin.sock http://localhost/metrics >/tmp/metrics
+grep -q '^process_start_time_seconds ' /tmp/metrics
+
+: after an upgrade, a stop still waits for the transfers
+curl --silent --noproxy '*' --cacert /var/lib/tidegate/ca.pem --resolve docker.example.com:443:127.0.0.1 --user alice:pw --limit-rate 4M \
+    --output /tmp/pulled --write-out '%{http_code}' "https://docker.example.com/v2/team/app/blobs/sha256:$digest" >/tmp/download &
+download=$!
+until_true test -s /tmp/pulled
+systemctl stop tidegate
+wait $download
+[ "$(cat /tmp/download)" = 200 ]
+cmp /tmp/pulled /tmp/blob
+[ "$(systemctl is-failed tidegate || true)" = inactive ]
+systemctl start tidegate
 
 : the same package again leaves the process alone
 old=$(main)
