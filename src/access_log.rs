@@ -188,9 +188,8 @@ impl RequestRecord {
         if let Some(subject) = subject {
             let client = fields.client.to_string();
             let texts = [&*fields.user, &*client, self.site_name(), subject];
-            let group = fields.client.network().group();
             let transfer = Transfer::new(self.operation, texts, self.started);
-            self.transfer = activity.start_transfer(group, transfer);
+            self.transfer = activity.start_transfer(fields.client.network(), transfer);
         }
     }
 
@@ -246,9 +245,8 @@ impl RequestRecord {
         self.fields.rejection = message;
         if reason != RejectionReason::NoCredentials {
             let fields = &self.fields;
-            let group = fields.client.network().group();
             let now = SystemTime::now();
-            activity.record_rejection(group, || RejectedRequest {
+            activity.record_rejection(fields.client.network(), || RejectedRequest {
                 at: now,
                 first_at: now,
                 count: 1,

@@ -253,7 +253,7 @@ impl AcceptLoop {
                         admin.serve_tcp(stream, peer, permit);
                     }
                 };
-                socket.accept(admin.slots(), stop, handle).await
+                socket.accept(admin.connection_limit(), stop, handle).await
             }
         };
         if let Err(error) = ended {
@@ -373,7 +373,10 @@ impl AdminSocket {
         let admin = admin.clone();
         let task = tokio::spawn(async move {
             let handle = |stream, capacity| admin.serve_unix(stream, capacity);
-            if let Err(error) = socket.accept(admin.slots(), stopped, handle).await {
+            if let Err(error) = socket
+                .accept(admin.connection_limit(), stopped, handle)
+                .await
+            {
                 tracing::error!(path = %path.display(), %error, "cannot accept on the admin socket; restart the proxy");
             }
         });

@@ -305,7 +305,7 @@ impl Worker {
         let (state, shutdown) = (Arc::clone(&self.state), self.shutdown.clone());
         let context = ConnectionContext {
             settings: &settings,
-            recv_budget: state.budget(),
+            recv_budget: state.recv_budget(),
             early_responses: state.early_responses(),
             shutdown: shutdown.clone(),
             metrics: state.connections(),

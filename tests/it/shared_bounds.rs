@@ -15,7 +15,7 @@ use std::time::{Instant, SystemTime};
 use rustls::ClientConnection;
 use tidegate::activity::{ActivityTracker, RejectedRequest, Transfer};
 use tidegate::metrics::{Operation, RejectionReason};
-use tidegate::net::addr::{ClientNetworkGroup, PeerAddr};
+use tidegate::net::addr::{ClientAddr, ClientNetwork};
 use tidegate::server::Scheme;
 
 use crate::support::certs;
@@ -474,12 +474,8 @@ fn unread_uploads() {
     });
 }
 
-fn group(client: &str) -> ClientNetworkGroup {
-    let address: IpAddr = client.parse().unwrap();
-    PeerAddr::new((address, 1).into())
-        .client()
-        .network()
-        .group()
+fn network(client: &str) -> ClientNetwork {
+    ClientAddr::new(client.parse().unwrap()).network()
 }
 
 fn transfers() {
@@ -487,7 +483,7 @@ fn transfers() {
     let show = |client: &str| {
         let texts = ["alice", client, "localhost", "team/app"];
         let transfer = Transfer::new(Operation::Pull, texts, Instant::now());
-        activity.start_transfer(group(client), transfer)
+        activity.start_transfer(network(client), transfer)
     };
     let mut shown = Vec::new();
     for number in 0..20_000 {
@@ -509,7 +505,7 @@ fn transfers() {
 fn rejections() {
     let activity = ActivityTracker::default();
     let reject = |client: &str| {
-        activity.record_rejection(group(client), || RejectedRequest {
+        activity.record_rejection(network(client), || RejectedRequest {
             at: SystemTime::now(),
             first_at: SystemTime::now(),
             count: 1,

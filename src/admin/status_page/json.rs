@@ -35,7 +35,7 @@ fn document(status: &Status) -> Value {
         "errors": status.readiness.errors(),
         "warnings": status.readiness.warnings(),
         "configuration": {
-            "since": iso_time(status.last_reload.taken),
+            "since": iso_time(status.last_reload.in_use_since),
             "reloads": succeeded,
             "failed_reloads": failed,
             "last_failure": status.last_reload.failed.as_ref().map(|(at, cause)| {

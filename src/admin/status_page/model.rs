@@ -125,7 +125,7 @@ impl Status {
             last_reload: state.reloads().last(),
             reloads: state.reloads().counts(),
             open_connections: open.iter().map(|(_, count)| count).sum(),
-            max_connections: state.slots().max(),
+            max_connections: state.connection_limit().max(),
             transfers: transfers(&snapshot, now),
             samples: state.history().samples(),
             sites: sites(&snapshot, clock.into()),
