@@ -54,6 +54,14 @@ pub(crate) fn eventually_some<T>(what: &str, mut value: impl FnMut() -> Option<T
     }
 }
 
+/// Asserts that `text` contains each of `parts`.
+#[track_caller]
+pub(crate) fn assert_contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part} in {text}");
+    }
+}
+
 /// Lets time pass, for a test that shows that nothing happens meanwhile, or that must act late.
 ///
 /// Unlike `park_timeout`, this function does not return early because of an unpark token that a channel has left behind.
