@@ -1,9 +1,9 @@
 //! Files that another program may write at any time: detects changes, and whether a file is being written right now.
 //!
 //! A file is read only after two polls in a row have seen the same metadata, so that a file that is being written is not read
-//! half-way. `htpasswd`, `tls` and `snapshot::grant_files` keep a [`ChangeDetector`] for each password file, certificate and grant file, which `server::file_watcher`
-//! polls at intervals. `snapshot` waits with [`StableFiles`] before a reload reads such files. This module reads only metadata,
-//! and logs nothing.
+//! half-way. `htpasswd`, `tls` and `snapshot::grant_files` keep a [`ChangeDetector`] for each password file, certificate and
+//! grant file, which `server::file_watcher` polls at intervals. `snapshot` waits with [`StableFiles`] before a reload reads
+//! such files. This module reads only metadata, and logs nothing.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};

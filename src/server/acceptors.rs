@@ -201,7 +201,8 @@ impl Acceptors {
         }
     }
 
-    /// Ends the accept loops of the admin listener, and waits until every accepted connection has its response, for a second at most.
+    /// Ends the accept loops of the admin listener, and waits until every accepted connection has its response, for a second at
+    /// most.
     pub(crate) async fn close_admin(&mut self) {
         self.admin_socket.finish(OnClose::DrainBacklog).await;
         for socket in std::mem::take(&mut self.sockets) {
@@ -383,8 +384,8 @@ impl AdminSocket {
         self.accepting = Some((stop, task));
     }
 
-    /// Ends the accept loop, and returns when the connections in the backlog are accepted. After an upgrade, the link belongs to the
-    /// successor; otherwise it is removed.
+    /// Ends the accept loop, and returns when the connections in the backlog are accepted. After an upgrade, the link belongs
+    /// to the successor; otherwise it is removed.
     async fn finish(&mut self, on_close: OnClose) {
         if let Some(link) = self.link.take()
             && on_close != OnClose::DrainBacklog

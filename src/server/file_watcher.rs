@@ -1,5 +1,5 @@
-//! The thread that reloads password files, grant files and certificates when they change, without a reload of the configuration, and that
-//! rotates the ticket keys that several instances share.
+//! The thread that reloads password files, grant files and certificates when they change, without a reload of the
+//! configuration, and that rotates the ticket keys that several instances share.
 //!
 //! `server` starts one [`FileWatcher`]. It runs on a thread of its own, because a system call on a stalled network mount can
 //! block for minutes: neither the workers, nor the accept loops, nor the end of the server may wait for it. `htpasswd` and
@@ -226,7 +226,8 @@ fn log_warnings(warnings: Vec<CertWarning>) {
     }
 }
 
-/// A change takes effect when two polls in a row see the same new state of the file, which is at most one second after the last write.
+/// A change takes effect when two polls in a row see the same new state of the file, which is at most one second after the last
+/// write.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[cfg(test)]

@@ -241,8 +241,8 @@ fn read_bytes(path: &Path) -> Result<(Vec<u8>, Option<FileStamp>), ReadError> {
     Ok((bytes, (before == after).then_some(after)))
 }
 
-/// Adds the problems of the file to those of the configuration. A problem without a position, such as a file that cannot be read, is
-/// reported at the key that names the file.
+/// Adds the problems of the file to those of the configuration. A problem without a position, such as a file that cannot be
+/// read, is reported at the key that names the file.
 fn report(file: &GrantFile, found: Problems, problems: &mut Problems) {
     let number = problems.add_included(&*file.path);
     for problem in found.sorted() {

@@ -179,8 +179,8 @@ pub(crate) fn check_state_dirs(config: &Config, mode: BuildMode, problems: &mut 
     }
 }
 
-/// The problem of a `state.dir` in which this process can create no file. It is a warning, because not every configuration has state;
-/// where it is needed, an error follows.
+/// The problem of a `state.dir` in which this process can create no file. It is a warning, because not every configuration has
+/// state; where it is needed, an error follows.
 fn unusable_state_dir(dir: &Path, place: Option<Position>, error: &io::Error) -> Problem {
     let word = shell_word(&dir.to_string_lossy());
     let what = format!(

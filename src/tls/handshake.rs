@@ -68,7 +68,8 @@ pub enum HandshakeError<IO> {
     Tls(#[source] Box<HandshakeFailure>),
 }
 
-/// Reads the ClientHello, selects the configuration by its server name among the sites that are served on `listener`, and completes the handshake.
+/// Reads the ClientHello, selects the configuration by its server name among the sites that are served on `listener`, and
+/// completes the handshake.
 ///
 /// # Errors
 /// If the client does not use TLS, or no parameters that the settings allow, or the connection ends.

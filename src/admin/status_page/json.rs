@@ -1,4 +1,5 @@
-//! `/status.json`: the data of the status page as JSON, for scripts and for `tidegate status`. `docs/watch.md` documents the fields.
+//! `/status.json`: the data of the status page as JSON, for scripts and for `tidegate status`. `docs/watch.md` documents the
+//! fields.
 //!
 //! Fields may be added; a field that exists keeps its name and its meaning. Times are in RFC 3339 and UTC, rates are bytes per
 //! second, and an unknown value is `null`.

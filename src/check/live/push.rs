@@ -103,8 +103,8 @@ fn no_https_address(site: &config::Site) -> Problem {
         .fix("check through the proxy in front: docker push, or curl")
 }
 
-/// Chooses the site and the route through which the blob is pushed: the site that serves `push.host` or, without a host, the first site
-/// that has a route to a registry for the repository.
+/// Chooses the site and the route through which the blob is pushed: the site that serves `push.host` or, without a host, the
+/// first site that has a route to a registry for the repository.
 ///
 /// # Errors
 /// No site serves the host, or no such site has a route to a registry for the repository.
