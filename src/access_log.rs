@@ -35,7 +35,7 @@ pub struct AccessLog {
     /// The writer of the log.
     pub writer: LogWriter,
     /// Whether each line is a JSON object instead of `key=value` text.
-    pub json: bool,
+    pub is_json: bool,
 }
 
 /// What is known of one request so far.
@@ -368,7 +368,7 @@ impl Drop for RequestRecord {
         }
         if let Some(log) = &self.log {
             with_line_buffer(|line| {
-                self.write(line, log.json, duration);
+                self.write(line, log.is_json, duration);
                 log.writer.write(line.as_bytes());
             });
         }
@@ -478,7 +478,7 @@ mod tests {
         let lost_line = |_| String::new();
         let log = AccessLog {
             writer: LogWriter::open(Destination::File(path.clone()), lost_line).unwrap(),
-            json: false,
+            is_json: false,
         };
         let upload = Arc::<UploadState>::default();
         let client = PeerAddr::new("192.0.2.1:1".parse().unwrap()).client();

@@ -249,7 +249,7 @@ impl Service {
             }
             RouteMatch::Route(route) => route,
         };
-        scope.format.is_registry &= route.registry;
+        scope.format.is_registry &= route.is_registry;
         let headers = &request.parts.headers;
         scope.cors = route.cors.response_for(headers);
         if let Some(cors) = &scope.cors
@@ -477,6 +477,7 @@ fn unrouted_message(site: &Site, path: &str) -> String {
 
 /// The maximum length of a path in a message, in bytes.
 const MAX_LOGGED_PATH: usize = 128;
+
 /// A redirect to the same target over https; an error for a registry client.
 fn redirect_to_https(
     request: &ReceivedRequest,

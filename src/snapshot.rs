@@ -68,7 +68,7 @@ pub struct Snapshot {
     pub acme: Option<Arc<Acme>>,
     /// Hints for the operator, such as the path of the CA of self-signed certificates.
     pub notes: Vec<String>,
-    logins: Arc<PasswordVerifier>,
+    password_verifier: Arc<PasswordVerifier>,
     passwords: Vec<Arc<LiveUsers>>,
     grant_files: Vec<Arc<LiveGrantFile>>,
     certificates: Vec<SiteCertificate>,
@@ -112,7 +112,7 @@ impl Snapshot {
         }
         paths::check_state_dirs(config, mode, problems);
         let mut notes = Vec::new();
-        let logins = builder.password_verifier(problems);
+        let password_verifier = builder.password_verifier(problems);
         let old_log = old.and_then(|old| old.access_log.as_ref());
         let access_log = paths::open_access_log(config, old_log, mode, problems);
         let client_cas = certificates::load_client_cas(config, problems);
@@ -122,11 +122,11 @@ impl Snapshot {
         let authenticators = AuthenticatorBuilder {
             config,
             passwords: &passwords,
-            verifier: logins.as_ref(),
+            verifier: password_verifier.as_ref(),
             mode,
         };
         let sites = builder.sites(&client_cas, &authenticators, &grant_files, problems);
-        let (tickets, logins) = (tickets?, logins?);
+        let (tickets, password_verifier) = (tickets?, password_verifier?);
         if problems.has_errors() {
             return None;
         }
@@ -145,7 +145,7 @@ impl Snapshot {
             drain: config.drain,
             drain_delay: config.drain_delay,
             notes,
-            logins,
+            password_verifier,
             passwords,
             grant_files,
             certificates,
@@ -189,8 +189,8 @@ impl Snapshot {
     }
 
     /// The password verifier, for its counters.
-    pub fn logins(&self) -> &PasswordVerifier {
-        &self.logins
+    pub fn password_verifier(&self) -> &PasswordVerifier {
+        &self.password_verifier
     }
 
     /// The access log, to be reopened. `None` if it is off.
@@ -219,7 +219,7 @@ impl SnapshotBuilder<'_> {
     fn password_verifier(&self, problems: &mut Problems) -> Option<Arc<PasswordVerifier>> {
         let (hashing, throttle) = (&self.config.hashing, self.config.throttle);
         let verifier = match self.old {
-            Some(old) => old.logins.with(hashing, throttle),
+            Some(old) => old.password_verifier.with(hashing, throttle),
             None => PasswordVerifier::start(hashing.clone(), throttle),
         };
         ok_or_report(verifier, problems).map(Arc::new)
@@ -284,7 +284,8 @@ impl SnapshotBuilder<'_> {
                 .filter_map(|route| {
                     let authenticator = authenticators.build(&name, route, problems);
                     let upstream = upstreams.find_or_create(&route.upstream, problems);
-                    let authenticator = authenticator?.with_network_policy(route.admission.clone());
+                    let authenticator =
+                        authenticator?.with_network_policy(route.network_policy.clone());
                     let grant_file = grant_files::find(grant_files, &name, &route.path);
                     if route.grant_file.is_some() && grant_file.is_none() {
                         // The file cannot be used, which was reported.
@@ -301,7 +302,7 @@ impl SnapshotBuilder<'_> {
                 listen: site.listen.clone(),
                 https_port: site.https_port,
                 client_ca: client_ca.clone(),
-                external_url: site.external.clone(),
+                external_url: site.external_url.clone(),
                 counts,
                 routes,
                 responses: site.responses.clone(),
@@ -322,7 +323,7 @@ impl SnapshotBuilder<'_> {
             settings: self.config.service.clone(),
             access_log: access_log.map(|(_, writer)| AccessLog {
                 writer: writer.clone(),
-                json: self.config.log.json,
+                is_json: self.config.log.is_json,
             }),
             challenges: acme.map(|acme| Arc::clone(acme.challenges())),
             concurrency_limits: old
@@ -364,14 +365,14 @@ fn build_route(
     grant_file: Option<&Arc<LiveGrantFile>>,
     upstream: Arc<Upstream>,
 ) -> Route {
-    let access = match (grant_file, &route.granted) {
+    let access = match (grant_file, &route.grants) {
         (Some(file), _) => Access::Granted(Arc::clone(file.grants())),
-        (None, Some(granted)) => Access::Granted(LiveGrants::new(Arc::clone(&granted.grants))),
+        (None, Some(parsed)) => Access::Granted(LiveGrants::new(Arc::clone(&parsed.grants))),
         (None, None) if authenticator.is_open() => Access::Everyone,
         (None, None) => Access::Verified,
     };
     let keep_authorization = matches!(route.auth, Auth::LeftToUpstream);
-    let internal = route.internal.clone();
+    let internal_origins = route.internal_origins.clone();
     let is_prefix_sent = route
         .edits
         .forwarded
@@ -384,12 +385,17 @@ fn build_route(
         .map(|upstream| PathMap::new(&route.path, upstream, is_prefix_sent));
     Route {
         path: route.path.clone(),
-        registry: route.registry,
-        websocket: route.websocket,
+        is_registry: route.is_registry,
+        allows_websocket: route.allows_websocket,
         authenticator,
         access,
-        forward: Forward::new(upstream, keep_authorization, internal, route.edits.clone())
-            .with_path_map(path_map),
+        forward: Forward::new(
+            upstream,
+            keep_authorization,
+            internal_origins,
+            route.edits.clone(),
+        )
+        .with_path_map(path_map),
         max_body: route.max_body,
         cors: route.cors.clone(),
     }

@@ -429,7 +429,7 @@ fn alerts(counts: &Connections) -> Vec<Sample> {
 }
 
 fn login_families(snapshot: &Snapshot) -> [Family; 3] {
-    let logins = snapshot.logins();
+    let logins = snapshot.password_verifier();
     let counts = logins.counts();
     [
         family(

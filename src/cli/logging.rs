@@ -19,7 +19,7 @@ use crate::log::{LogLine, LogWriter, lost_lines, with_line_buffer};
 /// Starts the log of the process, and logs panics. Libraries are logged at level WARN at most, because their finer levels contain
 /// the values of header fields.
 pub(crate) fn start(log: &Log) -> std::io::Result<LogWriter> {
-    let lost_line = match log.json {
+    let lost_line = match log.is_json {
         true => |lost| lost_lines(true, lost),
         false => |lost| lost_lines(false, lost),
     };
@@ -30,7 +30,7 @@ pub(crate) fn start(log: &Log) -> std::io::Result<LogWriter> {
         .with_target("tidegate", log.level);
     let layer = LineLayer {
         writer: writer.clone(),
-        is_json: log.json,
+        is_json: log.is_json,
     };
     let registry = tracing_subscriber::registry().with(layer.with_filter(targets));
     tracing::subscriber::set_global_default(registry).map_err(std::io::Error::other)?;

@@ -67,7 +67,7 @@ pub struct Log {
     /// The least important level that is written.
     pub level: tracing::level_filters::LevelFilter,
     /// Whether each line is a JSON object.
-    pub json: bool,
+    pub is_json: bool,
     /// The destination of the process log.
     pub destination: Destination,
     /// The destination of the access log, which has one line for each request; `None` turns it off.
@@ -146,7 +146,7 @@ fn log(root: &Table<'_>, base: &Path, places: &mut Places) -> Log {
     let access = destination(&log::ACCESS_FILE, &mut places.access_file);
     Log {
         level: table.value(&log::LEVEL),
-        json: table.value(&log::FORMAT),
+        is_json: table.value(&log::FORMAT),
         destination: destination(&log::FILE, &mut places.log_file),
         access: table.value(&log::ACCESS).then_some(access),
     }

@@ -52,7 +52,7 @@ pub(crate) enum GrantEvent {
 /// The content of a file that can be used.
 struct Content {
     bytes: Arc<[u8]>,
-    granted: RouteGrants,
+    parsed: RouteGrants,
     warnings: Problems,
     /// The version of the file that was read. `None` if the file changed while it was read.
     stamp: Option<FileStamp>,
@@ -140,7 +140,7 @@ impl Loader<'_> {
         Some(LiveGrantFile {
             route: self.route,
             file: self.file.clone(),
-            grants: LiveGrants::new(content.granted.grants),
+            grants: LiveGrants::new(content.parsed.grants),
             users: self.users,
             last_read: Mutex::new(LastRead {
                 detector: ChangeDetector::new(version),
@@ -181,10 +181,10 @@ impl LiveGrantFile {
                 let before = self.grants.current();
                 let has_recovered = last_read.detector.succeeded(seen);
                 last_read.bytes = content.bytes;
-                if before == content.granted.grants && !has_recovered {
+                if before == content.parsed.grants && !has_recovered {
                     return GrantEvent::Unchanged;
                 }
-                self.grants.replace(content.granted.grants);
+                self.grants.replace(content.parsed.grants);
                 GrantEvent::Changed(content.warnings)
             }
             // The file was written between the poll and the reading. A later poll sees it unchanged.
@@ -216,18 +216,18 @@ fn parse(
     stamp: Option<FileStamp>,
     users: Option<&LiveUsers>,
 ) -> Result<Content, Problems> {
-    let (granted, mut problems) = file.parse(&bytes);
-    let Some(granted) = granted else {
+    let (parsed, mut problems) = file.parse(&bytes);
+    let Some(parsed) = parsed else {
         return Err(problems);
     };
     if let Some(users) = users {
         let (path, users) = (users.path(), users.current());
-        passwords::check_named_users(&granted.named, &users, path, &mut problems);
-        passwords::check_user_patterns(&granted.homes, &users, path, &mut problems);
+        passwords::check_named_users(&parsed.named_users, &users, path, &mut problems);
+        passwords::check_user_patterns(&parsed.user_patterns, &users, path, &mut problems);
     }
     Ok(Content {
         bytes,
-        granted,
+        parsed,
         warnings: problems,
         stamp,
     })

@@ -38,7 +38,7 @@ pub(crate) fn open_access_log(
     {
         return Some((destination, writer.clone()));
     }
-    let lost_line = if config.log.json {
+    let lost_line = if config.log.is_json {
         |lost| lost_lines(true, lost)
     } else {
         |lost| lost_lines(false, lost)
