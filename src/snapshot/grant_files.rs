@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 
 use super::passwords;
 use crate::access::LiveGrants;
-use crate::bounded_file::{ReadError, RegularFile};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config, GrantFile, RouteGrants};
 use crate::file_watch::{self, ChangeDetector, FileStamp, LoadedVersion, Seen, StableFiles};
@@ -198,7 +197,7 @@ impl LiveGrantFile {
 }
 
 fn read(file: &GrantFile, users: Option<&LiveUsers>) -> Result<Content, Problems> {
-    let (bytes, stamp) = read_bytes(&file.path).map_err(|error| {
+    let content = file_watch::read(&file.path, config::MAX_FILE_SIZE).map_err(|error| {
         let what = format!("cannot read the grants: {error}");
         let mut problems = Problems::new(&*file.path);
         problems.push(Problem::error(None, what).fix(
@@ -206,7 +205,7 @@ fn read(file: &GrantFile, users: Option<&LiveUsers>) -> Result<Content, Problems
         ));
         problems
     })?;
-    parse(file, bytes.into(), stamp, users)
+    parse(file, content.bytes.into(), content.stamp, users)
 }
 
 /// Parses the content of a file, and warns of users that the password file does not have.
@@ -231,14 +230,6 @@ fn parse(
         warnings: problems,
         stamp,
     })
-}
-
-fn read_bytes(path: &Path) -> Result<(Vec<u8>, Option<FileStamp>), ReadError> {
-    let file = RegularFile::open(path)?;
-    let before = FileStamp::from(file.metadata());
-    let bytes = file.read(config::MAX_FILE_SIZE)?;
-    let after = FileStamp::from(&file.file().metadata()?);
-    Ok((bytes, (before == after).then_some(after)))
 }
 
 /// Adds the problems of the file to those of the configuration. A problem without a position, such as a file that cannot be
