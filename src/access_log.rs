@@ -20,7 +20,7 @@ use http::{Method, StatusCode, Version, request};
 
 use crate::activity::{ActivityTracker, RejectedRequest, Transfer, TransferGuard};
 use crate::body::{self, AbortReason, BodyEnd, Observer, UploadState};
-use crate::log::{LogLine, LogWriter, with_line_buffer};
+use crate::log::{LogFormat, LogLine, LogWriter, with_line_buffer};
 use crate::metrics::{self, RejectionReason, SiteCounts};
 use crate::net::addr::{ClientAddr, PeerAddr};
 use crate::registry::{Action, Operation};
@@ -29,19 +29,10 @@ mod request_id;
 
 pub use request_id::RequestId;
 
-/// Where the lines of an access log are written, and in which format.
-#[derive(Clone, Debug)]
-pub struct AccessLog {
-    /// The writer of the log.
-    pub writer: LogWriter,
-    /// Whether each line is a JSON object instead of `key=value` text.
-    pub is_json: bool,
-}
-
 /// What is known of one request so far.
 #[derive(Debug)]
 pub struct RequestRecord {
-    log: Option<AccessLog>,
+    log: Option<LogWriter>,
     started: Instant,
     upload: Arc<UploadState>,
     /// The client disconnected before the proxy decided on a response.
@@ -92,7 +83,7 @@ impl RequestRecord {
     /// counts in `unknown_site_counts`. The record is boxed, because it moves from `service` into the response body,
     /// and outlives the future that decides on the request.
     pub fn begin(
-        log: Option<&AccessLog>,
+        log: Option<&LogWriter>,
         client: ClientAddr,
         upload: Arc<UploadState>,
         unknown_site_counts: &Arc<SiteCounts>,
@@ -280,11 +271,11 @@ impl RequestRecord {
     }
 
     /// Writes the line to `buffer`. The comment of `log.access_file` in `proxy.toml` lists the fields.
-    fn write(&self, buffer: &mut String, is_json: bool, duration: Duration) {
+    fn write(&self, buffer: &mut String, format: LogFormat, duration: Duration) {
         let fields = &self.fields;
         let peer = fields.peer.map(|peer| peer.to_string()).unwrap_or_default();
         let user_agent = fields.user_agent.as_ref().map(user_agent_text);
-        let mut line = LogLine::begin(buffer, is_json, "INFO", "access");
+        let mut line = LogLine::begin(buffer, format, "INFO", "access");
         line.address("client", fields.client.ip());
         for (key, value) in [
             ("peer", &*peer),
@@ -368,8 +359,8 @@ impl Drop for RequestRecord {
         }
         if let Some(log) = &self.log {
             with_line_buffer(|line| {
-                self.write(line, log.is_json, duration);
-                log.writer.write(line.as_bytes());
+                self.write(line, log.format(), duration);
+                log.write(line.as_bytes());
             });
         }
     }
@@ -475,11 +466,8 @@ mod tests {
     fn termination(end: impl FnOnce(&UploadState)) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let lost_line = |_| String::new();
-        let log = AccessLog {
-            writer: LogWriter::open(Destination::File(path.clone()), lost_line).unwrap(),
-            is_json: false,
-        };
+        let destination = Destination::File(path.clone());
+        let log = LogWriter::open(destination, LogFormat::Text).unwrap();
         let upload = Arc::<UploadState>::default();
         let client = PeerAddr::new("192.0.2.1:1".parse().unwrap()).client();
         let (parts, ()) = http::Request::new(()).into_parts();
@@ -490,7 +478,7 @@ mod tests {
             let _record = record;
             end(&upload);
         }));
-        log.writer.finish();
+        log.finish();
         let line = std::fs::read_to_string(path).unwrap();
         let mut fields = line.split(' ');
         let value = fields.find_map(|field| field.strip_prefix("termination="));

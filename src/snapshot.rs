@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 
 use crate::access::{Access, LiveGrants};
-use crate::access_log::AccessLog;
 use crate::acme::Acme;
 use crate::auth::{Authenticator, PasswordVerifier};
 use crate::config::problem::{Problem, Problems};
@@ -22,7 +21,7 @@ use crate::file_watch::StableFiles;
 use crate::forward::headers::ForwardedField;
 use crate::forward::{Forward, PathMap};
 use crate::htpasswd::LiveUsers;
-use crate::log::{Destination, LogWriter};
+use crate::log::LogWriter;
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::service::Service;
@@ -73,7 +72,6 @@ pub struct Snapshot {
     grant_files: Vec<Arc<LiveGrantFile>>,
     certificates: Vec<SiteCertificate>,
     tickets: TicketKeys,
-    access_log: Option<(Destination, LogWriter)>,
 }
 
 impl Snapshot {
@@ -113,7 +111,7 @@ impl Snapshot {
         paths::check_state_dirs(config, mode, problems);
         let mut notes = Vec::new();
         let password_verifier = builder.password_verifier(problems);
-        let old_log = old.and_then(|old| old.access_log.as_ref());
+        let old_log = old.and_then(Self::access_log);
         let access_log = paths::open_access_log(config, old_log, mode, problems);
         let client_cas = certificates::load_client_cas(config, problems);
         let tickets = builder.ticket_keys(&client_cas, mode, problems);
@@ -134,7 +132,7 @@ impl Snapshot {
         let tls_sites = certificates::tls_sites(&certificates);
         let tls = ok_or_report(TlsConfigs::new(&config.tls, tls_sites, &tickets), problems)?;
         let tls = Arc::new(tls.with_alpn_challenges(acme.as_deref().map(Acme::alpn_challenges)));
-        let service = builder.service(sites, access_log.as_ref(), acme.as_deref());
+        let service = builder.service(sites, access_log, acme.as_deref());
         Some(Self {
             tls,
             acme,
@@ -150,7 +148,6 @@ impl Snapshot {
             grant_files,
             certificates,
             tickets,
-            access_log,
         })
     }
 
@@ -195,7 +192,7 @@ impl Snapshot {
 
     /// The access log, to be reopened. `None` if it is off.
     pub fn access_log(&self) -> Option<&LogWriter> {
-        self.access_log.as_ref().map(|(_, writer)| writer)
+        self.service.access_log.as_ref()
     }
 
     /// Waits while another process writes one of the password files, grant files or certificates of this snapshot.
@@ -311,20 +308,12 @@ impl SnapshotBuilder<'_> {
         Sites::new(sites)
     }
 
-    fn service(
-        &self,
-        sites: Sites,
-        access_log: Option<&(Destination, LogWriter)>,
-        acme: Option<&Acme>,
-    ) -> Service {
+    fn service(&self, sites: Sites, access_log: Option<LogWriter>, acme: Option<&Acme>) -> Service {
         let old = self.old.map(|old| &old.service);
         Service {
             sites,
             settings: self.config.service.clone(),
-            access_log: access_log.map(|(_, writer)| AccessLog {
-                writer: writer.clone(),
-                is_json: self.config.log.is_json,
-            }),
+            access_log,
             challenges: acme.map(|acme| Arc::clone(acme.challenges())),
             concurrency_limits: old
                 .map_or_else(Arc::default, |old| Arc::clone(&old.concurrency_limits)),

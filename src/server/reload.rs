@@ -135,7 +135,7 @@ impl StartupSettings {
             ),
             ("log.level", self.log.level != log.level),
             ("log.file", self.log.destination != log.destination),
-            ("log.format", self.log.is_json != log.is_json),
+            ("log.format", self.log.format != log.format),
         ];
         keys.into_iter()
             .filter(|(_, differs)| *differs)

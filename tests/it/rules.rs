@@ -302,7 +302,7 @@ fn the_defaults_in_the_reference_are_the_defaults_of_the_code() {
             config.basic_size,
             (config.drain, config.drain_delay),
             config.log.level,
-            config.log.is_json,
+            config.log.format,
             config.log.access.is_some(),
         )
     };
