@@ -109,7 +109,7 @@ fn a_download_is_shown_with_its_progress_and_can_be_ended() {
     let shown = done(&["status"], &file);
     let line = shown.lines().find(|line| line.contains("team/app"));
     let line = line.unwrap_or_else(|| panic!("{shown}"));
-    assert_contains(&line, &[&id, "pull", "alice", "KiB", "25"]);
+    assert_contains(line, &[&id, "pull", "alice", "KiB", "25"]);
     assert!(shown.lines().all(|line| line.chars().count() <= 80));
     assert_contains(
         &shown,
