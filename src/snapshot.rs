@@ -216,7 +216,7 @@ impl SnapshotBuilder<'_> {
     fn password_verifier(&self, problems: &mut Problems) -> Option<Arc<PasswordVerifier>> {
         let (hashing, throttle) = (&self.config.hashing, self.config.throttle);
         let verifier = match self.old {
-            Some(old) => old.password_verifier.with(hashing, throttle),
+            Some(old) => old.password_verifier.with_settings(hashing, throttle),
             None => PasswordVerifier::start(hashing.clone(), throttle),
         };
         ok_or_report(verifier, problems).map(Arc::new)

@@ -270,7 +270,7 @@ fn endpoints(snapshot: &Snapshot) -> (Vec<Sample>, Vec<Sample>) {
     let mut seen = BTreeSet::new();
     let mut endpoints: BTreeMap<String, (bool, usize)> = BTreeMap::new();
     for route in snapshot.service.sites.routes() {
-        for endpoint in route.forward.upstream().states() {
+        for endpoint in route.forward.upstream().statuses() {
             if seen.insert(endpoint.id) {
                 let (is_up, requests) = endpoints.entry(endpoint.name).or_insert((true, 0));
                 *is_up &= endpoint.status == Status::Up;

@@ -168,7 +168,9 @@ async fn too_many_guesses_are_rejected_and_a_cached_login_is_not() {
         guesses: 0,
         ..LIMITS
     };
-    let after = verifier.with(verifier.hash_pool.settings(), off).unwrap();
+    let after = verifier
+        .with_settings(verifier.hash_pool.settings(), off)
+        .unwrap();
     let fourth = after.verify(users(ALICE), credentials("nobody", "d"), home());
     assert_eq!(fourth.await, Ok(false));
     assert!(Arc::ptr_eq(&after.state, &verifier.state));
@@ -258,7 +260,7 @@ async fn concurrent_guesses_are_not_hashed_beyond_the_limit() {
     for user in ["alice", "nobody"] {
         let verifier = Arc::new(
             verifier
-                .with(verifier.hash_pool.settings(), LIMITS)
+                .with_settings(verifier.hash_pool.settings(), LIMITS)
                 .unwrap(),
         );
         let checks: Vec<_> = (0..20)
