@@ -22,6 +22,7 @@ use crate::metrics::counter::{SHARDS, thread_shard};
 use crate::metrics::{Operation, RejectionReason};
 use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
 use crate::net::fair_share::{FairLimit, FairPermit, ShareRule};
+use crate::text::shorten;
 
 /// Tracks the active transfers and the recent rejections of the process. It outlives reloads.
 #[derive(Debug)]
@@ -209,11 +210,11 @@ impl ActivityTracker {
         };
         let rejection = rejection();
         let mut rejection = RejectedRequest {
-            client: truncate(&rejection.client),
-            user: truncate(&rejection.user),
-            site: truncate(&rejection.site),
-            request: truncate(&rejection.request),
-            message: truncate(&rejection.message),
+            client: shortened(&rejection.client),
+            user: shortened(&rejection.user),
+            site: shortened(&rejection.site),
+            request: shortened(&rejection.request),
+            message: shortened(&rejection.message),
             ..rejection
         };
         let repeated = all.iter().position(|(_, one)| rejection.repeats(one));
@@ -279,7 +280,7 @@ impl RejectedRequest {
 impl Transfer {
     /// Creates a transfer without any bytes. `texts` are the user, the client, the site and the repository.
     pub fn new(operation: Operation, texts: [&str; 4], started: Instant) -> Self {
-        let [user, client, site, repository] = texts.map(truncate);
+        let [user, client, site, repository] = texts.map(shortened);
         Self {
             operation,
             user,
@@ -401,16 +402,8 @@ impl CutSignal {
     }
 }
 
-/// The text, shortened to [`MAX_TEXT_BYTES`].
-fn truncate(text: &str) -> String {
-    let mut short = text
-        .get(..text.floor_char_boundary(MAX_TEXT_BYTES))
-        .unwrap_or_default()
-        .to_owned();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
+fn shortened(text: &str) -> String {
+    shorten(text, MAX_TEXT_BYTES)
 }
 
 fn bytes_per_second(bytes: u64, time: Duration) -> u64 {

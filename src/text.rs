@@ -1,4 +1,5 @@
-//! Conversions that several parsers and writers share: decimal numbers, hexadecimal digits, and header fields that are lists.
+//! Conversions that several parsers and writers share: decimal numbers, hexadecimal digits, shortened texts, and header fields
+//! that are lists.
 
 use std::fmt::Write as _;
 use std::str::FromStr;
@@ -34,6 +35,14 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     hex
+}
+
+/// The text, or its beginning of at most `max_bytes` bytes with an ellipsis.
+pub(crate) fn shorten(text: &str, max_bytes: usize) -> String {
+    match text.get(..text.floor_char_boundary(max_bytes)) {
+        Some(beginning) if beginning.len() < text.len() => format!("{beginning}…"),
+        _ => text.to_owned(),
+    }
 }
 
 /// The elements of a field whose value is a list of tokens (RFC 9110 section 5.6.1), from all fields of this name in their order.
@@ -72,6 +81,15 @@ mod tests {
     fn to_hex_writes_two_lower_case_digits_per_byte() {
         assert_eq!(to_hex(&[]), "");
         assert_eq!(to_hex(&[0, 9, 0xa0, 0xff]), "0009a0ff");
+    }
+
+    #[test]
+    fn shorten_keeps_whole_characters_up_to_the_maximum() {
+        assert_eq!(shorten("", 0), "");
+        assert_eq!(shorten("repo", 4), "repo");
+        assert_eq!(shorten("repos", 4), "repo…");
+        assert_eq!(shorten("aäb", 2), "a…");
+        assert_eq!(shorten("aäb", 3), "aä…");
     }
 
     proptest::proptest! {
