@@ -12,7 +12,7 @@ use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
 use crate::support::{
     Client, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, certs, config, exchange,
-    pattern,
+    pattern, ping,
 };
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
@@ -73,10 +73,7 @@ fn credentials_beyond_basic_size_get_401() {
     let registry = Registry::accepting_all();
     let proxy = start_with_limits(&registry, "basic_size = \"16B\"");
     for http in HttpVersion::BOTH {
-        assert_eq!(
-            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(ping(&proxy, http), 200);
         let long = TestRequest::new("GET", "/v2/").basic_auth(b"alice:pw and more");
         exchange(&proxy, http, &long).assert_rejection(401, "UNAUTHORIZED");
     }
@@ -113,12 +110,7 @@ fn connections_beyond_the_limit_wait() {
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let status = exchange(
-                &proxy,
-                HttpVersion::Http1,
-                &TestRequest::alice("GET", "/v2/"),
-            )
-            .status;
+            let status = ping(&proxy, HttpVersion::Http1);
             sender.send(status).unwrap();
         });
         assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err());
@@ -166,10 +158,7 @@ fn idle_does_not_count_while_a_request_runs() {
         "idle = \"200ms\"\nhead = \"200ms\"\nwrite_idle = \"200ms\"",
     );
     for http in HttpVersion::BOTH {
-        assert_eq!(
-            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(ping(&proxy, http), 200);
     }
     drop(release);
 }
@@ -368,15 +357,7 @@ fn a_request_that_finds_no_upstream_connection_in_time_gets_503() {
     }
     drop(release);
     assert_eq!(first.read_response("GET").status, 200);
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http1,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        200
-    );
+    assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
 }
 
 #[test]
@@ -396,14 +377,6 @@ fn with_connections_1_two_listeners_serve_one_connection_at_a_time() {
     );
     let proxy = Proxy::start(&registry, &text);
     for _ in 0..3 {
-        assert_eq!(
-            exchange(
-                &proxy,
-                HttpVersion::Http1,
-                &TestRequest::alice("GET", "/v2/")
-            )
-            .status,
-            200
-        );
+        assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use client::Client;
 pub(crate) use listener_kind::ListenerKind;
 pub(crate) use proxy::{Proxy, config};
 pub(crate) use registry::{Exchange, RecordedRequest, Registry};
-pub(crate) use request::{HttpVersion, TestRequest, exchange};
+pub(crate) use request::{HttpVersion, TestRequest, exchange, ping};
 pub(crate) use response::TestResponse;
 pub(crate) use tls_front::TlsFront;
 
