@@ -168,8 +168,9 @@ impl StableFiles {
     }
 }
 
-/// The same interval as in `server::file_watcher`.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The time between two polls of a file. A change takes effect when two polls in a row see the same new state of the file,
+/// which is at most one second after the last write.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_POLLS: usize = 5;
 
 #[cfg(test)]
