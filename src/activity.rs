@@ -403,7 +403,7 @@ impl CutSignal {
 }
 
 fn shortened(text: &str) -> String {
-    shorten(text, MAX_TEXT_BYTES)
+    shorten(text, MAX_TEXT_BYTES).into_owned()
 }
 
 fn bytes_per_second(bytes: u64, time: Duration) -> u64 {

@@ -149,8 +149,15 @@ impl Buffer {
     }
 
     /// Converts the filled bytes to shared ones. The buffer returns to the pool with the last slice.
+    ///
+    /// A few bytes are copied. Otherwise each of the small responses and frames that wait for a slow client would keep a whole
+    /// buffer in use.
     pub(crate) fn freeze(self) -> Bytes {
-        Bytes::from_owner(self)
+        if self.filled().len() < MAX_COPIED {
+            Bytes::copy_from_slice(self.filled())
+        } else {
+            Bytes::from_owner(self)
+        }
     }
 }
 
@@ -198,6 +205,9 @@ thread_local! {
         RefCell::new(FreeLists { small: Vec::new(), medium: Vec::new(), large: Vec::new(), tls_records: Vec::new() })
     };
 }
+
+/// Below this number of bytes, [`Buffer::freeze`] copies.
+const MAX_COPIED: usize = 16 * 1024;
 
 /// The number of returned buffers of each size that a thread keeps: at most 42 MiB for all sizes.
 const MAX_FREE_PER_SIZE: usize = 64;

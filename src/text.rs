@@ -1,6 +1,7 @@
-//! Conversions that several parsers and writers share: decimal numbers, hexadecimal digits, shortened texts, and header fields
-//! that are lists.
+//! Conversions that several parsers and writers share: decimal numbers, hexadecimal digits, texts of a bounded length, and header
+//! fields that are lists.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
@@ -37,11 +38,11 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
     hex
 }
 
-/// The text, or its beginning of at most `max_bytes` bytes with an ellipsis.
-pub(crate) fn shorten(text: &str, max_bytes: usize) -> String {
-    match text.get(..text.floor_char_boundary(max_bytes)) {
-        Some(beginning) if beginning.len() < text.len() => format!("{beginning}…"),
-        _ => text.to_owned(),
+/// The text, or as much of it as fits into `max` bytes and an ellipsis.
+pub(crate) fn shorten(text: &str, max: usize) -> Cow<'_, str> {
+    match text.split_at_checked(text.floor_char_boundary(max)) {
+        Some((kept, rest)) if !rest.is_empty() => Cow::Owned(format!("{kept}…")),
+        _ => Cow::Borrowed(text),
     }
 }
 
@@ -84,12 +85,17 @@ mod tests {
     }
 
     #[test]
-    fn shorten_keeps_whole_characters_up_to_the_maximum() {
-        assert_eq!(shorten("", 0), "");
-        assert_eq!(shorten("repo", 4), "repo");
-        assert_eq!(shorten("repos", 4), "repo…");
-        assert_eq!(shorten("aäb", 2), "a…");
-        assert_eq!(shorten("aäb", 3), "aä…");
+    fn a_text_is_shortened_between_two_characters() {
+        for (text, max, short) in [
+            ("", 0, ""),
+            ("abc", 3, "abc"),
+            ("abcd", 3, "abc…"),
+            ("aüb", 2, "a…"),
+            ("aüb", 3, "aü…"),
+            ("ü", 1, "…"),
+        ] {
+            assert_eq!(shorten(text, max), short, "{text} {max}");
+        }
     }
 
     proptest::proptest! {

@@ -74,12 +74,21 @@ impl FairShare {
 
     /// Whether `network` would get a permit.
     pub(crate) fn may_take(&self, network: ClientNetwork) -> bool {
+        let of_network = self.networks.get(&network).copied().unwrap_or_default();
+        self.is_allowed(of_network, self.held_by(network.group()))
+    }
+
+    /// Whether a network of `group` that holds no permit would get one.
+    pub(crate) fn may_take_in(&self, group: ClientNetworkGroup) -> bool {
+        self.is_allowed(0, self.held_by(group))
+    }
+
+    /// Whether a network that holds `of_network` permits, in a group that holds `of_group`, would get another one.
+    fn is_allowed(&self, of_network: usize, of_group: usize) -> bool {
         let free = self.free();
         if free == 0 {
             return false;
         }
-        let of_network = self.networks.get(&network).copied().unwrap_or_default();
-        let of_group = self.held_by(network.group());
         match self.rule {
             ShareRule::AtMost(max) => {
                 let max = max.min(self.limit.div_ceil(2));

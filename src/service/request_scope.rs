@@ -162,7 +162,8 @@ impl Observer for RequestBodyObserver {
 }
 
 /// The host as the request writes it, on one line and of a bounded length. The request may be malformed, so nothing is
-/// assumed of these bytes. If there are several Host fields, this is the first one.
+/// assumed of these bytes. If there are several Host fields, this is the first one. What precedes an `@` is left out, because it
+/// may be a password.
 fn requested_host(parts: &request::Parts) -> Option<String> {
     let authority = parts
         .uri
@@ -173,7 +174,10 @@ fn requested_host(parts: &request::Parts) -> Option<String> {
         Version::HTTP_2 => authority.or(field),
         _ => field.or(authority),
     };
-    let mut text = host?.escape_ascii().to_string();
+    let host = host?;
+    let start = host.iter().rposition(|byte| *byte == b'@');
+    let host = host.get(start.unwrap_or(0)..).unwrap_or_default();
+    let mut text = host.escape_ascii().to_string();
     if text.len() > MAX_HOST_LENGTH {
         text.truncate(MAX_HOST_LENGTH);
         text.push_str("...");

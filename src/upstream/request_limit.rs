@@ -223,7 +223,10 @@ impl RequestLimit {
         } = state;
         // Where no permit is free, the queue is not searched.
         while active.free() > 0
-            && let Some((network, queued)) = queue.pop_where(|network| active.may_take(network))
+            && let Some((network, queued)) = queue.pop_where(
+                |group| active.may_take_in(group),
+                |network| active.may_take(network),
+            )
         {
             // Succeeds, because `may_take` was true for the network.
             if active.take(network) {

@@ -5,7 +5,7 @@
 //! for a WebSocket. The buffer is large enough for a small body to arrive in the same read as the head.
 //!
 //! A head that could be read in two ways is rejected, because the next response on the connection would be expected where the
-//! wrong reading ends (RFC 9112 sections 6.3 and 11.2). Field values are slices of the buffer that they were received in.
+//! wrong reading ends (RFC 9112 sections 6.3 and 11.2). Field values are slices of one allocation, which has the whole head.
 //! `transfer-encoding` is removed; the caller removes the other hop-by-hop fields.
 
 use std::io;
