@@ -153,10 +153,16 @@ impl Buffer {
     /// A few bytes are copied. Otherwise each of the small responses and frames that wait for a slow client would keep a whole
     /// buffer in use.
     pub(crate) fn freeze(self) -> Bytes {
-        if self.filled().len() < MAX_COPIED {
-            Bytes::copy_from_slice(self.filled())
+        self.freeze_from(0)
+    }
+
+    /// As [`Self::freeze`], for the filled bytes from `start` on.
+    pub(crate) fn freeze_from(self, start: usize) -> Bytes {
+        let filled = self.filled().get(start..).unwrap_or_default();
+        if filled.len() < MAX_COPIED {
+            Bytes::copy_from_slice(filled)
         } else {
-            Bytes::from_owner(self)
+            Bytes::from_owner(self).slice(start..)
         }
     }
 }
@@ -206,7 +212,7 @@ thread_local! {
     };
 }
 
-/// Below this number of bytes, [`Buffer::freeze`] copies.
+/// Below this number of bytes, [`Buffer::freeze_from`] copies.
 const MAX_COPIED: usize = 16 * 1024;
 
 /// The number of returned buffers of each size that a thread keeps: at most 42 MiB for all sizes.

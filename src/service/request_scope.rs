@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use crate::access_log::{ByteCounter, RequestId, RequestRecord};
 use crate::activity::ActivityTracker;
 use crate::body::{Body, BodyEnd, MinRate, Observer, RequestBody, UploadState};
-use crate::forwarded::{REQUEST_ID, set_api_version};
+use crate::forwarded::{REQUEST_ID, keep_digest_out_of_index, set_api_version};
 use crate::log::LogLimiter;
 use crate::metrics::Operation;
 use crate::registry::is_registry_path;
@@ -130,6 +130,7 @@ impl<'a> RequestScope<'a> {
         headers.insert(REQUEST_ID, self.id.header_value());
         if self.format.is_registry {
             set_api_version(headers);
+            keep_digest_out_of_index(headers);
         }
         if let Some(cors) = self.cors.take() {
             cors.apply(headers);

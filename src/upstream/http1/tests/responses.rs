@@ -258,3 +258,14 @@ fn a_large_frame_keeps_its_buffer_and_a_small_one_is_copied() {
         });
     }
 }
+
+#[test]
+fn the_fields_of_a_response_do_not_keep_the_buffer_of_its_head() {
+    let kept = || crate::buffer_pool::kept().0;
+    for response in [LENGTH, "HTTP/1.1 204 No Content\r\nETag: \"a\"\r\n\r\n"] {
+        let before = kept();
+        let received = get([response], After::Silence).ok().unwrap();
+        assert!(!received.parts.headers.is_empty());
+        assert_eq!(kept(), before.max(1), "the buffer is back in the pool");
+    }
+}
