@@ -446,7 +446,7 @@ impl Server {
         tracing::info!("not ready from now on; the listening sockets close in {delay:?}");
         tokio::select! {
             () = tokio::time::sleep(delay) => false,
-            () = wait_second_stop(commands) => true,
+            () = wait_second_stop(commands, false) => true,
             // Never returns. Requests still need to know which endpoints are up.
             () = background::run_health_checks(&self.state) => false,
         }
@@ -455,16 +455,16 @@ impl Server {
     /// Waits until the workers have finished their connections, at most for `limits.drain`, and closes the rest. Returns how
     /// many connections were closed that way. If `is_forced`, all connections are closed immediately.
     async fn drain(mut self, mut commands: mpsc::Receiver<Command>, is_forced: bool) -> usize {
+        let limit = self.state.snapshot().drain;
+        tracing::info!(
+            connections = self.workers.open_connections(),
+            "draining for at most {limit:?}"
+        );
         self.shutdown.begin();
-        if !is_forced {
-            let limit = self.state.snapshot().drain;
-            tracing::info!(
-                connections = self.workers.open_connections(),
-                "draining for at most {limit:?}"
-            );
-            tokio::select! {
-                _ = timeout(limit, self.workers.finished()) => {}
-                () = wait_second_stop(&mut commands) => {}
+        tokio::select! {
+            _ = timeout(limit, self.workers.finished()) => {}
+            () = wait_second_stop(&mut commands, is_forced) => {
+                tracing::info!("second signal to stop: closing all connections immediately");
             }
         }
         let cut = self.workers.open_connections();
@@ -510,14 +510,15 @@ fn one_line_summary(problems: &Problems) -> String {
     format!("{first} ({})", problems.summary())
 }
 
-/// Returns at the next [`Command::Stop`]. Stays pending when the sender of the commands is dropped.
-async fn wait_second_stop(commands: &mut mpsc::Receiver<Command>) {
+/// Returns at the next [`Command::Stop`], or immediately if it came before. Stays pending when the sender of the commands is
+/// dropped.
+async fn wait_second_stop(commands: &mut mpsc::Receiver<Command>, has_come: bool) {
+    if has_come {
+        return;
+    }
     loop {
         match commands.recv().await {
-            Some(Command::Stop) => {
-                tracing::info!("second signal to stop: closing all connections immediately");
-                return;
-            }
+            Some(Command::Stop) => return,
             Some(Command::Reload(_) | Command::ReopenLogs | Command::Upgrade) => {}
             None => std::future::pending().await,
         }
