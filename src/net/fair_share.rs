@@ -334,6 +334,8 @@ mod tests {
                     _ => if let Some(held) = list.last_mut() && share.pass(*held, own) { *held = own },
                 }
                 prop_assert_eq!(share.held(), list.len());
+                let unknown = subnet(group, 9);
+                prop_assert_eq!(share.may_take_in(unknown.group()), share.may_take(unknown));
                 let of = |wanted| list.iter().filter(|held| **held == wanted).count();
                 prop_assert_eq!(share.networks.get(&own).copied().unwrap_or_default(), of(own));
                 let max = if let ShareRule::AtMost(max) = rule { max } else { 6 };
