@@ -22,7 +22,7 @@ use http::{Method, StatusCode, Version, request};
 
 use crate::activity::{ActivityTracker, RejectedRequest, Transfer, TransferGuard};
 use crate::body::{self, AbortReason, BodyEnd, Observer, UploadState};
-use crate::log::{LogLine, LogWriter, with_line_buffer};
+use crate::log::{LogFormat, LogLine, LogWriter, with_line_buffer};
 use crate::metrics::{self, RejectionReason, SiteCounts};
 use crate::net::addr::{ClientAddr, PeerAddr};
 use crate::registry::{Action, Operation};
@@ -32,19 +32,10 @@ mod request_id;
 
 pub use request_id::RequestId;
 
-/// Where the lines of an access log are written, and in which format.
-#[derive(Clone, Debug)]
-pub struct AccessLog {
-    /// The writer of the log.
-    pub writer: LogWriter,
-    /// Whether each line is a JSON object instead of `key=value` text.
-    pub json: bool,
-}
-
 /// What is known of one request so far.
 #[derive(Debug)]
 pub struct RequestRecord {
-    log: Option<AccessLog>,
+    log: Option<LogWriter>,
     started: Instant,
     upload: Arc<UploadState>,
     /// The client disconnected before the proxy decided on a response.
@@ -95,7 +86,7 @@ impl RequestRecord {
     /// counts in `unknown_site_counts`. The record is boxed, because it moves from `service` into the response body,
     /// and outlives the future that decides on the request.
     pub fn begin(
-        log: Option<&AccessLog>,
+        log: Option<&LogWriter>,
         client: ClientAddr,
         upload: Arc<UploadState>,
         unknown_site_counts: &Arc<SiteCounts>,
@@ -191,9 +182,8 @@ impl RequestRecord {
         if let Some(subject) = subject {
             let client = fields.client.to_string();
             let texts = [&*fields.user, &*client, self.site_name(), subject];
-            let group = fields.client.network().group();
             let transfer = Transfer::new(self.operation, texts, self.started);
-            self.transfer = activity.start_transfer(group, transfer);
+            self.transfer = activity.start_transfer(fields.client.network(), transfer);
         }
     }
 
@@ -249,9 +239,8 @@ impl RequestRecord {
         self.fields.rejection = message;
         if reason != RejectionReason::NoCredentials {
             let fields = &self.fields;
-            let group = fields.client.network().group();
             let now = SystemTime::now();
-            activity.record_rejection(group, || RejectedRequest {
+            activity.record_rejection(fields.client.network(), || RejectedRequest {
                 at: now,
                 first_at: now,
                 count: 1,
@@ -285,12 +274,12 @@ impl RequestRecord {
     }
 
     /// Writes the line to `buffer`. The comment of `log.access_file` in `proxy.toml` lists the fields.
-    fn write(&self, buffer: &mut String, is_json: bool, duration: Duration) {
+    fn write(&self, buffer: &mut String, format: LogFormat, duration: Duration) {
         let fields = &self.fields;
         let peer = fields.peer.map(|peer| peer.to_string()).unwrap_or_default();
         let method = shorten(fields.method.as_str(), MAX_METHOD_BYTES);
         let user_agent = fields.user_agent.as_ref().map(user_agent_text);
-        let mut line = LogLine::begin(buffer, is_json, "INFO", "access");
+        let mut line = LogLine::begin(buffer, format, "INFO", "access");
         line.address("client", fields.client.ip());
         for (key, value) in [
             ("peer", &*peer),
@@ -374,8 +363,8 @@ impl Drop for RequestRecord {
         }
         if let Some(log) = &self.log {
             with_line_buffer(|line| {
-                self.write(line, log.json, duration);
-                log.writer.write(line.as_bytes());
+                self.write(line, log.format(), duration);
+                log.write(line.as_bytes());
             });
         }
     }
@@ -487,11 +476,8 @@ mod tests {
     fn termination(end: impl FnOnce(&UploadState)) -> String {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
-        let lost_line = |_| String::new();
-        let log = AccessLog {
-            writer: LogWriter::open(Destination::File(path.clone()), lost_line).unwrap(),
-            json: false,
-        };
+        let destination = Destination::File(path.clone());
+        let log = LogWriter::open(destination, LogFormat::Text).unwrap();
         let upload = Arc::<UploadState>::default();
         let client = PeerAddr::new("192.0.2.1:1".parse().unwrap()).client();
         let (parts, ()) = http::Request::new(()).into_parts();
@@ -502,7 +488,7 @@ mod tests {
             let _record = record;
             end(&upload);
         }));
-        log.writer.finish();
+        log.finish();
         let line = std::fs::read_to_string(path).unwrap();
         let mut fields = line.split(' ');
         let value = fields.find_map(|field| field.strip_prefix("termination="));

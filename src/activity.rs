@@ -5,16 +5,14 @@
 //! recorded while another thread has the list locked, and a transfer is not recorded if there is no room.
 //!
 //! All clients share both lists, so no client may displace the entries of others. A client network group (an IPv4
-//! address, or an IPv6 /48) lists no more transfers than would remain free after that, and a new rejection replaces
+//! address, or an IPv6 /48) lists another transfer only while it lists fewer than are free, and a new rejection replaces
 //! the oldest one of the group that has most entries.
 
 use std::cmp::Reverse;
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::hash::BuildHasher;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -22,19 +20,15 @@ use parking_lot::Mutex;
 
 use crate::metrics::counter::{SHARDS, thread_shard};
 use crate::metrics::{Operation, RejectionReason};
-use crate::net::addr::ClientNetworkGroup;
+use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
+use crate::net::fair_share::{FairLimit, FairPermit, ShareRule};
 use crate::text::shorten;
 
 /// Tracks the active transfers and the recent rejections of the process. It outlives reloads.
 #[derive(Debug)]
 pub struct ActivityTracker {
     transfers: [Mutex<HashMap<u64, Arc<Transfer>>>; SHARDS],
-    transfer_count: AtomicUsize,
-    /// The number of transfers of each client network group. The counter of a group is chosen by a hash of the group
-    /// under a key of this process: no map has to be locked for each transfer, and a client cannot choose whose
-    /// counter it shares.
-    group_counters: [AtomicUsize; GROUP_COUNTERS],
-    hasher: RandomState,
+    transfer_limit: FairLimit,
     next_number: AtomicU64,
     rejections: Mutex<VecDeque<(ClientNetworkGroup, RejectedRequest)>>,
 }
@@ -107,8 +101,8 @@ pub struct RejectedRequest {
 pub struct TransferGuard {
     tracker: Arc<ActivityTracker>,
     shard: usize,
-    group_counter: usize,
     number: u64,
+    _permit: FairPermit,
     /// The transfer that is listed.
     pub transfer: Arc<Transfer>,
 }
@@ -117,9 +111,7 @@ impl Default for ActivityTracker {
     fn default() -> Self {
         Self {
             transfers: std::array::from_fn(|_| Mutex::default()),
-            transfer_count: AtomicUsize::new(0),
-            group_counters: std::array::from_fn(|_| AtomicUsize::new(0)),
-            hasher: RandomState::new(),
+            transfer_limit: FairLimit::new(MAX_TRANSFERS, ShareRule::GroupPartOfFree(1)),
             next_number: AtomicU64::new(1),
             rejections: Mutex::default(),
         }
@@ -127,25 +119,17 @@ impl Default for ActivityTracker {
 }
 
 impl ActivityTracker {
-    /// Lists a transfer of a client of `group`. Returns `None` if the list is full or the group has its share.
+    /// Lists a transfer of a client of `network`. Returns `None` if the list is full, or the group of the network has its share.
     pub fn start_transfer(
         self: &Arc<Self>,
-        group: ClientNetworkGroup,
+        network: ClientNetwork,
         transfer: Transfer,
     ) -> Option<TransferGuard> {
-        let group_counter = self.counter_of(group);
-        let free = MAX_TRANSFERS.checked_sub(self.transfer_count.fetch_add(1, Relaxed));
-        let counter = self.group_counters.get(group_counter);
-        let of_group = counter.map_or(0, |count| count.fetch_add(1, Relaxed));
-        if free.is_none_or(|free| of_group >= free) {
-            self.uncount(group_counter);
-            return None;
-        }
         let guard = TransferGuard {
             tracker: Arc::clone(self),
             shard: thread_shard(),
-            group_counter,
             number: self.next_number.fetch_add(1, Relaxed),
+            _permit: self.transfer_limit.try_acquire(network)?,
             transfer: Arc::new(transfer),
         };
         if let Some(shard) = self.transfers.get(guard.shard) {
@@ -154,18 +138,6 @@ impl ActivityTracker {
                 .insert(guard.number, Arc::clone(&guard.transfer));
         }
         Some(guard)
-    }
-
-    fn counter_of(&self, group: ClientNetworkGroup) -> usize {
-        let hash = self.hasher.hash_one(group) % GROUP_COUNTERS as u64;
-        usize::try_from(hash).unwrap_or_default()
-    }
-
-    fn uncount(&self, group_counter: usize) {
-        self.transfer_count.fetch_sub(1, Relaxed);
-        if let Some(count) = self.group_counters.get(group_counter) {
-            count.fetch_sub(1, Relaxed);
-        }
     }
 
     /// Ends the transfer with this number, and returns it. `None` if no active transfer has the number.
@@ -181,7 +153,7 @@ impl ActivityTracker {
 
     /// The number of active transfers.
     pub fn transfer_count(&self) -> usize {
-        self.transfer_count.load(Relaxed)
+        self.transfer_limit.held()
     }
 
     /// The `limit` transfers that have moved most bytes, in the order of their start, each with its unique number;
@@ -224,24 +196,25 @@ impl ActivityTracker {
         }
     }
 
-    /// Records the rejection of a request from `group`. A rejection that repeats a recent one is added to its entry, so
+    /// Records the rejection of a request from `network`. A rejection that repeats a recent one is added to its entry, so
     /// that a client that tries again and again does not fill the list. If the list is full, the oldest rejection of the
     /// group with the most entries is dropped. `rejection` is called only if the rejection can be recorded.
     pub fn record_rejection(
         &self,
-        group: ClientNetworkGroup,
+        network: ClientNetwork,
         rejection: impl FnOnce() -> RejectedRequest,
     ) {
+        let group = network.group();
         let Some(mut all) = self.rejections.try_lock() else {
             return;
         };
         let rejection = rejection();
         let mut rejection = RejectedRequest {
-            client: truncate(&rejection.client),
-            user: truncate(&rejection.user),
-            site: truncate(&rejection.site),
-            request: truncate(&rejection.request),
-            message: truncate(&rejection.message),
+            client: shortened(&rejection.client),
+            user: shortened(&rejection.user),
+            site: shortened(&rejection.site),
+            request: shortened(&rejection.request),
+            message: shortened(&rejection.message),
             ..rejection
         };
         let repeated = all.iter().position(|(_, one)| rejection.repeats(one));
@@ -271,7 +244,6 @@ impl Drop for TransferGuard {
         if let Some(shard) = self.tracker.transfers.get(self.shard) {
             shard.lock().remove(&self.number);
         }
-        self.tracker.uncount(self.group_counter);
     }
 }
 
@@ -308,7 +280,7 @@ impl RejectedRequest {
 impl Transfer {
     /// Creates a transfer without any bytes. `texts` are the user, the client, the site and the repository.
     pub fn new(operation: Operation, texts: [&str; 4], started: Instant) -> Self {
-        let [user, client, site, repository] = texts.map(truncate);
+        let [user, client, site, repository] = texts.map(shortened);
         Self {
             operation,
             user,
@@ -430,8 +402,7 @@ impl CutSignal {
     }
 }
 
-/// The text, shortened to [`MAX_TEXT_BYTES`].
-fn truncate(text: &str) -> String {
+fn shortened(text: &str) -> String {
     shorten(text, MAX_TEXT_BYTES).into_owned()
 }
 
@@ -453,25 +424,20 @@ const REPEATS_WITHIN: Duration = Duration::from_secs(3600);
 const MAX_TRANSFERS: usize = 10_000;
 /// The maximum number of listed rejections.
 const MAX_REJECTIONS: usize = 50;
-const GROUP_COUNTERS: usize = 1024;
 /// The maximum length of a text: more than the usual length of a repository name.
 const MAX_TEXT_BYTES: usize = 160;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::addr::PeerAddr;
+    use crate::net::addr::ClientAddr;
 
-    fn group(text: &str) -> ClientNetworkGroup {
-        let address: std::net::IpAddr = text.parse().unwrap();
-        PeerAddr::new((address, 1).into())
-            .client()
-            .network()
-            .group()
+    fn network(text: &str) -> ClientNetwork {
+        ClientAddr::new(text.parse().unwrap()).network()
     }
 
-    fn home() -> ClientNetworkGroup {
-        group("192.0.2.1")
+    fn home() -> ClientNetwork {
+        network("192.0.2.1")
     }
 
     fn transfer(repository: &str) -> Transfer {
@@ -626,12 +592,12 @@ mod tests {
         assert!(activity.cut_transfer(number).is_none());
     }
 
-    fn rejection(group: ClientNetworkGroup, message: String) -> RejectedRequest {
+    fn rejection(network: ClientNetwork, message: String) -> RejectedRequest {
         RejectedRequest {
             at: SystemTime::UNIX_EPOCH,
             first_at: SystemTime::UNIX_EPOCH,
             count: 1,
-            client: group.to_string(),
+            client: network.to_string(),
             user: "é".repeat(1000),
             site: String::new(),
             request: message.clone(),
@@ -643,7 +609,7 @@ mod tests {
     #[test]
     fn transfers_are_bounded_and_one_48_lists_at_most_half() {
         let activity = Arc::<ActivityTracker>::default();
-        let flood = |number: usize| group(&format!("2001:db8:0:{number:x}::1"));
+        let flood = |number: usize| network(&format!("2001:db8:0:{number:x}::1"));
         let mut shown: Vec<_> = (0..MAX_TRANSFERS)
             .filter_map(|number| activity.start_transfer(flood(number), transfer("a")))
             .collect();
@@ -655,8 +621,6 @@ mod tests {
         assert!(activity.start_transfer(flood(0), transfer("a")).is_some());
         drop((shown, other));
         assert_eq!(activity.transfer_count(), 0);
-        let all = activity.group_counters.iter();
-        assert_eq!(all.map(|count| count.load(Relaxed)).sum::<usize>(), 0);
     }
 
     #[test]
@@ -664,7 +628,7 @@ mod tests {
         let activity = ActivityTracker::default();
         activity.record_rejection(home(), || rejection(home(), "mine".to_owned()));
         for number in 0..2 * MAX_REJECTIONS {
-            let own = group(&format!("2001:db8:0:{number:x}::1"));
+            let own = network(&format!("2001:db8:0:{number:x}::1"));
             activity.record_rejection(own, || rejection(own, number.to_string()));
         }
         let rejections = activity.recent_rejections();
@@ -678,7 +642,7 @@ mod tests {
         assert!(rejections[0].user.len() <= MAX_TEXT_BYTES + '…'.len_utf8());
         // If each group has one rejection, the oldest one is displaced.
         for number in 0..2 * MAX_REJECTIONS {
-            let own = group(&format!("192.0.2.{}", number + 10));
+            let own = network(&format!("192.0.2.{}", number + 10));
             activity.record_rejection(own, || rejection(own, number.to_string()));
         }
         assert_eq!(

@@ -53,7 +53,7 @@ impl Admin {
     }
 
     /// The limit that the accept loop applies to the admin connections.
-    pub fn slots(&self) -> ConnectionLimit {
+    pub fn connection_limit(&self) -> ConnectionLimit {
         self.connection_limit.clone()
     }
 

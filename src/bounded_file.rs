@@ -41,70 +41,6 @@ impl From<ReadError> for io::Error {
     }
 }
 
-/// A directory of the path of a file is closed to the user of this process, so that the permissions of the file do not matter.
-#[derive(Debug, thiserror::Error)]
-#[error("permission denied: this user may not enter the directory {}", directory.display())]
-struct ClosedDirectory {
-    directory: PathBuf,
-}
-
-/// Whether the error is about a directory that this process may not enter, rather than about the file.
-pub(crate) fn is_closed_directory(error: &io::Error) -> bool {
-    error
-        .get_ref()
-        .is_some_and(|cause| cause.is::<ClosedDirectory>())
-}
-
-/// Whether the error is about a directory that the systemd unit hides from the proxy (`ProtectHome=`), whatever its mode is.
-pub(crate) fn is_hidden_by_unit(error: &io::Error) -> bool {
-    let closed = error.get_ref().and_then(|cause| cause.downcast_ref());
-    closed.is_some_and(|ClosedDirectory { directory }| {
-        let hidden = ["/root", "/home", "/run/user"];
-        hidden.iter().any(|hidden| directory.starts_with(hidden))
-    })
-}
-
-/// The error of a file below a directory that is closed to the user of this process, for tests of messages.
-#[cfg(test)]
-pub(crate) fn closed_directory_error(directory: &Path) -> io::Error {
-    let directory = directory.to_owned();
-    io::Error::new(
-        io::ErrorKind::PermissionDenied,
-        ClosedDirectory { directory },
-    )
-}
-
-/// Names the directory in an error of stat(2), which needs no permission for the file itself.
-fn name_closed_directory(error: io::Error, path: &Path) -> io::Error {
-    if error.kind() != io::ErrorKind::PermissionDenied {
-        return error;
-    }
-    match closed_directory(path, MAX_LINKS) {
-        Some(directory) => io::Error::new(error.kind(), ClosedDirectory { directory }),
-        None => error,
-    }
-}
-
-/// The outermost directory on the way to a file that this process may not enter. Symbolic links are followed for the last
-/// component only: the certificates of certbot are such links.
-fn closed_directory(path: &Path, links_left: u8) -> Option<PathBuf> {
-    let mut directories: Vec<&Path> = path.ancestors().skip(1).collect();
-    directories.reverse();
-    let is_closed = |directory: &Path| access(directory, Access::EXEC_OK) == Err(Errno::ACCESS);
-    let closed = directories
-        .into_iter()
-        .filter(|directory| !directory.as_os_str().is_empty())
-        .find(|directory| is_closed(directory));
-    if closed.is_some() || links_left == 0 {
-        return closed.map(Path::to_owned);
-    }
-    let target = path.parent()?.join(fs::read_link(path).ok()?);
-    closed_directory(&target, links_left - 1)
-}
-
-/// The number of symbolic links that are followed for a message.
-const MAX_LINKS: u8 = 8;
-
 /// A regular file that is open for reading, with the metadata it had when it was opened.
 #[derive(Debug)]
 pub(crate) struct RegularFile {
@@ -177,6 +113,70 @@ fn require_regular(metadata: &Metadata) -> Result<(), ReadError> {
 fn flag_bits(flags: OFlags) -> i32 {
     flags.bits().cast_signed()
 }
+
+/// A directory of the path of a file is closed to the user of this process, so that the permissions of the file do not matter.
+#[derive(Debug, thiserror::Error)]
+#[error("permission denied: this user may not enter the directory {}", directory.display())]
+struct ClosedDirectory {
+    directory: PathBuf,
+}
+
+/// Whether the error is about a directory that this process may not enter, rather than about the file.
+pub(crate) fn is_closed_directory(error: &io::Error) -> bool {
+    error
+        .get_ref()
+        .is_some_and(|cause| cause.is::<ClosedDirectory>())
+}
+
+/// Whether the error is about a directory that the systemd unit hides from the proxy (`ProtectHome=`), whatever its mode is.
+pub(crate) fn is_hidden_by_unit(error: &io::Error) -> bool {
+    let closed = error.get_ref().and_then(|cause| cause.downcast_ref());
+    closed.is_some_and(|ClosedDirectory { directory }| {
+        let hidden = ["/root", "/home", "/run/user"];
+        hidden.iter().any(|hidden| directory.starts_with(hidden))
+    })
+}
+
+/// The error of a file below a directory that is closed to the user of this process, for tests of messages.
+#[cfg(test)]
+pub(crate) fn closed_directory_error(directory: &Path) -> io::Error {
+    let directory = directory.to_owned();
+    io::Error::new(
+        io::ErrorKind::PermissionDenied,
+        ClosedDirectory { directory },
+    )
+}
+
+/// Names the directory in an error of stat(2), which needs no permission for the file itself.
+fn name_closed_directory(error: io::Error, path: &Path) -> io::Error {
+    if error.kind() != io::ErrorKind::PermissionDenied {
+        return error;
+    }
+    match closed_directory(path, MAX_LINKS) {
+        Some(directory) => io::Error::new(error.kind(), ClosedDirectory { directory }),
+        None => error,
+    }
+}
+
+/// The outermost directory on the way to a file that this process may not enter. Symbolic links are followed for the last
+/// component only: the certificates of certbot are such links.
+fn closed_directory(path: &Path, links_left: u8) -> Option<PathBuf> {
+    let mut directories: Vec<&Path> = path.ancestors().skip(1).collect();
+    directories.reverse();
+    let is_closed = |directory: &Path| access(directory, Access::EXEC_OK) == Err(Errno::ACCESS);
+    let closed = directories
+        .into_iter()
+        .filter(|directory| !directory.as_os_str().is_empty())
+        .find(|directory| is_closed(directory));
+    if closed.is_some() || links_left == 0 {
+        return closed.map(Path::to_owned);
+    }
+    let target = path.parent()?.join(fs::read_link(path).ok()?);
+    closed_directory(&target, links_left - 1)
+}
+
+/// The number of symbolic links that are followed for a message.
+const MAX_LINKS: u8 = 8;
 
 /// A size limit in the unit in which it is a whole number.
 fn size(bytes: u64) -> String {

@@ -6,8 +6,9 @@
 //! - `document` parses the texts, and knows the position of every value. `include` reads the included files and adds them to it.
 //! - `keys` is the table of keys. Each key has a `form`, and `table` reads a TOML table with the keys that it may have. `value`,
 //!   `address` and `url` parse strings, in which `variables` has replaced `${NAME}`.
-//! - `build` fills the settings of the whole process, and calls `listen`, `acme` and `sites`. A site has `served_on` and `routes`, and a route has
-//!   `auth`, `upstreams` and `grants`. `grant_file` reads a file that has grants only, whenever it changes.
+//! - `build` fills the settings of the whole process, and calls `listen`, `acme` and `sites`. A site has `served_on` and
+//!   `routes`, and a route has `auth`, `upstreams` and `grants`. `grant_file` reads a file that has grants only, whenever it
+//!   changes.
 //! - `exposure` warns of what is open to every client, or cannot work.
 //! - `problem` is what the user sees, `nearest` finds the key or word that was probably meant, and `reference` compares
 //!   `proxy.toml` with the table of keys.

@@ -238,7 +238,7 @@ async fn perform_handshake<H: Handler>(
         }
         Ok(Ok(tls::Accepted { stream, info: tls })) => {
             drop(open_handshake);
-            let is_http2 = tls.http2;
+            let is_http2 = tls.is_http2;
             info.tls = Some(tls);
             let connection = HttpConnection::new(info, context, state, handler);
             return Some(if is_http2 {

@@ -1,9 +1,9 @@
 //! Files that another program may write at any time: detects changes, and whether a file is being written right now.
 //!
 //! A file is read only after two polls in a row have seen the same metadata, so that a file that is being written is not read
-//! half-way. `htpasswd`, `tls` and `snapshot::grant_files` keep a [`ChangeDetector`] for each password file, certificate and grant file, which `server::file_watcher`
-//! polls at intervals. `snapshot` waits with [`StableFiles`] before a reload reads such files. This module reads only metadata,
-//! and logs nothing.
+//! half-way. `htpasswd`, `tls` and `snapshot::grant_files` keep a [`ChangeDetector`] for each password file, certificate and
+//! grant file, which `server::file_watcher` polls at intervals. `snapshot` waits with [`StableFiles`] before a reload reads
+//! such files. This module logs nothing.
 
 use std::collections::HashMap;
 use std::fs::{self, Metadata};
@@ -11,6 +11,8 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use crate::bounded_file::{ReadError, RegularFile};
 
 /// The metadata that changes when a file is written or replaced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +45,29 @@ pub(crate) type Seen = Result<FileStamp, io::ErrorKind>;
 pub(crate) fn poll(path: &Path) -> Seen {
     let metadata = fs::metadata(path).map_err(|error| error.kind())?;
     Ok(FileStamp::from(&metadata))
+}
+
+/// The content of a file.
+#[derive(Debug)]
+pub(crate) struct FileContent {
+    pub(crate) bytes: Vec<u8>,
+    pub(crate) metadata: Metadata,
+    /// `None` if the file changed while it was read.
+    pub(crate) stamp: Option<FileStamp>,
+}
+
+/// Reads a regular file of at most `limit` bytes.
+pub(crate) fn read(path: &Path, limit: u64) -> Result<FileContent, ReadError> {
+    let file = RegularFile::open(path)?;
+    let before = FileStamp::from(file.metadata());
+    let bytes = file.read(limit)?;
+    let metadata = file.file().metadata()?;
+    let after = FileStamp::from(&metadata);
+    Ok(FileContent {
+        bytes,
+        metadata,
+        stamp: (before == after).then_some(after),
+    })
 }
 
 /// Decides when a file, or several files that belong together, must be read again. `S` is the result of one poll.
@@ -143,8 +168,9 @@ impl StableFiles {
     }
 }
 
-/// The same interval as in `server::file_watcher`.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// The time between two polls of a file. A change takes effect when two polls in a row see the same new state of the file,
+/// which is at most one second after the last write.
+pub(crate) const POLL_INTERVAL: Duration = Duration::from_millis(500);
 const MAX_POLLS: usize = 5;
 
 #[cfg(test)]

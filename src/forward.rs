@@ -1,9 +1,9 @@
 //! Forwards a request to the upstream and the response back. A request can be forwarded only with a [`Permit`].
 //!
-//! `service` calls [`Forward::send`]. In front of a registry, path and query are written from the operation in the permit, not from
-//! the bytes that the client sent; elsewhere they are forwarded as sent, or mapped (`path_map`). The header fields are filtered in both directions (`headers`), and URLs in the response that name the registry's own address
-//! are rewritten (`url_rewrite`). The 101 response to a WebSocket handshake (`websocket`) has the connection to the upstream as its
-//! body.
+//! `service` calls [`Forward::send`]. In front of a registry, path and query are written from the operation in the permit, not
+//! from the bytes that the client sent; elsewhere they are forwarded as sent, or mapped (`path_map`). The header fields are
+//! filtered in both directions (`headers`), and URLs in the response that name the registry's own address are rewritten
+//! (`url_rewrite`). The 101 response to a WebSocket handshake (`websocket`) has the connection to the upstream as its body.
 
 use std::sync::Arc;
 

@@ -22,7 +22,8 @@ mod line;
 mod queue;
 
 pub use limiter::LogLimiter;
-pub use line::{LogLine, lost_lines, with_line_buffer};
+use line::lost_lines;
+pub use line::{LogFormat, LogLine, with_line_buffer};
 use queue::{Batch, Drained, MAX_BATCH_BYTES, Queue};
 
 /// Where the lines of a log are written.
@@ -44,10 +45,9 @@ pub struct LogWriter {
     shared: Arc<WriterShared>,
 }
 
-/// Formats the line that reports the number of lost lines.
-pub type LostLine = fn(u64) -> String;
-
 struct WriterShared {
+    destination: Destination,
+    format: LogFormat,
     queue: Arc<Queue>,
 }
 
@@ -77,23 +77,38 @@ impl fmt::Debug for WriterShared {
 }
 
 impl LogWriter {
-    /// Opens `destination` and starts the thread of the log.
+    /// Opens `destination` and starts the thread of the log. The callers write their lines in `format`, in which the thread
+    /// reports the number of lost lines.
     ///
     /// # Errors
     /// The file cannot be opened for appending, or the thread cannot be started.
-    pub fn open(destination: Destination, lost_line: LostLine) -> io::Result<Self> {
-        let mut output = Output::open(destination)?;
+    pub fn open(destination: Destination, format: LogFormat) -> io::Result<Self> {
+        let mut output = Output::open(destination.clone(), format)?;
         let queue = Arc::<Queue>::default();
         let output_queue = Arc::clone(&queue);
         std::thread::Builder::new()
             .name("tidegate-log".to_owned())
-            .spawn(move || output.run(&output_queue, lost_line))?;
+            .spawn(move || output.run(&output_queue))?;
         let mut queues = QUEUES.lock();
         queues.retain(|queue| queue.strong_count() > 0);
         queues.push(Arc::downgrade(&queue));
         Ok(Self {
-            shared: Arc::new(WriterShared { queue }),
+            shared: Arc::new(WriterShared {
+                destination,
+                format,
+                queue,
+            }),
         })
+    }
+
+    /// Where the lines are written.
+    pub fn destination(&self) -> &Destination {
+        &self.shared.destination
+    }
+
+    /// The format of the lines.
+    pub fn format(&self) -> LogFormat {
+        self.shared.format
     }
 
     /// Queues a line, which must end with a line feed. The line is dropped and counted if the queue is full.
@@ -139,13 +154,14 @@ impl Drop for WriterShared {
 /// The file of a log, which only the thread of the log uses.
 struct Output {
     destination: Destination,
+    format: LogFormat,
     file: File,
     /// The last write ended within a line.
     has_partial_line: bool,
 }
 
 impl Output {
-    fn open(destination: Destination) -> io::Result<Self> {
+    fn open(destination: Destination, format: LogFormat) -> io::Result<Self> {
         let file = match &destination {
             // A descriptor of our own: a write to `io::stdout()` that blocks would hold its lock for ever.
             Destination::Stdout => File::from(io::stdout().as_fd().try_clone_to_owned()?),
@@ -153,6 +169,7 @@ impl Output {
         };
         Ok(Self {
             destination,
+            format,
             file,
             has_partial_line: false,
         })
@@ -162,23 +179,23 @@ impl Output {
     ///
     /// The first line after a pause is written immediately. Then the thread sleeps for [`WRITE_INTERVAL`], so that on
     /// a busy log callers do not have to wake it, and many lines are written by one system call.
-    fn run(&mut self, queue: &Queue, lost_line: LostLine) {
+    fn run(&mut self, queue: &Queue) {
         let mut drained = Drained::default();
         while queue.take(&mut drained) {
             let Drained { batch, reopens } = &drained;
             let mut next = 0;
             for lines_before in reopens {
-                self.write_batch(batch, next..*lines_before, queue, lost_line);
+                self.write_batch(batch, next..*lines_before, queue);
                 next = *lines_before;
-                match Self::open(self.destination.clone()) {
+                match Self::open(self.destination.clone(), self.format) {
                     Ok(reopened) => *self = reopened,
                     Err(error) => self.report_failed_reopen(&error),
                 }
             }
-            self.write_batch(batch, next..batch.ends.len(), queue, lost_line);
+            self.write_batch(batch, next..batch.ends.len(), queue);
             std::thread::park_timeout(WRITE_INTERVAL);
         }
-        self.report_lost_lines(queue, lost_line);
+        self.report_lost_lines(queue);
     }
 
     /// If the file cannot be opened again, the old one stays in use: lines in a rotated file are better than none. The
@@ -195,13 +212,7 @@ impl Output {
     }
 
     /// Writes some lines of a batch, with as many lines in one `write` as it may have bytes.
-    fn write_batch(
-        &mut self,
-        batch: &Batch,
-        lines: Range<usize>,
-        queue: &Queue,
-        lost_line: LostLine,
-    ) {
+    fn write_batch(&mut self, batch: &Batch, lines: Range<usize>, queue: &Queue) {
         let max_bytes = match self.destination {
             Destination::Stdout => PIPE_BUF,
             Destination::File(_) => MAX_BATCH_BYTES,
@@ -212,7 +223,7 @@ impl Output {
             let (piece, rest) = ends.split_at(Batch::count_fitting(from, ends, max_bytes));
             let to = piece.last().copied().unwrap_or(from);
             let text = batch.text.get(from..to).unwrap_or_default();
-            self.report_lost_lines(queue, lost_line);
+            self.report_lost_lines(queue);
             let written = from + self.write(text);
             let lost = piece.iter().filter(|end| **end > written).count();
             queue.count_lost(lost as u64);
@@ -221,10 +232,10 @@ impl Output {
         }
     }
 
-    fn report_lost_lines(&mut self, queue: &Queue, lost_line: LostLine) {
+    fn report_lost_lines(&mut self, queue: &Queue) {
         let lost = queue.unreported();
         if lost > 0 {
-            let line = lost_line(lost);
+            let line = lost_lines(self.format, lost);
             if self.write(line.as_bytes()) == line.len() {
                 queue.mark_reported(lost);
             }
@@ -291,22 +302,18 @@ mod tests {
     use super::queue::{MAX_QUEUED_BYTES, MAX_QUEUED_LINES};
     use super::*;
 
-    fn lost_line(lost: u64) -> String {
-        format!("lost {lost}\n")
-    }
-
     #[test]
     fn lines_are_written_in_order_and_reopen_creates_a_new_file() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("access.log");
-        let writer = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
+        let writer = LogWriter::open(Destination::File(path.clone()), LogFormat::Text).unwrap();
         writer.write(b"one\n");
         writer.write(b"two\n");
         writer.finish();
         drop(writer);
         assert_eq!(fs::read(&path).unwrap(), b"one\ntwo\n");
 
-        let writer = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
+        let writer = LogWriter::open(Destination::File(path.clone()), LogFormat::Text).unwrap();
         let rotated = dir.path().join("access.log.1");
         fs::rename(&path, &rotated).unwrap();
         writer.reopen();
@@ -321,7 +328,11 @@ mod tests {
     #[test]
     fn a_file_that_cannot_be_opened_is_an_error() {
         assert!(
-            LogWriter::open(Destination::File("/nonexistent/dir/log".into()), lost_line).is_err()
+            LogWriter::open(
+                Destination::File("/nonexistent/dir/log".into()),
+                LogFormat::Text
+            )
+            .is_err()
         );
     }
 
@@ -343,7 +354,7 @@ mod tests {
             .write(true)
             .open(&path)
             .unwrap();
-        let writer = LogWriter::open(Destination::File(path), lost_line).unwrap();
+        let writer = LogWriter::open(Destination::File(path), LogFormat::Text).unwrap();
         let (began, mut longest) = (Instant::now(), Duration::ZERO);
         let line = |number: usize| format!("{number:099}\n").into_bytes();
         for number in 0..2 * MAX_QUEUED_LINES {
@@ -377,8 +388,8 @@ mod tests {
         }
         writer.write(b"the last\n");
         let text = reading.join().unwrap();
-        assert_eq!(text.matches("lost ").count(), 1);
-        assert!(text.contains(&format!("\nlost {lost}\n")));
+        assert_eq!(text.matches(" lost=").count(), 1);
+        assert!(text.contains(&format!(" lost={lost}\n")));
         let whole = text.lines().filter(|line| line.len() == 99).count();
         assert_eq!(whole as u64 + lost, 2 * MAX_QUEUED_LINES as u64 + 1);
     }
@@ -390,7 +401,7 @@ mod tests {
         let path = dir.path().join("pipe");
         let mode = rustix::fs::Mode::from_raw_mode(0o600);
         rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0).unwrap();
-        let writer = LogWriter::open(Destination::File(path.clone()), lost_line).unwrap();
+        let writer = LogWriter::open(Destination::File(path.clone()), LogFormat::Text).unwrap();
         writer.write(b"one\n");
         let mut reader = File::open(&path).unwrap();
         let mut text = [0; 4];
@@ -411,7 +422,7 @@ mod tests {
             .write(true)
             .open(&path)
             .unwrap();
-        let writer = LogWriter::open(Destination::File(path), lost_line).unwrap();
+        let writer = LogWriter::open(Destination::File(path), LogFormat::Text).unwrap();
         let line = [b"x".repeat(1023), b"\n".to_vec()].concat();
         // More than the buffer of a pipe.
         for _ in 0..1000 {
@@ -429,7 +440,8 @@ mod tests {
 
     #[test]
     fn a_full_disk_loses_lines_and_stalls_no_writer() {
-        let writer = LogWriter::open(Destination::File("/dev/full".into()), lost_line).unwrap();
+        let writer =
+            LogWriter::open(Destination::File("/dev/full".into()), LogFormat::Text).unwrap();
         for _ in 0..1000 {
             writer.write(b"line\n");
         }
@@ -483,9 +495,9 @@ mod tests {
         queue.reopen();
         queue.push(&text(200));
         queue.close();
-        let mut output = Output::open(Destination::File(path.clone())).unwrap();
+        let mut output = Output::open(Destination::File(path.clone()), LogFormat::Text).unwrap();
         fs::rename(&path, dir.path().join("rotated")).unwrap();
-        output.run(&queue, lost_line);
+        output.run(&queue);
         assert_eq!((queue.bytes(), queue.unreported()), (0, 0));
         assert_eq!(fs::read(&path).unwrap(), text(200));
         let path = dir.path().join("rotated");

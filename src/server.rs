@@ -249,7 +249,8 @@ impl Server {
         let mut is_forced = false;
         let mut successor = None;
         let end = self.run_commands(&mut commands, &mut tasks).await;
-        // An upgrade that is not complete is given up before the drain: its process holds the listening sockets, and accepts nothing.
+        // An upgrade that is not complete is given up before the drain: its process holds the listening sockets, and accepts
+        // nothing.
         tasks.upgrade = UpgradeState::default();
         let has_panicked = matches!(end, LoopEnd::WorkerPanicked);
         match end {
@@ -434,8 +435,8 @@ impl Server {
             return Err(reason);
         }
         tracing::info!(pid = successor.pid(), "the new process takes over");
-        // From now on this process sends no notifications: it is not the service any more. It closes its descriptor of the pid file,
-        // and the lock stays with the duplicate that the successor holds.
+        // From now on this process sends no notifications: it is not the service any more. It closes its descriptor of the pid
+        // file, and the lock stays with the duplicate that the successor holds.
         self.status = StatusReporter::default();
         Ok(successor)
     }

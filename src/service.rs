@@ -23,7 +23,7 @@ use hyper::body::Incoming;
 use rustls_pki_types::UnixTime;
 
 use crate::access::{Authorization, CatalogFilter};
-use crate::access_log::{AccessLog, RequestRecord};
+use crate::access_log::RequestRecord;
 use crate::acme::{ACME_CHALLENGE_PATH, Challenges};
 use crate::activity::ActivityTracker;
 use crate::auth::{Identity, TokenService};
@@ -31,7 +31,7 @@ use crate::body::{Body, MinRate, UploadState, empty_response, full_response};
 use crate::connection::{ConnectionInfo, IncomingRequest};
 use crate::forward::{ExternalOrigin, ForwardContext, Origin};
 use crate::forwarded::ClientInfo;
-use crate::log::LogLimiter;
+use crate::log::{LogLimiter, LogWriter};
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::net::host::https_authority;
@@ -84,8 +84,8 @@ pub struct Service {
     pub sites: Sites,
     /// The limits, and the trusted proxies.
     pub settings: Settings,
-    /// The access log; `None` if it is off.
-    pub access_log: Option<AccessLog>,
+    /// The writer of the access log; `None` if it is off.
+    pub access_log: Option<LogWriter>,
     /// The responses to http-01 challenges of certificate authorities; `None` without ACME.
     pub challenges: Option<Arc<Challenges>>,
     /// The concurrency limits of catalog walks and token requests. They outlive a reload.
@@ -250,7 +250,7 @@ impl Service {
             }
             RouteMatch::Route(route) => route,
         };
-        scope.format.is_registry &= route.registry;
+        scope.format.is_registry &= route.is_registry;
         let headers = &request.parts.headers;
         scope.cors = route.cors.response_for(headers);
         if let Some(cors) = &scope.cors
@@ -469,8 +469,8 @@ impl Service {
 
 /// The message of the log for a path without a route. A client chooses the path, so only its beginning is repeated.
 fn unrouted_message(site: &Site, path: &str) -> String {
-    let shown = shorten(path, MAX_LOGGED_PATH);
-    format!("no route for {shown} at site {}", site.name)
+    let path = shorten(path, MAX_LOGGED_PATH);
+    format!("no route for {path} at site {}", site.name)
 }
 
 /// The maximum length of a path in a message, in bytes.

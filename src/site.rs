@@ -94,9 +94,9 @@ pub struct Route {
     /// The prefix, which ends on a segment boundary.
     pub path: String,
     /// Whether `/v2/` under the prefix is a registry API.
-    pub registry: bool,
+    pub is_registry: bool,
     /// Whether clients may open WebSockets.
-    pub websocket: bool,
+    pub allows_websocket: bool,
     /// Authenticates the client.
     pub authenticator: Authenticator,
     /// Decides what the client may do.

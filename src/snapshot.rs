@@ -12,7 +12,6 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 
 use crate::access::{Access, LiveGrants};
-use crate::access_log::AccessLog;
 use crate::acme::Acme;
 use crate::auth::{Authenticator, PasswordVerifier};
 use crate::config::problem::{Problem, Problems};
@@ -22,7 +21,7 @@ use crate::file_watch::StableFiles;
 use crate::forward::headers::ForwardedField;
 use crate::forward::{Forward, PathMap};
 use crate::htpasswd::LiveUsers;
-use crate::log::{Destination, LogWriter};
+use crate::log::LogWriter;
 use crate::metrics::SiteCounts;
 use crate::net::cidr::Networks;
 use crate::service::Service;
@@ -68,12 +67,11 @@ pub struct Snapshot {
     pub acme: Option<Arc<Acme>>,
     /// Hints for the operator, such as the path of the CA of self-signed certificates.
     pub notes: Vec<String>,
-    logins: Arc<PasswordVerifier>,
+    password_verifier: Arc<PasswordVerifier>,
     passwords: Vec<Arc<LiveUsers>>,
     grant_files: Vec<Arc<LiveGrantFile>>,
     certificates: Vec<SiteCertificate>,
     tickets: TicketKeys,
-    access_log: Option<(Destination, LogWriter)>,
 }
 
 impl Snapshot {
@@ -112,8 +110,8 @@ impl Snapshot {
         }
         paths::check_state_dirs(config, mode, problems);
         let mut notes = Vec::new();
-        let logins = builder.password_verifier(problems);
-        let old_log = old.and_then(|old| old.access_log.as_ref());
+        let password_verifier = builder.password_verifier(problems);
+        let old_log = old.and_then(Self::access_log);
         let access_log = paths::open_access_log(config, old_log, mode, problems);
         let client_cas = certificates::load_client_cas(config, problems);
         let tickets = builder.ticket_keys(&client_cas, mode, problems);
@@ -122,11 +120,11 @@ impl Snapshot {
         let authenticators = AuthenticatorBuilder {
             config,
             passwords: &passwords,
-            verifier: logins.as_ref(),
+            verifier: password_verifier.as_ref(),
             mode,
         };
         let sites = builder.sites(&client_cas, &authenticators, &grant_files, problems);
-        let (tickets, logins) = (tickets?, logins?);
+        let (tickets, password_verifier) = (tickets?, password_verifier?);
         if problems.has_errors() {
             return None;
         }
@@ -134,7 +132,7 @@ impl Snapshot {
         let tls_sites = certificates::tls_sites(&certificates);
         let tls = ok_or_report(TlsConfigs::new(&config.tls, tls_sites, &tickets), problems)?;
         let tls = Arc::new(tls.with_alpn_challenges(acme.as_deref().map(Acme::alpn_challenges)));
-        let service = builder.service(sites, access_log.as_ref(), acme.as_deref());
+        let service = builder.service(sites, access_log, acme.as_deref());
         Some(Self {
             tls,
             acme,
@@ -145,12 +143,11 @@ impl Snapshot {
             drain: config.drain,
             drain_delay: config.drain_delay,
             notes,
-            logins,
+            password_verifier,
             passwords,
             grant_files,
             certificates,
             tickets,
-            access_log,
         })
     }
 
@@ -189,13 +186,13 @@ impl Snapshot {
     }
 
     /// The password verifier, for its counters.
-    pub fn logins(&self) -> &PasswordVerifier {
-        &self.logins
+    pub fn password_verifier(&self) -> &PasswordVerifier {
+        &self.password_verifier
     }
 
     /// The access log, to be reopened. `None` if it is off.
     pub fn access_log(&self) -> Option<&LogWriter> {
-        self.access_log.as_ref().map(|(_, writer)| writer)
+        self.service.access_log.as_ref()
     }
 
     /// Waits while another process writes one of the password files, grant files or certificates of this snapshot.
@@ -219,7 +216,7 @@ impl SnapshotBuilder<'_> {
     fn password_verifier(&self, problems: &mut Problems) -> Option<Arc<PasswordVerifier>> {
         let (hashing, throttle) = (&self.config.hashing, self.config.throttle);
         let verifier = match self.old {
-            Some(old) => old.logins.with(hashing, throttle),
+            Some(old) => old.password_verifier.with_settings(hashing, throttle),
             None => PasswordVerifier::start(hashing.clone(), throttle),
         };
         ok_or_report(verifier, problems).map(Arc::new)
@@ -284,7 +281,8 @@ impl SnapshotBuilder<'_> {
                 .filter_map(|route| {
                     let authenticator = authenticators.build(&name, route, problems);
                     let upstream = upstreams.find_or_create(&route.upstream, problems);
-                    let authenticator = authenticator?.with_network_policy(route.admission.clone());
+                    let authenticator =
+                        authenticator?.with_network_policy(route.network_policy.clone());
                     let grant_file = grant_files::find(grant_files, &name, &route.path);
                     if route.grant_file.is_some() && grant_file.is_none() {
                         // The file cannot be used, which was reported.
@@ -301,7 +299,7 @@ impl SnapshotBuilder<'_> {
                 listen: site.listen.clone(),
                 https_port: site.https_port,
                 client_ca: client_ca.clone(),
-                external_url: site.external.clone(),
+                external_url: site.external_url.clone(),
                 counts,
                 routes,
                 responses: site.responses.clone(),
@@ -310,20 +308,12 @@ impl SnapshotBuilder<'_> {
         Sites::new(sites)
     }
 
-    fn service(
-        &self,
-        sites: Sites,
-        access_log: Option<&(Destination, LogWriter)>,
-        acme: Option<&Acme>,
-    ) -> Service {
+    fn service(&self, sites: Sites, access_log: Option<LogWriter>, acme: Option<&Acme>) -> Service {
         let old = self.old.map(|old| &old.service);
         Service {
             sites,
             settings: self.config.service.clone(),
-            access_log: access_log.map(|(_, writer)| AccessLog {
-                writer: writer.clone(),
-                json: self.config.log.json,
-            }),
+            access_log,
             challenges: acme.map(|acme| Arc::clone(acme.challenges())),
             concurrency_limits: old
                 .map_or_else(Arc::default, |old| Arc::clone(&old.concurrency_limits)),
@@ -364,14 +354,14 @@ fn build_route(
     grant_file: Option<&Arc<LiveGrantFile>>,
     upstream: Arc<Upstream>,
 ) -> Route {
-    let access = match (grant_file, &route.granted) {
+    let access = match (grant_file, &route.grants) {
         (Some(file), _) => Access::Granted(Arc::clone(file.grants())),
-        (None, Some(granted)) => Access::Granted(LiveGrants::new(Arc::clone(&granted.grants))),
+        (None, Some(parsed)) => Access::Granted(LiveGrants::new(Arc::clone(&parsed.grants))),
         (None, None) if authenticator.is_open() => Access::Everyone,
         (None, None) => Access::Verified,
     };
     let keep_authorization = matches!(route.auth, Auth::LeftToUpstream);
-    let internal = route.internal.clone();
+    let internal_origins = route.internal_origins.clone();
     let is_prefix_sent = route
         .edits
         .forwarded
@@ -384,12 +374,17 @@ fn build_route(
         .map(|upstream| PathMap::new(&route.path, upstream, is_prefix_sent));
     Route {
         path: route.path.clone(),
-        registry: route.registry,
-        websocket: route.websocket,
+        is_registry: route.is_registry,
+        allows_websocket: route.allows_websocket,
         authenticator,
         access,
-        forward: Forward::new(upstream, keep_authorization, internal, route.edits.clone())
-            .with_path_map(path_map),
+        forward: Forward::new(
+            upstream,
+            keep_authorization,
+            internal_origins,
+            route.edits.clone(),
+        )
+        .with_path_map(path_map),
         max_body: route.max_body,
         cors: route.cors.clone(),
     }

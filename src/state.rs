@@ -33,9 +33,9 @@ pub struct ServerState {
     reloads: Reloads,
     history: History,
     connections: Connections,
-    slots: ConnectionLimit,
-    budget: Arc<RecvBudget>,
-    early_responses: Arc<EarlyResponses>,
+    connection_limit: ConnectionLimit,
+    recv_budget: Arc<RecvBudget>,
+    early_responses: EarlyResponses,
     log: Option<LogWriter>,
 }
 
@@ -58,7 +58,7 @@ impl ServerState {
     pub fn new(
         snapshot: Snapshot,
         h2_memory: usize,
-        slots: ConnectionLimit,
+        connection_limit: ConnectionLimit,
         log: Option<LogWriter>,
     ) -> Self {
         Self {
@@ -67,9 +67,9 @@ impl ServerState {
             reloads: Reloads::new(SystemTime::now()),
             history: History::new(Instant::now(), SystemTime::now()),
             connections: Connections::default(),
-            slots,
-            budget: Arc::new(RecvBudget::new(h2_memory)),
-            early_responses: Arc::default(),
+            connection_limit,
+            recv_budget: Arc::new(RecvBudget::new(h2_memory)),
+            early_responses: EarlyResponses::default(),
             log,
         }
     }
@@ -77,7 +77,7 @@ impl ServerState {
     /// Replaces the snapshot. Requests that start from now on use the new one, and requests in progress keep theirs.
     pub fn publish(&self, snapshot: Snapshot, h2_memory: usize) {
         self.snapshot.store(Arc::new(snapshot));
-        self.budget.set_limit(h2_memory);
+        self.recv_budget.set_limit(h2_memory);
     }
 
     /// Enters a phase. A phase that is earlier than the current one is ignored.
@@ -121,17 +121,17 @@ impl ServerState {
     }
 
     /// The limit on open client connections.
-    pub fn slots(&self) -> &ConnectionLimit {
-        &self.slots
+    pub fn connection_limit(&self) -> &ConnectionLimit {
+        &self.connection_limit
     }
 
     /// The limit on the bytes that unread HTTP/2 uploads occupy.
-    pub fn budget(&self) -> &Arc<RecvBudget> {
-        &self.budget
+    pub fn recv_budget(&self) -> &Arc<RecvBudget> {
+        &self.recv_budget
     }
 
     /// The HTTP/2 streams that are kept open after a response that was sent before the end of the request body.
-    pub fn early_responses(&self) -> &Arc<EarlyResponses> {
+    pub fn early_responses(&self) -> &EarlyResponses {
         &self.early_responses
     }
 
@@ -154,7 +154,7 @@ pub struct Reloads {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReloadOutcome {
     /// The time when the configuration in use took effect.
-    pub taken: SystemTime,
+    pub in_use_since: SystemTime,
     /// The time and the reason of the last failed reload since then.
     pub failed: Option<(SystemTime, String)>,
 }
@@ -166,7 +166,7 @@ impl Reloads {
             succeeded: Counter::default(),
             failed: Counter::default(),
             last: Mutex::new(ReloadOutcome {
-                taken: now,
+                in_use_since: now,
                 failed: None,
             }),
         }
@@ -183,7 +183,7 @@ impl Reloads {
         match failure {
             None => {
                 *last = ReloadOutcome {
-                    taken: now,
+                    in_use_since: now,
                     failed: None,
                 }
             }

@@ -256,7 +256,7 @@ impl Upstream {
     }
 
     /// The status of each endpoint, in the order of the configuration.
-    pub fn states(&self) -> impl Iterator<Item = EndpointStatus> {
+    pub fn statuses(&self) -> impl Iterator<Item = EndpointStatus> {
         self.endpoints.iter().map(|endpoint| EndpointStatus {
             id: Arc::as_ptr(endpoint) as usize,
             name: endpoint.endpoint().to_string(),
@@ -269,7 +269,7 @@ impl Upstream {
     ///
     /// During such an outage requests fail, unless an endpoint comes up while they wait.
     pub fn outage(&self) -> Option<Vec<(String, Outage)>> {
-        let outages = self.states().map(|endpoint| match endpoint.status {
+        let outages = self.statuses().map(|endpoint| match endpoint.status {
             Status::Down(outage) => Some((endpoint.name, outage)),
             Status::Up | Status::Unchecked => None,
         });

@@ -7,10 +7,9 @@ use std::time::Duration;
 
 use criterion::Criterion;
 use http::{Method, Request, StatusCode};
-use tidegate::access_log::{AccessLog, RequestRecord};
+use tidegate::access_log::RequestRecord;
 use tidegate::body::{BodyEnd, Observer, UploadState};
-use tidegate::log::lost_lines;
-use tidegate::log::{Destination, LogWriter};
+use tidegate::log::{Destination, LogFormat, LogWriter};
 use tidegate::metrics::SiteCounts;
 use tidegate::net::addr::ClientAddr;
 use tidegate::registry::{Operation, Parsed};
@@ -23,21 +22,11 @@ pub(crate) fn measure(criterion: &mut Criterion) {
     };
     let site = Arc::new(SiteCounts::new("registry.example.com"));
     let mut group = criterion.benchmark_group("access-log");
-    for json in [false, true] {
-        let lost = if json {
-            |lost| lost_lines(true, lost)
-        } else {
-            |lost| lost_lines(false, lost)
-        };
+    for (name, format) in [("text", LogFormat::Text), ("json", LogFormat::Json)] {
         let null = Destination::File("/dev/null".into());
-        let log = AccessLog {
-            writer: LogWriter::open(null, lost).unwrap(),
-            json,
-        };
+        let log = LogWriter::open(null, format).unwrap();
         let write = || record(Some(&log), black_box(&parts), &operation, &site);
-        group.bench_function(if json { "json" } else { "text" }, |bencher| {
-            bencher.iter(write);
-        });
+        group.bench_function(name, |bencher| bencher.iter(write));
     }
     group.bench_function("off", |bencher| {
         bencher.iter(|| record(None, black_box(&parts), &operation, &site));
@@ -47,7 +36,7 @@ pub(crate) fn measure(criterion: &mut Criterion) {
 
 /// What `service` records about a request that gets a response.
 fn record(
-    log: Option<&AccessLog>,
+    log: Option<&LogWriter>,
     parts: &http::request::Parts,
     operation: &Operation,
     site: &Arc<SiteCounts>,

@@ -56,7 +56,7 @@ pub(super) fn unblock(state: &ServerState, query: Option<&str>) -> Response<Body
         Ok(network) => network,
         Err(error) => return text(StatusCode::BAD_REQUEST, format!("network: {error}\n")),
     };
-    let cleared = state.snapshot().logins().clear_guesses(network);
+    let cleared = state.snapshot().password_verifier().clear_guesses(network);
     tracing::info!(
         %network,
         guesses = cleared.guesses,

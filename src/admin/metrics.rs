@@ -273,7 +273,7 @@ fn endpoints(snapshot: &Snapshot) -> (Vec<Sample>, Vec<Sample>) {
     let mut seen = BTreeSet::new();
     let mut endpoints: BTreeMap<String, (bool, usize)> = BTreeMap::new();
     for route in snapshot.service.sites.routes() {
-        for endpoint in route.forward.upstream().states() {
+        for endpoint in route.forward.upstream().statuses() {
             if seen.insert(endpoint.id) {
                 let (is_up, requests) = endpoints.entry(endpoint.name).or_insert((true, 0));
                 *is_up &= endpoint.status == Status::Up;
@@ -349,13 +349,13 @@ fn proxy_families(state: &ServerState, snapshot: &Snapshot) -> [Family; 4] {
             Kind::Gauge,
             "tidegate_http2_upload_memory_bytes",
             "Memory held by HTTP/2 uploads that were received and not yet read; limits.h2_memory bounds it.",
-            whole(state.budget().used()),
+            whole(state.recv_budget().used()),
         ),
     ]
 }
 
 fn connection_families(state: &ServerState) -> [Family; 7] {
-    let (counts, limit) = (state.connections(), state.slots());
+    let (counts, limit) = (state.connections(), state.connection_limit());
     let open = counts.open_counts().into_iter();
     let open = open.map(|(protocol, count)| labelled("protocol", protocol, whole(count)));
     [
@@ -432,7 +432,7 @@ fn alerts(counts: &Connections) -> Vec<Sample> {
 }
 
 fn login_families(snapshot: &Snapshot) -> [Family; 3] {
-    let logins = snapshot.logins();
+    let logins = snapshot.password_verifier();
     let counts = logins.counts();
     [
         family(
@@ -469,7 +469,7 @@ fn reload_families(state: &ServerState) -> [Family; 3] {
     let reloads = state.reloads();
     let (succeeded, failed) = reloads.counts();
     let last = reloads.last();
-    let loaded = last.taken.duration_since(UNIX_EPOCH);
+    let loaded = last.in_use_since.duration_since(UNIX_EPOCH);
     [
         family(
             Kind::Counter,

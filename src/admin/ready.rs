@@ -89,7 +89,7 @@ impl Readiness {
     fn check_upstreams(&mut self, snapshot: &Snapshot) {
         let (mut down, mut is_any_up, mut is_any_unchecked) = (BTreeMap::new(), false, false);
         for route in snapshot.service.sites.routes() {
-            for endpoint in route.forward.upstream().states() {
+            for endpoint in route.forward.upstream().statuses() {
                 match endpoint.status {
                     Status::Up => is_any_up = true,
                     Status::Unchecked => is_any_unchecked = true,

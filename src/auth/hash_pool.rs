@@ -291,16 +291,15 @@ const NICE: i32 = 10;
 
 #[cfg(test)]
 mod tests {
-    use std::net::{Ipv4Addr, SocketAddr};
+    use std::net::Ipv4Addr;
 
     use tokio::time::timeout;
 
     use super::*;
-    use crate::net::addr::PeerAddr;
+    use crate::net::addr::ClientAddr;
 
     fn network(number: u32) -> ClientNetwork {
-        let address = SocketAddr::from((Ipv4Addr::from(number), 1));
-        PeerAddr::new(address).client().network()
+        ClientAddr::new(Ipv4Addr::from(number).into()).network()
     }
 
     fn home() -> ClientNetwork {

@@ -15,7 +15,7 @@ pub struct Identity {
     /// The scope of the token with which the request came.
     scope: Option<Scope>,
     /// The request comes from a network that needs no credentials (`satisfy = "any"`).
-    from_network: bool,
+    is_network: bool,
 }
 
 /// How the client was authenticated.
@@ -40,7 +40,7 @@ impl Identity {
         Self {
             kind,
             scope: None,
-            from_network: false,
+            is_network: false,
         }
     }
 
@@ -55,7 +55,7 @@ impl Identity {
     /// Adds that the request comes from a network that needs no credentials.
     pub(super) fn with_network(self) -> Self {
         Self {
-            from_network: true,
+            is_network: true,
             ..self
         }
     }
@@ -79,17 +79,17 @@ impl Identity {
     /// The name that the access log has for the identity.
     pub fn name(&self) -> Option<&str> {
         self.user()
-            .or_else(|| self.from_network.then_some("@network"))
+            .or_else(|| self.is_network.then_some("@network"))
     }
 
     /// Whether the request comes from a network that needs no credentials (`satisfy = "any"`).
     pub fn is_network(&self) -> bool {
-        self.from_network
+        self.is_network
     }
 
     /// Whether neither a user nor a network is proved.
     pub fn is_anonymous(&self) -> bool {
-        self.kind == IdentityKind::Anonymous && !self.from_network
+        self.kind == IdentityKind::Anonymous && !self.is_network
     }
 
     /// The scope of the token with which the request came, which limits what the identity may do in addition to its

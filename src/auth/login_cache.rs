@@ -273,11 +273,10 @@ const MAX_PER_LINE: usize = 4;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::addr::PeerAddr;
+    use crate::net::addr::ClientAddr;
 
     fn network(address: &str) -> ClientNetwork {
-        let address: std::net::IpAddr = address.parse().unwrap();
-        PeerAddr::new((address, 1).into()).client().network()
+        ClientAddr::new(address.parse().unwrap()).network()
     }
 
     fn home() -> ClientNetwork {

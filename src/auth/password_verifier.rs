@@ -24,7 +24,7 @@ use super::guess_limiter::{self, Attempt, AttemptStatus, ClearedGuesses, GuessLi
 use super::hash_pool::{self, Busy, HashPool};
 use super::login_cache::{CacheKey, LoginCache, Lookup};
 use crate::htpasswd::{Entry, Users};
-use crate::metrics::LoginCounts as LoginCounters;
+use crate::metrics::LoginCounts;
 use crate::net::addr::ClientNetwork;
 use crate::net::cidr::Cidr;
 
@@ -42,7 +42,7 @@ struct VerifierState {
     cache: LoginCache,
     limiter: GuessLimiter,
     in_flight: Mutex<InFlight>,
-    counters: LoginCounters,
+    counts: LoginCounts,
 }
 
 /// The result of a login for the metrics.
@@ -111,7 +111,7 @@ impl PasswordVerifier {
                 cache: LoginCache::new().map_err(io::Error::other)?,
                 limiter: GuessLimiter::new(),
                 in_flight: Mutex::default(),
-                counters: LoginCounters::default(),
+                counts: LoginCounts::default(),
             }),
         })
     }
@@ -120,7 +120,7 @@ impl PasswordVerifier {
     ///
     /// # Errors
     /// The operating system creates no thread.
-    pub fn with(
+    pub fn with_settings(
         &self,
         hashing: &hash_pool::Settings,
         limits: guess_limiter::Settings,
@@ -137,8 +137,8 @@ impl PasswordVerifier {
     }
 
     /// The counters of verified logins.
-    pub fn counts(&self) -> &LoginCounters {
-        &self.state.counters
+    pub fn counts(&self) -> &LoginCounts {
+        &self.state.counts
     }
 
     /// Clears the wrong passwords that were counted for every client network that overlaps `network`.
@@ -161,13 +161,13 @@ impl PasswordVerifier {
         network: ClientNetwork,
     ) -> Result<bool, VerifyError> {
         let outcome = self.verify_uncounted(users, credentials, network).await;
-        let counters = self.counts();
+        let counts = self.counts();
         let counter = match outcome {
-            Ok(Outcome::Cached) => &counters.cached,
-            Ok(Outcome::Valid) => &counters.verified,
-            Ok(Outcome::Invalid) => &counters.wrong_password,
-            Err(VerifyError::Busy) => &counters.busy,
-            Err(VerifyError::TooMany(_)) => &counters.throttled,
+            Ok(Outcome::Cached) => &counts.cached,
+            Ok(Outcome::Valid) => &counts.verified,
+            Ok(Outcome::Invalid) => &counts.wrong_password,
+            Err(VerifyError::Busy) => &counts.busy,
+            Err(VerifyError::TooMany(_)) => &counts.throttled,
         };
         counter.count();
         outcome.map(|outcome| outcome != Outcome::Invalid)
@@ -213,7 +213,10 @@ impl PasswordVerifier {
         let is_valid = *Box::pin(result).await??;
         // The hash thread has recorded the result for the network that asked for the hash. This request may be of another
         // network.
-        state.record_shared(&attempt, is_valid, self.limits);
+        if is_valid {
+            state.cache.prove(&key, network, Instant::now());
+        }
+        state.record_result(&attempt, is_valid, self.limits);
         Ok(if is_valid {
             Outcome::Valid
         } else {
@@ -245,9 +248,12 @@ impl PasswordVerifier {
                 return Ok(true);
             }
             let is_valid = verify_password(&users, &credentials);
-            state.counters.hashes.count();
+            state.counts.hashes.count();
             // The result is recorded here, before the next job begins, because the client may have left.
-            state.record_hashed(&attempt, is_valid, limits);
+            if is_valid {
+                state.cache.insert(key, network, Instant::now());
+            }
+            state.record_result(&attempt, is_valid, limits);
             Ok(is_valid)
         };
         self.hash_pool.run(attempt.network(), work).await?
@@ -271,30 +277,11 @@ impl VerifierState {
         }
     }
 
-    /// Records the result of a hash for the network that asked for it.
-    fn record_hashed(&self, attempt: &Attempt, is_valid: bool, limits: guess_limiter::Settings) {
+    /// Records the result of a hash for a network that sent the credentials.
+    fn record_result(&self, attempt: &Attempt, is_valid: bool, limits: guess_limiter::Settings) {
         if is_valid {
-            let now = Instant::now();
-            self.cache.insert(attempt.key(), attempt.network(), now);
             self.limiter.record_success(attempt);
-        } else {
-            self.record_failure(attempt, limits);
-        }
-    }
-
-    /// Records the result of a hash for a network whose request waited for it.
-    fn record_shared(&self, attempt: &Attempt, is_valid: bool, limits: guess_limiter::Settings) {
-        if is_valid {
-            let now = Instant::now();
-            self.cache.prove(&attempt.key(), attempt.network(), now);
-            self.limiter.record_success(attempt);
-        } else {
-            self.record_failure(attempt, limits);
-        }
-    }
-
-    fn record_failure(&self, attempt: &Attempt, limits: guess_limiter::Settings) {
-        if let Some(network) = self.limiter.record_failure(attempt, limits, Instant::now()) {
+        } else if let Some(network) = self.limiter.record_failure(attempt, limits, Instant::now()) {
             tracing::warn!(%network, "too many wrong passwords; for a while no more are checked");
         }
     }

@@ -223,8 +223,8 @@ pub enum AbortReason {
 }
 
 impl UploadState {
-    /// Creates the state of an HTTP/2 body. Its bytes count in the connection's share of `limits.h2_memory` until the upstream takes
-    /// them; over its share, the connection is not read.
+    /// Creates the state of an HTTP/2 body. Its bytes count in the connection's share of `limits.h2_memory` until the upstream
+    /// takes them; over its share, the connection is not read.
     pub fn with_share(connection: &Arc<ConnectionShare>) -> Self {
         Self {
             share: Some(StreamShare::new(connection)),

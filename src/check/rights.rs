@@ -179,7 +179,7 @@ impl AccessQuery {
             (Action::Catalog, _) | (_, None) => "/v2/_catalog".to_owned(),
             (_, Some(repository)) => format!("/v2/{repository}/"),
         };
-        let route = site.route(&path).filter(|route| route.registry);
+        let route = site.route(&path).filter(|route| route.is_registry);
         let Some((route, settings)) =
             route.and_then(|route| Some((route, route_settings(config, site, route)?)))
         else {
@@ -188,7 +188,7 @@ impl AccessQuery {
         // A site is in one file, so the grants of a route that have no file of their own are in the file of its upstream.
         let file = problems.file_of(Some(settings.upstream.place));
         let mut verdict = self.evaluate_route(settings, &route.access, file);
-        if verdict.decision == Decision::Allowed && !settings.admission.allows_all() {
+        if verdict.decision == Decision::Allowed && !settings.network_policy.allows_all() {
             verdict
                 .reason
                 .push_str("; only from the networks that the route allows");
@@ -211,7 +211,7 @@ impl AccessQuery {
             }
             (Auth::Open, _) => return SiteVerdict::allowed(NO_PASSWORD),
             (Auth::Basic { .. } | Auth::Token { .. }, None)
-                if self.is_in_network && !settings.admission.suffices_alone =>
+                if self.is_in_network && !settings.network_policy.suffices_alone =>
             {
                 return SiteVerdict::denied("the route requires a password from every network");
             }

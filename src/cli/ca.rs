@@ -68,7 +68,7 @@ fn is_self_signed(site: &Site) -> bool {
 /// The authorities by which clients address the self-signed sites. The host `*` includes `localhost`. For a site that has
 /// only hosts such as `*.example.com`, the result has `registry.example.com` as an example.
 fn self_signed_authorities(config: &Config) -> Vec<String> {
-    let of_site = |site: &Site| match &site.external {
+    let of_site = |site: &Site| match &site.external_url {
         Some(origin) => vec![origin.authority.clone()],
         None => {
             let has_names = site.hosts.iter().any(|host| !host.starts_with("*."));

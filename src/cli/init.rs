@@ -558,8 +558,8 @@ impl Drop for WrittenFiles {
 
 /// The problem and its remedy in one line, for a value that was typed at a prompt or passed as an option.
 ///
-/// The checks of the configuration describe a value in a file: they begin with its key (`site.hosts: `), and quote the value to write
-/// instead. There is no such file yet, and a typed value has no quotes, so that both are left out.
+/// The checks of the configuration describe a value in a file: they begin with its key (`site.hosts: `), and quote the value to
+/// write instead. There is no such file yet, and a typed value has no quotes, so that both are left out.
 fn one_line(problem: &Problem) -> String {
     let keys = ["site.hosts: ", "site.route.upstream: ", "acme.email: "];
     let what = keys

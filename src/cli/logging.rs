@@ -14,24 +14,17 @@ use tracing_subscriber::layer::Context;
 use tracing_subscriber::prelude::*;
 
 use crate::config::Log;
-use crate::log::{LogLine, LogWriter, lost_lines, with_line_buffer};
+use crate::log::{LogFormat, LogLine, LogWriter, with_line_buffer};
 
 /// Starts the log of the process, and logs panics. Libraries are logged at level WARN at most, because their finer levels contain
 /// the values of header fields.
 pub(crate) fn start(log: &Log) -> std::io::Result<LogWriter> {
-    let lost_line = match log.json {
-        true => |lost| lost_lines(true, lost),
-        false => |lost| lost_lines(false, lost),
-    };
-    let writer = LogWriter::open(log.destination.clone(), lost_line)?;
+    let writer = LogWriter::open(log.destination.clone(), log.format)?;
     let libraries = log.level.min(LevelFilter::WARN);
     let targets = Targets::new()
         .with_default(libraries)
         .with_target("tidegate", log.level);
-    let layer = LineLayer {
-        writer: writer.clone(),
-        is_json: log.json,
-    };
+    let layer = LineLayer(writer.clone());
     let registry = tracing_subscriber::registry().with(layer.with_filter(targets));
     tracing::subscriber::set_global_default(registry).map_err(std::io::Error::other)?;
     // The default hook writes to standard error, which could block the thread. The message of the panic is not logged, because
@@ -44,26 +37,23 @@ pub(crate) fn start(log: &Log) -> std::io::Result<LogWriter> {
 }
 
 /// Writes every event as one line.
-struct LineLayer {
-    writer: LogWriter,
-    is_json: bool,
-}
+struct LineLayer(LogWriter);
 
 impl<S: Subscriber> Layer<S> for LineLayer {
     fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
         with_line_buffer(|buffer| {
-            write_event(event, buffer, self.is_json);
-            self.writer.write(buffer.as_bytes());
+            write_event(event, buffer, self.0.format());
+            self.0.write(buffer.as_bytes());
         });
     }
 }
 
 /// Writes the message first, whatever its position among the fields of the event.
-fn write_event(event: &Event<'_>, buffer: &mut String, is_json: bool) {
+fn write_event(event: &Event<'_>, buffer: &mut String, format: LogFormat) {
     let mut message = MessageVisitor::default();
     event.record(&mut message);
     let level = event.metadata().level().as_str();
-    let mut line = LogLine::begin(buffer, is_json, level, &message.0);
+    let mut line = LogLine::begin(buffer, format, level, &message.0);
     event.record(&mut FieldVisitor(&mut line));
     line.end();
 }
@@ -134,7 +124,7 @@ mod tests {
     use super::*;
 
     /// Collects the lines in memory.
-    struct MemoryLayer(Arc<Mutex<String>>, bool);
+    struct MemoryLayer(Arc<Mutex<String>>, LogFormat);
 
     impl<S: Subscriber> Layer<S> for MemoryLayer {
         fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
@@ -142,10 +132,9 @@ mod tests {
         }
     }
 
-    fn lines_of(is_json: bool, log: impl FnOnce()) -> String {
+    fn lines_of(format: LogFormat, log: impl FnOnce()) -> String {
         let lines = Arc::<Mutex<String>>::default();
-        let registry =
-            tracing_subscriber::registry().with(MemoryLayer(Arc::clone(&lines), is_json));
+        let registry = tracing_subscriber::registry().with(MemoryLayer(Arc::clone(&lines), format));
         tracing::subscriber::with_default(registry, log);
         let lines = lines.lock().unwrap();
         lines.clone()
@@ -158,7 +147,7 @@ mod tests {
 
     #[test]
     fn text_lines_have_the_level_the_message_and_quoted_fields() {
-        let text = lines_of(false, log_event);
+        let text = lines_of(LogFormat::Text, log_event);
         let (_time, rest) = text.split_once(' ').unwrap();
         assert_eq!(
             rest,
@@ -168,7 +157,7 @@ mod tests {
 
     #[test]
     fn json_lines_begin_with_the_keys_of_the_access_log() {
-        let json = lines_of(true, log_event);
+        let json = lines_of(LogFormat::Json, log_event);
         assert!(json.starts_with("{\"time\":\""), "{json}");
         let value: serde_json::Value = serde_json::from_str(&json).unwrap();
         assert_eq!(value["level"], "WARN");

@@ -17,7 +17,7 @@ use super::table::Table;
 use super::upstreams::UpstreamLimits;
 use crate::auth::{HashingSettings, ThrottleSettings};
 use crate::body::MinRate;
-use crate::log::Destination;
+use crate::log::{Destination, LogFormat};
 use crate::{connection, service, tls};
 
 /// The settings of every module, and the sites.
@@ -66,8 +66,8 @@ pub struct Config {
 pub struct Log {
     /// The least important level that is written.
     pub level: tracing::level_filters::LevelFilter,
-    /// Whether each line is a JSON object.
-    pub json: bool,
+    /// The format of both logs.
+    pub format: LogFormat,
     /// The destination of the process log.
     pub destination: Destination,
     /// The destination of the access log, which has one line for each request; `None` turns it off.
@@ -146,7 +146,7 @@ fn log(root: &Table<'_>, base: &Path, places: &mut Places) -> Log {
     let access = destination(&log::ACCESS_FILE, &mut places.access_file);
     Log {
         level: table.value(&log::LEVEL),
-        json: table.value(&log::FORMAT),
+        format: table.value(&log::FORMAT),
         destination: destination(&log::FILE, &mut places.log_file),
         access: table.value(&log::ACCESS).then_some(access),
     }

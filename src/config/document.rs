@@ -353,8 +353,8 @@ fn open_quote(line: &str) -> Option<char> {
     open
 }
 
-/// Returns the key if a line has a colon between key and value, as in YAML and JSON, where TOML has `=`. `before` and `rest` are the
-/// parts of the line before and after the position of the syntax error.
+/// Returns the key if a line has a colon between key and value, as in YAML and JSON, where TOML has `=`. `before` and `rest`
+/// are the parts of the line before and after the position of the syntax error.
 fn key_before_colon<'t>(before: &'t str, rest: &'t str) -> Option<&'t str> {
     let key = if rest.starts_with(':') {
         before

@@ -58,12 +58,12 @@ fn check_acme(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
 /// client certificates. Returns whether it warned.
 fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> bool {
     let requires_certificate = site
-        .clients
+        .client_auth
         .as_ref()
-        .is_some_and(|clients| clients.demand == ClientAuthMode::Required);
+        .is_some_and(|client_auth| client_auth.mode == ClientAuthMode::Required);
     if !matches!(route.auth, Auth::Open)
         || requires_certificate
-        || !route.admission.allow.is_empty()
+        || !route.network_policy.allow.is_empty()
         || route.has_grants()
     {
         return false;
@@ -80,7 +80,7 @@ fn check_open(root: &Table<'_>, listen: &Listen, site: &Site, route: &Route) -> 
         (None, None) => return false,
     };
     let what = format!("{} has mode = \"none\", and {reached}", route.path);
-    let why = if route.registry {
+    let why = if route.is_registry {
         "every client that reaches the address may pull, push and delete without a password"
     } else {
         "every client that reaches the address may use it without a password"

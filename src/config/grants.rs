@@ -25,114 +25,117 @@ pub struct RouteGrants {
     /// The grants. Their groups are replaced by the users in them.
     pub grants: Arc<Grants>,
     /// Every user that a grant names, or that is in a group of a grant.
-    pub named: Vec<Spanned<String>>,
+    pub named_users: Vec<Spanned<String>>,
     /// Every pattern with `{user}`, and the subjects of its grant.
-    pub homes: Vec<(Spanned<String>, Subjects)>,
+    pub user_patterns: Vec<(Spanned<String>, Subjects)>,
 }
 
-/// Reads the grants of a route; `None` if there are none. `path` is the path of the route, and `is_registry` says whether
-/// repositories are below it.
+/// The route of the grants, as far as they are checked against it.
+#[derive(Clone, Debug)]
+pub(crate) struct GrantedRoute {
+    /// How clients log in; `None` if that is not known, which was reported.
+    pub(crate) auth: Option<Auth>,
+    /// The path; `None` if it is not known, which was reported.
+    pub(crate) path: Option<String>,
+    /// Whether repositories are below the path.
+    pub(crate) is_registry: bool,
+}
+
+impl GrantedRoute {
+    /// The path of a route with repositories below it.
+    fn registry_path(&self) -> Option<&str> {
+        self.path.as_deref().filter(|_| self.is_registry)
+    }
+
+    /// Checks that grants can have an effect on the route. `place` is the position of the first grant.
+    pub(crate) fn check(&self, table: &Table<'_>, place: Position) {
+        let report = |what: &str, why: &str, fix: &str| {
+            table.report(Problem::error(place, what).because(why).fix(fix));
+        };
+        match &self.auth {
+            Some(Auth::LeftToUpstream) => report(
+                "grants with mode = \"upstream\"",
+                "the upstream authenticates clients, and the proxy does not know their users",
+                "give the rights in the upstream, or write mode = \"basic\"",
+            ),
+            Some(Auth::Open) => report(
+                "grants with mode = \"none\"",
+                "no client is authenticated, so all clients have the same rights",
+                "write mode = \"basic\" with a password file, or remove the grants",
+            ),
+            Some(Auth::Basic { .. } | Auth::Token { .. }) | None => {}
+        }
+        if !self.is_registry {
+            report(
+                "grants on a route that is no registry",
+                "a grant is about repositories, which are below /v2/",
+                "move them to the route of /v2/, or remove them",
+            );
+        }
+    }
+}
+
+/// Reads the grants in a table of a route; `None` if there are none.
 pub(crate) fn read(
-    route: &Table<'_>,
+    table: &Table<'_>,
     groups: &Groups,
-    auth: Option<&Auth>,
-    path: Option<&str>,
-    is_registry: bool,
+    route: &GrantedRoute,
 ) -> Option<RouteGrants> {
-    let place = route.place_of(&route::GRANT)?;
-    let tables = route.tables(&route::GRANT);
+    let place = table.place_of(&route::GRANT)?;
+    let tables = table.tables(&route::GRANT);
     let place = tables.first().map_or(place, Table::place);
-    check_route(route, place, auth, is_registry);
+    route.check(table, place);
     if tables.is_empty() {
-        route.report(
+        table.report(
             Problem::error(place, "site.route.grant is empty")
                 .because("no user would be allowed anything")
                 .fix("write [[site.route.grant]] with to, repositories and actions, or nothing"),
         );
     }
-    let is_basic = matches!(auth, Some(Auth::Basic { .. }));
-    let path = path.filter(|_| is_registry);
-    Some(parse(&tables, groups, None, is_basic, path))
+    Some(parse(&tables, groups, route, None))
 }
 
-/// Parses the tables of the grants. `outer` is given if the tables are in a file of their own. `path` is the path of a route with a
-/// registry below it.
+/// Parses the tables of the grants. `grant_file` is given if the tables are in a file of their own.
 pub(crate) fn parse(
     tables: &[Table<'_>],
     groups: &Groups,
-    outer: Option<&Outer>,
-    is_basic: bool,
-    path: Option<&str>,
+    route: &GrantedRoute,
+    grant_file: Option<&GrantFileContext>,
 ) -> RouteGrants {
     let mut parser = GrantParser {
         groups,
-        outer,
-        is_basic,
-        path,
-        named: BTreeMap::new(),
-        homes: Vec::new(),
+        grant_file,
+        route,
+        named_users: BTreeMap::new(),
+        user_patterns: Vec::new(),
     };
     let grants = Grants::new(tables.iter().filter_map(|table| parser.grant(table)));
     warn_of_shadowed(tables, &grants);
     RouteGrants {
         grants: Arc::new(grants),
-        named: parser.named.into_values().collect(),
-        homes: parser.homes,
+        named_users: parser.named_users.into_values().collect(),
+        user_patterns: parser.user_patterns,
     }
 }
 
-/// What the grants of a file of their own have from outside of the file.
+/// What the grants of a file of their own need in addition to their tables.
 #[derive(Clone, Debug)]
-pub(crate) struct Outer {
+pub(crate) struct GrantFileContext {
     /// The path of the file.
     pub(crate) file: Arc<Path>,
     /// The users of each group of the configuration.
-    pub(crate) groups: BTreeMap<String, Vec<String>>,
-}
-
-/// Checks that grants can have an effect on the route.
-pub(crate) fn check_route(
-    route: &Table<'_>,
-    place: Position,
-    auth: Option<&Auth>,
-    is_registry: bool,
-) {
-    let report = |what: &str, why: &str, fix: &str| {
-        route.report(Problem::error(place, what).because(why).fix(fix));
-    };
-    match auth {
-        Some(Auth::LeftToUpstream) => report(
-            "grants with mode = \"upstream\"",
-            "the upstream authenticates clients, and the proxy does not know their users",
-            "give the rights in the upstream, or write mode = \"basic\"",
-        ),
-        Some(Auth::Open) => report(
-            "grants with mode = \"none\"",
-            "no client is authenticated, so all clients have the same rights",
-            "write mode = \"basic\" with a password file, or remove the grants",
-        ),
-        Some(Auth::Basic { .. } | Auth::Token { .. }) | None => {}
-    }
-    if !is_registry {
-        report(
-            "grants on a route that is no registry",
-            "a grant is about repositories, which are below /v2/",
-            "move them to the route of /v2/, or remove them",
-        );
-    }
+    pub(crate) config_groups: BTreeMap<String, Vec<String>>,
 }
 
 /// Reads the grants of one route, and collects what `snapshot` checks against the password file.
 struct GrantParser<'a> {
     groups: &'a Groups,
-    outer: Option<&'a Outer>,
-    is_basic: bool,
-    /// The path of a route with a registry below it.
-    path: Option<&'a str>,
+    grant_file: Option<&'a GrantFileContext>,
+    route: &'a GrantedRoute,
     /// The named users, by position and name, so that a user of a group is listed once. A member of a group of another file has the
     /// position at which the group is named.
-    named: BTreeMap<(Position, String), Spanned<String>>,
-    homes: Vec<(Spanned<String>, Subjects)>,
+    named_users: BTreeMap<(Position, String), Spanned<String>>,
+    user_patterns: Vec<(Spanned<String>, Subjects)>,
 }
 
 impl GrantParser<'_> {
@@ -158,7 +161,7 @@ impl GrantParser<'_> {
             actions: actions.collect(),
             subjects,
             line: table.place().line,
-            file: self.outer.map(|outer| Arc::clone(&outer.file)),
+            file: self.grant_file.map(|context| Arc::clone(&context.file)),
         })
     }
 
@@ -179,7 +182,7 @@ impl GrantParser<'_> {
             "network" => subjects.network = true,
             "anonymous" => {
                 subjects.anyone = true;
-                if self.is_basic {
+                if matches!(self.route.auth, Some(Auth::Basic { .. })) {
                     table.report(anonymous_with_basic(&subject));
                 }
             }
@@ -191,9 +194,9 @@ impl GrantParser<'_> {
                 }
                 None if self.groups.is_rejected(group) || !table.is_complete() => {}
                 None => {
-                    let outer = self.outer.into_iter();
-                    let outer = outer.flat_map(|outer| outer.groups.keys());
-                    let names = self.groups.names().chain(outer.map(String::as_str));
+                    let of_config = self.grant_file.into_iter();
+                    let of_config = of_config.flat_map(|context| context.config_groups.keys());
+                    let names = self.groups.names().chain(of_config.map(String::as_str));
                     table.report(unknown_group(&subject, group, names));
                 }
             },
@@ -202,7 +205,8 @@ impl GrantParser<'_> {
 
     fn add_user(&mut self, subjects: &mut Subjects, user: Spanned<String>) {
         subjects.users.insert(user.value.clone());
-        self.named.insert((user.place, user.value.clone()), user);
+        self.named_users
+            .insert((user.place, user.value.clone()), user);
     }
 
     /// The users of a group; `place` is where the group is named.
@@ -210,7 +214,7 @@ impl GrantParser<'_> {
         if let Some(users) = self.groups.users_of(group) {
             return Some(users.to_vec());
         }
-        let users = self.outer?.groups.get(group)?.iter();
+        let users = self.grant_file?.config_groups.get(group)?.iter();
         let users = users.map(|user| Spanned {
             value: user.clone(),
             place,
@@ -227,11 +231,11 @@ impl GrantParser<'_> {
         let pattern = parse_pattern(table, &text)?;
         if !pattern.can_match() {
             table.report(pattern_without_match(&text));
-        } else if let Some(path) = self.path {
+        } else if let Some(path) = self.route.registry_path() {
             check_pattern_reach(table, path, &text, &pattern);
         }
         if pattern.is_of_user() {
-            self.homes.push((text, subjects.clone()));
+            self.user_patterns.push((text, subjects.clone()));
         }
         Some(pattern)
     }
@@ -248,7 +252,7 @@ impl GrantParser<'_> {
             table.report(Problem::error(word.place, what).fix(remedy));
         });
         let action = parsed.ok()?;
-        if let (Action::Catalog, Some(path)) = (action, self.path) {
+        if let (Action::Catalog, Some(path)) = (action, self.route.registry_path()) {
             check_catalog_reach(table, path, word);
         }
         Some(action)
@@ -429,10 +433,10 @@ impl Groups {
         members.collect()
     }
 
-    /// Reports every group of a file that has the name of a group of the configuration.
-    pub(crate) fn report_repeated(&self, root: &Table<'_>, outer: &Outer) {
+    /// Reports every group of a grant file that has the name of a group of the configuration.
+    pub(crate) fn report_repeated(&self, root: &Table<'_>, grant_file: &GrantFileContext) {
         for (name, _) in self.table.iter().flat_map(|table| &table.values) {
-            if outer.groups.contains_key(name.as_str()) {
+            if grant_file.config_groups.contains_key(name.as_str()) {
                 let what = format!("the configuration has a group {}, too", quote(name));
                 root.report(
                     Problem::error(name.place, what)

@@ -18,6 +18,7 @@ use super::form::{
 };
 use super::url::{self, ExternalUrl, UpstreamAddress};
 use super::value::{self, Error, Secret};
+use crate::log::LogFormat;
 use crate::net::cidr::Cidr;
 use crate::net::host::Host;
 use crate::net::listener::ListenAddr;
@@ -117,9 +118,9 @@ pub(crate) mod log {
             default: LevelFilter::INFO,
         };
         /// The format of both logs.
-        FORMAT = "format": WithDefault<Word<bool>> = WithDefault {
-            form: Word(&[("text", false), ("json", true)]),
-            default: false,
+        FORMAT = "format": WithDefault<Word<LogFormat>> = WithDefault {
+            form: Word(&[("text", LogFormat::Text), ("json", LogFormat::Json)]),
+            default: LogFormat::Text,
         };
         /// The file of the process log.
         FILE = "file": Text<String> = Text(value::text);

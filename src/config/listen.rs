@@ -230,8 +230,8 @@ fn check_covered(table: &Table<'_>, lists: &[(&dyn AnyKey, &[ListenAddr])]) {
     }
 }
 
-/// Reports an address of `listen.behind_proxy` on which every request would be rejected, because `trusted_proxies` names no network.
-/// The peers of a Unix socket need not be named: the permissions of its file decide which processes may connect.
+/// Reports an address of `listen.behind_proxy` on which every request would be rejected, because `trusted_proxies` names no
+/// network. The peers of a Unix socket need not be named: the permissions of its file decide which processes may connect.
 fn check_behind_proxy(table: &Table<'_>, behind_proxy: &[ListenAddr]) {
     let mut with_port = behind_proxy.iter();
     let with_port = with_port.find(|address| !matches!(address, ListenAddr::Unix(_)));

@@ -9,8 +9,8 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use super::auth::{self, Auth};
 use super::document::Spanned;
 use super::form::{AnyKey, Form as _, Key, List, Named, Status, Text};
-use super::grant_file::{self, GrantFile, RouteFacts};
-use super::grants::{self, Groups, RouteGrants};
+use super::grant_file::{self, GrantFile};
+use super::grants::{self, GrantedRoute, Groups, RouteGrants};
 use super::keys::respond;
 use super::keys::route::{self, ForwardedWord};
 use super::problem::{Position, Problem, quote};
@@ -35,9 +35,9 @@ pub struct Route {
     /// The prefix of the paths that it serves.
     pub path: String,
     /// Whether `/v2/` below the path is a registry.
-    pub registry: bool,
+    pub is_registry: bool,
     /// Whether clients may open WebSockets.
-    pub websocket: bool,
+    pub allows_websocket: bool,
     /// How clients log in.
     pub auth: Auth,
     /// The destination.
@@ -45,15 +45,15 @@ pub struct Route {
     /// The maximum size of a request body in bytes.
     pub max_body: Option<u64>,
     /// Further origins by which the upstream calls itself.
-    pub internal: Vec<Origin>,
+    pub internal_origins: Vec<Origin>,
     /// The header fields that are set and removed.
     pub edits: HeaderEdits,
     /// The client networks that may use the route.
-    pub admission: NetworkPolicy,
+    pub network_policy: NetworkPolicy,
     /// The origins whose web pages may use the route.
     pub cors: Cors,
     /// The rights of users; with `None`, and without a [`Self::grant_file`], every verified user may do everything.
-    pub granted: Option<RouteGrants>,
+    pub grants: Option<RouteGrants>,
     /// A file with further rights of users.
     pub grant_file: Option<GrantFile>,
 }
@@ -61,7 +61,7 @@ pub struct Route {
 impl Route {
     /// Whether grants decide what users may do, in the configuration or in a file of their own.
     pub fn has_grants(&self) -> bool {
-        self.granted.is_some() || self.grant_file.is_some()
+        self.grants.is_some() || self.grant_file.is_some()
     }
 }
 
@@ -109,58 +109,55 @@ pub(crate) fn read(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Rout
     }
     table.require(&route::UPSTREAM, "upstream = \"http://127.0.0.1:5000\"");
     let auth = route_auth(table, context);
-    let registry = table.value(&route::REGISTRY);
+    let is_registry = table.value(&route::REGISTRY);
     let upstream = upstreams::read(
         table,
         context.base,
         context.limits,
-        registry,
+        is_registry,
         path.as_ref().map(|path| path.value.as_str()),
     );
     if let (Some(path), Some(Auth::Token { .. })) = (&path, &auth) {
-        check_token(table, path, registry);
+        check_token(table, path, is_registry);
     }
     let max_body = table.value(&route::MAX_BODY);
-    let websocket = websocket(table, registry);
+    let allows_websocket = allows_websocket(table, is_registry);
     let edits = HeaderEdits {
         request: request_edits(table, auth.as_ref()),
         forwarded: forwarded(table, path.as_ref()),
         response: response_edits(table),
     };
-    let granted = grants::read(
-        table,
-        context.groups,
-        auth.as_ref(),
-        path.as_ref().map(|path| path.value.as_str()),
-        registry && may_be_registry(path.as_ref()),
-    );
-    let internal = origins(table, &route::INTERNAL_ORIGINS);
-    let admission = network_policy(table, auth.as_ref(), granted.as_ref());
-    let facts = RouteFacts {
-        base: context.base,
-        groups: context.groups,
-        auth: auth.as_ref(),
-        path: path.as_ref().map(|path| path.value.as_str()),
-        is_registry: registry && may_be_registry(path.as_ref()),
-        has_open_networks: admission.suffices_alone,
-        granted: granted.as_ref(),
+    let granted_route = GrantedRoute {
+        auth: auth.clone(),
+        path: path.as_ref().map(|path| path.value.clone()),
+        is_registry: is_registry && may_be_registry(path.as_ref()),
     };
-    let grant_file = grant_file::read(table, &facts);
+    let grants = grants::read(table, context.groups, &granted_route);
+    let internal_origins = origins(table, &route::INTERNAL_ORIGINS);
+    let network_policy = network_policy(table, auth.as_ref(), grants.as_ref());
+    let grant_file = grant_file::read(
+        table,
+        context.base,
+        context.groups,
+        granted_route,
+        &network_policy,
+        grants.as_ref(),
+    );
     let cors = origins(table, &route::CORS);
     let auth_place = table.place_of(&route::AUTH).or(context.site_auth_place);
     Some(RouteOrResponse::Route(Box::new(Route {
         auth_place: auth_place.unwrap_or_else(|| table.place()),
         path: path?.value,
-        registry,
-        websocket,
+        is_registry,
+        allows_websocket,
         auth: auth?,
         upstream: upstream?,
         max_body: (max_body > 0).then_some(max_body),
-        internal: internal.into_iter().map(Origin::from).collect(),
+        internal_origins: internal_origins.into_iter().map(Origin::from).collect(),
         edits,
-        admission,
+        network_policy,
         cors: Cors::new(cors.iter().map(ToString::to_string)),
-        granted,
+        grants,
         grant_file,
     })))
 }
@@ -196,8 +193,8 @@ fn route_auth(table: &Table<'_>, context: &RouteContext<'_>) -> Option<Auth> {
 }
 
 /// Checks a route with `mode = "token"`. Tokens are for repositories, and docker requests a token for all of them where `/v2/` is.
-fn check_token(table: &Table<'_>, path: &Spanned<String>, registry: bool) {
-    if !registry {
+fn check_token(table: &Table<'_>, path: &Spanned<String>, is_registry: bool) {
+    if !is_registry {
         let what = "a route that is no registry has mode = \"token\"";
         table.report(
             Problem::error(table.place_of(&route::REGISTRY), what)
@@ -216,9 +213,9 @@ fn check_token(table: &Table<'_>, path: &Spanned<String>, registry: bool) {
 }
 
 /// Reads `websocket`. A registry has no WebSockets, so the key has no meaning there.
-fn websocket(table: &Table<'_>, registry: bool) -> bool {
+fn allows_websocket(table: &Table<'_>, is_registry: bool) -> bool {
     let written = table.get(&route::WEBSOCKET);
-    if let (true, Some(written)) = (registry, &written) {
+    if let (true, Some(written)) = (is_registry, &written) {
         table.report(
             Problem::error(written.place, "websocket on a route with a registry")
                 .because(
@@ -227,7 +224,7 @@ fn websocket(table: &Table<'_>, registry: bool) -> bool {
                 .fix("remove it, or add registry = false to the route"),
         );
     }
-    !registry && written.is_none_or(|written| written.value)
+    !is_registry && written.is_none_or(|written| written.value)
 }
 
 /// Whether `/v2/` or a part of it is below the path. A path that was rejected may be one, because it has a problem already.
@@ -535,13 +532,13 @@ fn origins(table: &Table<'_>, key: &Key<List<ExternalUrl>>) -> Vec<ExternalUrl> 
 fn network_policy(
     table: &Table<'_>,
     auth: Option<&Auth>,
-    granted: Option<&RouteGrants>,
+    grants: Option<&RouteGrants>,
 ) -> NetworkPolicy {
     let allow = networks(table, &route::ALLOW);
     let deny = networks(table, &route::DENY);
     let satisfy_any = table.get(&route::SATISFY).filter(|any| any.value);
     if let Some(satisfy_any) = satisfy_any {
-        check_satisfy_any(table, satisfy_any.place, auth, granted);
+        check_satisfy_any(table, satisfy_any.place, auth, grants);
         if allow.cover_most_addresses() && !deny.cover_most_addresses() {
             let what = "satisfy = \"any\" where allow contains nearly every address";
             table.report(
@@ -550,7 +547,7 @@ fn network_policy(
                     .fix("name in allow only the networks that need no password, or remove satisfy"),
             );
         }
-    } else if granted.is_some_and(|granted| granted.grants.mentions_network()) {
+    } else if grants.is_some_and(|parsed| parsed.grants.mentions_network()) {
         let what = "a grant to \"@network\" without satisfy = \"any\"";
         table.report(
             Problem::error(table.place_of(&route::GRANT), what)
@@ -570,7 +567,7 @@ fn check_satisfy_any(
     table: &Table<'_>,
     place: Position,
     auth: Option<&Auth>,
-    granted: Option<&RouteGrants>,
+    grants: Option<&RouteGrants>,
 ) {
     let report = |what: &str, why: &str, fix: &str| {
         table.report(Problem::error(place, what).because(why).fix(fix));
@@ -589,7 +586,7 @@ fn check_satisfy_any(
             "remove it, or write mode = \"basic\"",
         ),
         Some(Auth::Basic { .. })
-            if granted.is_some() || table.place_of(&route::GRANT_FILE).is_some() =>
+            if grants.is_some() || table.place_of(&route::GRANT_FILE).is_some() =>
         {
             report(
                 "satisfy = \"any\" with grants and mode = \"basic\"",
@@ -600,8 +597,8 @@ fn check_satisfy_any(
         }
         Some(Auth::Basic { .. } | Auth::Token { .. }) | None => {}
     }
-    if let (Some(Auth::Token { .. }), Some(granted)) = (auth, granted)
-        && !granted.grants.mentions_network()
+    if let (Some(Auth::Token { .. }), Some(parsed)) = (auth, grants)
+        && !parsed.grants.mentions_network()
         && table.place_of(&route::GRANT_FILE).is_none()
     {
         let what = "satisfy = \"any\" with grants, none of which is to \"@network\"";

@@ -24,14 +24,15 @@ pub(crate) struct ServedOn {
     pub(crate) behind_proxy: Option<ListenAddr>,
     /// Whether the site is served on an address of `listen.http`. True if `[listen]` could not be read.
     pub(crate) has_http: bool,
-    /// `listen.public_port`, or the port of the first address of `listen.https` among them. 443 if there is none, because the proxy in front usually has
-    /// this port.
+    /// `listen.public_port`, or the port of the first address of `listen.https` among them. 443 if there is none, because the
+    /// proxy in front usually has this port.
     pub(crate) https_port: u16,
 }
 
 impl ServedOn {
-    /// Reads `site.listen`. `listen` is `None` if `[listen]` could not be read, which was reported. `base` is the folder of the file
-    /// that has `[listen]`: the site may be in an included file, and its relative paths of sockets are those of `[listen]`.
+    /// Reads `site.listen`. `listen` is `None` if `[listen]` could not be read, which was reported. `base` is the folder of the
+    /// file that has `[listen]`: the site may be in an included file, and its relative paths of sockets are those of
+    /// `[listen]`.
     pub(crate) fn read(table: &Table<'_>, listen: Option<&Listen>, base: &Path) -> Self {
         let written = table.get(&site::LISTEN);
         let written = written.map(|list| resolved(table, list, base));

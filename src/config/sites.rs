@@ -40,9 +40,9 @@ pub struct Site {
     /// The source of the certificate; `None` if no address with TLS serves the site.
     pub certificate: Option<Certificate>,
     /// The client certificates that are accepted; `None` if none is requested.
-    pub clients: Option<ClientAuth>,
+    pub client_auth: Option<ClientAuth>,
     /// The origin that clients see in URLs, instead of the one that they addressed.
-    pub external: Option<Origin>,
+    pub external_url: Option<Origin>,
     /// The routes to an upstream.
     pub routes: Vec<Route>,
     /// The routes to which the proxy responds itself.
@@ -65,7 +65,7 @@ pub struct ClientAuth {
     /// A PEM file with the CAs that issue them.
     pub ca: Spanned<PathBuf>,
     /// Whether a client must have a certificate.
-    pub demand: ClientAuthMode,
+    pub mode: ClientAuthMode,
 }
 
 /// The source of a certificate.
@@ -148,7 +148,7 @@ fn check_unused(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
 /// of a container, is not what clients can connect to.
 fn check_redirect_port(root: &Table<'_>, listen: &Listen, sites: &[Site]) {
     let is_guess = |site: &&Site| {
-        site.external.is_none()
+        site.external_url.is_none()
             && !matches!(site.https_port, 0 | 443)
             && listen.http.iter().any(|address| site.is_on(address))
     };
@@ -209,7 +209,7 @@ fn read_site(
     if let Some(Certificate::Acme(_)) = certificate {
         acme::check_hosts(table, &patterns);
     }
-    let clients = client_auth(table, base);
+    let client_auth = client_auth(table, base);
     let external = table.get(&site::EXTERNAL_URL);
     let auth_table = table.table(&site::AUTH);
     let context = RouteContext {
@@ -252,8 +252,8 @@ fn read_site(
         listen: served_on.listen.clone(),
         https_port: served_on.https_port,
         certificate,
-        clients,
-        external: external.map(|url| url.value.into()),
+        client_auth,
+        external_url: external.map(|url| url.value.into()),
         routes,
         responses,
         webroots,
@@ -359,7 +359,7 @@ const CERTIFICATE_FILES: &str = "tls = { cert = \"fullchain.pem\", key = \"privk
 
 fn client_auth(table: &Table<'_>, base: &Path) -> Option<ClientAuth> {
     let ca = table.get(&site::CLIENT_CA);
-    let demand = table.value(&site::CLIENT_AUTH);
+    let mode = table.value(&site::CLIENT_AUTH);
     if let (None, Some(place)) = (
         table.place_of(&site::CLIENT_CA),
         table.place_of(&site::CLIENT_AUTH),
@@ -372,7 +372,7 @@ fn client_auth(table: &Table<'_>, base: &Path) -> Option<ClientAuth> {
     }
     Some(ClientAuth {
         ca: ca?.map(|path| base.join(path)),
-        demand,
+        mode,
     })
 }
 
@@ -428,10 +428,10 @@ fn check_webroots(tables: &[Table<'_>], routes: &[Option<RouteOrResponse>], serv
 /// Whether the route passes registry requests on without parsing them, to an upstream of a route that parses them.
 fn bypasses_registry_route(route: &Route, routes: &[Option<RouteOrResponse>]) -> bool {
     let mut others = routes.iter().flatten();
-    !route.registry
+    !route.is_registry
         && is_registry_path(&route.path)
         && others.any(|other| match other {
-            RouteOrResponse::Route(other) => other.registry && share_an_endpoint(other, route),
+            RouteOrResponse::Route(other) => other.is_registry && share_an_endpoint(other, route),
             RouteOrResponse::Response(_) => false,
         })
 }

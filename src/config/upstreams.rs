@@ -58,13 +58,13 @@ pub(crate) fn read(
     route: &Table<'_>,
     base: &Path,
     limits: UpstreamLimits,
-    registry: bool,
+    is_registry: bool,
     route_path: Option<&str>,
 ) -> Option<Upstream> {
     match route.string_or_table(&route::UPSTREAM)? {
         Choice::String(url) => {
             let url = url.parse(upstream_address)?;
-            if registry {
+            if is_registry {
                 check_no_path(route, &route.path_of(&route::UPSTREAM), &url, route_path);
             }
             let connect_timeout = upstream::CONNECT_TIMEOUT.form.default;
@@ -88,7 +88,7 @@ pub(crate) fn read(
                 path: url.value.path,
             })
         }
-        Choice::Table(table) => read_table(&table, base, limits, registry, route_path),
+        Choice::Table(table) => read_table(&table, base, limits, is_registry, route_path),
     }
 }
 
@@ -96,7 +96,7 @@ fn read_table(
     table: &Table<'_>,
     base: &Path,
     limits: UpstreamLimits,
-    registry: bool,
+    is_registry: bool,
     route_path: Option<&str>,
 ) -> Option<Upstream> {
     table.require(&upstream::URLS, "urls = [\"http://127.0.0.1:5000\"]");
@@ -114,7 +114,7 @@ fn read_table(
     if let Some(name) = &server_name {
         check_server_name(table, &urls, name.place);
     }
-    let path = common_path(table, &urls, registry, route_path);
+    let path = common_path(table, &urls, is_registry, route_path);
     let place = urls.place;
     Some(Upstream {
         settings: Settings {
@@ -163,12 +163,12 @@ fn client_files(table: &Table<'_>, base: &Path) -> Option<ClientFiles> {
 fn common_path(
     table: &Table<'_>,
     urls: &Spanned<Items<UpstreamAddress>>,
-    registry: bool,
+    is_registry: bool,
     route_path: Option<&str>,
 ) -> Option<String> {
     let mut items = urls.items.iter();
     let first = items.next()?;
-    if registry {
+    if is_registry {
         for url in &urls.items {
             check_no_path(table, &table.path_of(&upstream::URLS), url, route_path);
         }

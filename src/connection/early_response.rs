@@ -14,64 +14,32 @@
 //! is free. A stream beyond the bound is reset immediately.
 
 use std::cell::Cell;
-use std::collections::HashMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use super::shutdown::ShutdownSignal;
 use super::state::ConnectionState;
-use crate::net::addr::ClientNetworkGroup;
+use crate::net::addr::ClientNetwork;
+use crate::net::fair_share::{FairLimit, FairPermit, ShareRule};
 
-/// The streams of all connections that are kept after an early response.
-#[derive(Debug, Default)]
-pub struct EarlyResponses {
-    kept: Mutex<KeptStreams>,
-}
+/// The limit on the streams of all connections that are kept after an early response. Clones share it.
+#[derive(Clone, Debug)]
+pub struct EarlyResponses(FairLimit);
 
-#[derive(Debug, Default)]
-struct KeptStreams {
-    count: usize,
-    /// The number of each group. No entry is zero, so the map is never larger than the number of kept streams.
-    by_group: HashMap<ClientNetworkGroup, usize>,
-}
-
-impl EarlyResponses {
-    /// Counts one more stream of the group. Returns false, and counts nothing, if the group is at its limit.
-    ///
-    /// A group may have a quarter of what is free, so that a group that takes all that it can get leaves room for others, and so
-    /// do many such groups.
-    fn try_acquire(&self, group: ClientNetworkGroup) -> bool {
-        let mut kept = self.kept.lock();
-        let free = MAX_KEPT_STREAMS.saturating_sub(kept.count);
-        let of_group = kept.by_group.get(&group).copied().unwrap_or_default();
-        if of_group >= free / 4 {
-            return false;
-        }
-        kept.count += 1;
-        kept.by_group.insert(group, of_group + 1);
-        true
-    }
-
-    fn release(&self, group: ClientNetworkGroup) {
-        let mut kept = self.kept.lock();
-        kept.count = kept.count.saturating_sub(1);
-        if let Some(of_group) = kept.by_group.get_mut(&group) {
-            *of_group = of_group.saturating_sub(1);
-            if *of_group == 0 {
-                kept.by_group.remove(&group);
-            }
-        }
+impl Default for EarlyResponses {
+    fn default() -> Self {
+        Self(FairLimit::new(
+            MAX_KEPT_STREAMS,
+            ShareRule::GroupPartOfFree(4),
+        ))
     }
 }
 
 /// The streams of one connection that are kept after an early response.
 #[derive(Debug)]
 pub(crate) struct EarlyStreams {
-    all: Arc<EarlyResponses>,
-    group: ClientNetworkGroup,
+    all: EarlyResponses,
+    network: ClientNetwork,
     kept: Cell<usize>,
     max_kept: usize,
     state: Rc<ConnectionState>,
@@ -79,18 +47,18 @@ pub(crate) struct EarlyStreams {
 }
 
 impl EarlyStreams {
-    /// Creates the account of a connection that may have `max_streams` concurrent streams, of a client of `group`.
+    /// Creates the account of a connection that may have `max_streams` concurrent streams, of a client of `network`.
     pub(crate) fn new(
-        all: &Arc<EarlyResponses>,
-        group: ClientNetworkGroup,
+        all: &EarlyResponses,
+        network: ClientNetwork,
         max_streams: u32,
         state: &Rc<ConnectionState>,
         shutdown: ShutdownSignal,
     ) -> Self {
         let max_streams = usize::try_from(max_streams).unwrap_or(usize::MAX);
         Self {
-            all: Arc::clone(all),
-            group,
+            all: all.clone(),
+            network,
             kept: Cell::new(0),
             max_kept: (max_streams / 2).max(1),
             state: Rc::clone(state),
@@ -117,21 +85,28 @@ impl EarlyStreams {
 
     fn try_acquire(&self) -> Option<KeptStream<'_>> {
         let kept = self.kept.get();
-        if kept >= self.max_kept || !self.all.try_acquire(self.group) {
+        if kept >= self.max_kept {
             return None;
         }
+        let permit = self.all.0.try_acquire(self.network)?;
         self.kept.set(kept + 1);
-        Some(KeptStream(self))
+        Some(KeptStream {
+            connection: self,
+            _permit: permit,
+        })
     }
 }
 
 /// One kept stream. It is counted until this value is dropped.
-struct KeptStream<'a>(&'a EarlyStreams);
+struct KeptStream<'a> {
+    connection: &'a EarlyStreams,
+    _permit: FairPermit,
+}
 
 impl Drop for KeptStream<'_> {
     fn drop(&mut self) {
-        self.0.kept.set(self.0.kept.get().saturating_sub(1));
-        self.0.all.release(self.0.group);
+        let kept = &self.connection.kept;
+        kept.set(kept.get().saturating_sub(1));
     }
 }
 
@@ -140,47 +115,3 @@ impl Drop for KeptStream<'_> {
 const READ_GRACE: Duration = Duration::from_secs(5);
 /// A kept stream costs 4 to 5 KiB, so all of them cost at most 5 MiB.
 const MAX_KEPT_STREAMS: usize = 1024;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::net::addr::ClientAddr;
-
-    fn group(text: &str) -> ClientNetworkGroup {
-        ClientAddr::new(text.parse().unwrap()).network().group()
-    }
-
-    fn acquire_all(all: &EarlyResponses, group: ClientNetworkGroup) -> usize {
-        (0..MAX_KEPT_STREAMS * 2)
-            .take_while(|_| all.try_acquire(group))
-            .count()
-    }
-
-    #[test]
-    fn a_greedy_group_leaves_room_and_so_do_many() {
-        let all = EarlyResponses::default();
-        let first = group("2001:db8:1::1");
-        let acquired = acquire_all(&all, first);
-        let expected = MAX_KEPT_STREAMS / 8..=MAX_KEPT_STREAMS / 4;
-        assert!(expected.contains(&acquired), "{acquired}");
-        // Another /64 of the same /48 has no share of its own.
-        assert!(!all.try_acquire(group("2001:db8:1:2::1")));
-        let others: Vec<usize> = (0..20)
-            .map(|last| acquire_all(&all, group(&format!("192.0.2.{last}"))))
-            .collect();
-        assert!(others.iter().all(|acquired| *acquired > 0), "{others:?}");
-        assert!(all.try_acquire(group("198.51.100.1")));
-    }
-
-    #[test]
-    fn released_streams_leave_no_entry() {
-        let all = EarlyResponses::default();
-        let one = group("192.0.2.1");
-        let acquired = acquire_all(&all, one);
-        for _ in 0..acquired {
-            all.release(one);
-        }
-        let kept = all.kept.lock();
-        assert!(kept.count == 0 && kept.by_group.is_empty());
-    }
-}

@@ -44,7 +44,7 @@ pub struct ConnectionContext<'a> {
     /// The memory for unread HTTP/2 request bodies of all connections.
     pub recv_budget: &'a Arc<RecvBudget>,
     /// The HTTP/2 streams of all connections that are kept after an early response.
-    pub early_responses: &'a Arc<EarlyResponses>,
+    pub early_responses: &'a EarlyResponses,
     /// Reports the graceful shutdown.
     pub shutdown: ShutdownSignal,
     /// Counts connections and how they end.
@@ -145,14 +145,14 @@ impl<'a, H: Handler> HttpConnection<'a, H> {
         let metrics = self.context.metrics;
         let open_connection = metrics.open(Protocol::Http2);
         let settings = self.context.settings;
-        let group = self.info.client.network().group();
-        let share = ConnectionShare::new(self.context.recv_budget, group);
+        let network = self.info.client.network();
+        let share = ConnectionShare::new(self.context.recv_budget, network.group());
         let inspector = Http2Inspector::new(&state, &share);
         let stream = SharedStream::new(InspectedStream::new(stream, inspector));
         let service = service_fn(self.service(Some(Arc::clone(&share)), None));
         let early = EarlyStreams::new(
             self.context.early_responses,
-            group,
+            network,
             settings.h2_streams,
             &state,
             self.context.shutdown.clone(),

@@ -402,8 +402,8 @@ impl ConnectionState {
         self.is_end_marked_by_close.set(is_marked);
     }
 
-    /// Whether the close must be a reset (RST): the client does not read, so that the kernel would keep unsent bytes for minutes, or
-    /// it would take the response for a complete one.
+    /// Whether the close must be a reset (RST): the client does not read, so that the kernel would keep unsent bytes for
+    /// minutes, or it would take the response for a complete one.
     pub(crate) fn must_reset(&self) -> bool {
         self.timeout.get() == Some(TimeoutKind::Write) || self.is_end_marked_by_close.get()
     }

@@ -19,7 +19,7 @@ use std::time::Duration;
 
 use bytes::{Buf as _, Bytes};
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, Sleep, sleep, timeout};
 
 use super::close::CLOSE_TIMEOUT;
 use super::driver::CloseReason;
@@ -99,12 +99,9 @@ impl PendingTunnel {
     {
         let mut upload = Flow::new(early.into());
         let mut download = Flow::new(std::mem::take(&mut tunnel.first));
-        let mut max_silence = tunnel.max_silence;
-        let mut last_progress = Instant::now();
-        let mut half_closed_by = None;
+        let mut deadline = TunnelDeadline::new(tunnel.max_silence);
         // The upstream takes no more bytes. Those that it sent before may still be on their way to the client.
         let mut upload_error = None;
-        let mut timer = Box::pin(sleep(max_silence));
         poll_fn(|cx| {
             if let Poll::Ready(end) = self.poll_interrupted(&tunnel, cx) {
                 return Poll::Ready(end);
@@ -117,7 +114,7 @@ impl PendingTunnel {
             }
             let down = download.poll(&mut tunnel.upstream, client, cx);
             if self.count(&tunnel, upload.take_moved(), download.take_moved()) {
-                last_progress = Instant::now();
+                deadline.record_progress();
             }
             let is_client_closed = up.is_ready() && upload_error.is_none();
             match (up, down) {
@@ -135,40 +132,14 @@ impl PendingTunnel {
                 }
                 (Poll::Pending, Poll::Pending) => {}
                 (Poll::Ready(Ok(())), Poll::Pending) | (Poll::Pending, Poll::Ready(Ok(()))) => {
-                    if half_closed_by.is_none() {
-                        last_progress = Instant::now();
-                        max_silence = max_silence.min(HALF_CLOSED_SILENCE);
-                        half_closed_by = Some(if is_client_closed {
-                            TunnelSide::Client
-                        } else {
-                            TunnelSide::Upstream
-                        });
-                    }
-                }
-            }
-            // As in `driver`, a deadline that moves to a later time is noticed when the timer fires.
-            loop {
-                let silent_until = last_progress.checked_add(max_silence);
-                let blocked_until = state.deadline().map(|(at, _)| at);
-                let Some(wakeup) = silent_until.into_iter().chain(blocked_until).min() else {
-                    return Poll::Pending;
-                };
-                if wakeup < timer.deadline() {
-                    timer.as_mut().reset(wakeup);
-                }
-                ready!(timer.as_mut().poll(cx));
-                let now = Instant::now();
-                if blocked_until.is_some_and(|at| at <= now) {
-                    return Poll::Ready(End::TimedOut);
-                }
-                if silent_until.is_some_and(|at| at <= now) {
-                    return Poll::Ready(match half_closed_by {
-                        Some(TunnelSide::Client) => End::ClientGone,
-                        Some(TunnelSide::Upstream) | None => End::Silent(max_silence),
+                    deadline.record_half_close(if is_client_closed {
+                        TunnelSide::Client
+                    } else {
+                        TunnelSide::Upstream
                     });
                 }
-                timer.as_mut().reset(wakeup);
             }
+            deadline.poll(state, cx)
         })
         .await
     }
@@ -236,6 +207,65 @@ enum TunnelSide {
     Upstream,
 }
 
+/// The deadline of a tunnel: for the silence of both sides, and for a client that does not read.
+struct TunnelDeadline {
+    max_silence: Duration,
+    last_progress: Instant,
+    half_closed_by: Option<TunnelSide>,
+    timer: Pin<Box<Sleep>>,
+}
+
+impl TunnelDeadline {
+    fn new(max_silence: Duration) -> Self {
+        Self {
+            max_silence,
+            last_progress: Instant::now(),
+            half_closed_by: None,
+            timer: Box::pin(sleep(max_silence)),
+        }
+    }
+
+    /// Records that bytes were passed on.
+    fn record_progress(&mut self) {
+        self.last_progress = Instant::now();
+    }
+
+    /// Records which side has closed its direction first. From then on, the other side has [`HALF_CLOSED_SILENCE`] at most.
+    fn record_half_close(&mut self, side: TunnelSide) {
+        if self.half_closed_by.is_none() {
+            self.last_progress = Instant::now();
+            self.max_silence = self.max_silence.min(HALF_CLOSED_SILENCE);
+            self.half_closed_by = Some(side);
+        }
+    }
+
+    /// Ready when a deadline has passed. As in `driver`, a deadline that moves to a later time is noticed when the timer fires.
+    fn poll(&mut self, state: &ConnectionState, cx: &mut Context<'_>) -> Poll<End> {
+        loop {
+            let silent_until = self.last_progress.checked_add(self.max_silence);
+            let blocked_until = state.deadline().map(|(at, _)| at);
+            let Some(wakeup) = silent_until.into_iter().chain(blocked_until).min() else {
+                return Poll::Pending;
+            };
+            if wakeup < self.timer.deadline() {
+                self.timer.as_mut().reset(wakeup);
+            }
+            ready!(self.timer.as_mut().poll(cx));
+            let now = Instant::now();
+            if blocked_until.is_some_and(|at| at <= now) {
+                return Poll::Ready(End::TimedOut);
+            }
+            if silent_until.is_some_and(|at| at <= now) {
+                return Poll::Ready(match self.half_closed_by {
+                    Some(TunnelSide::Client) => End::ClientGone,
+                    Some(TunnelSide::Upstream) | None => End::Silent(self.max_silence),
+                });
+            }
+            self.timer.as_mut().reset(wakeup);
+        }
+    }
+}
+
 /// How a tunnel ended.
 #[derive(Debug)]
 enum End {
@@ -294,8 +324,8 @@ impl Flow {
         }
     }
 
-    /// Ends this direction of the tunnel, because the side that receives takes no more bytes. Bytes that were read and not yet written
-    /// are lost.
+    /// Ends this direction of the tunnel, because the side that receives takes no more bytes. Bytes that were read and not yet
+    /// written are lost.
     fn abandon(&mut self) {
         (self.early, self.buffer, self.written) = (Bytes::new(), None, 0);
         self.state = FlowState::Closed;

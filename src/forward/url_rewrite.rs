@@ -1,8 +1,9 @@
 //! Rewrites the URLs in a response that name the registry's own address, so that they lead clients to the proxy.
 //!
 //! A registry builds URLs from the scheme and the host of the request that it gets from the proxy. A client follows them
-//! literally, and it drops its credentials if the authority differs, even in the port. `forward` rewrites `Location`, `Content-Location`, `Link` and the realm of Bearer
-//! challenges. A URL of another origin (object storage, single sign-on) is kept byte for byte.
+//! literally, and it drops its credentials if the authority differs, even in the port. `forward` rewrites `Location`,
+//! `Content-Location`, `Link` and the realm of Bearer challenges. A URL of another origin (object storage, single sign-on) is
+//! kept byte for byte.
 
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 

@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 use super::parse::{LoadedUsers, is_pem, parse};
 use super::problem::{Problem, ProblemKind, add_command, shell_word};
 use super::users::{Entry, Users};
-use crate::bounded_file::{ReadError, RegularFile, is_closed_directory, is_hidden_by_unit};
+use crate::bounded_file::{ReadError, is_closed_directory, is_hidden_by_unit};
 use crate::file_watch::{self, ChangeDetector, FileStamp, LoadedVersion, Seen};
 
 /// The users of a file as it was last read.
@@ -267,30 +267,22 @@ impl Content {
 }
 
 fn read(path: &Path) -> Result<Content, LoadError> {
-    let to_load_error = |error| {
+    let content = file_watch::read(path, MAX_FILE).map_err(|error| {
         let path = path.into();
         match error {
             ReadError::NotRegular => LoadError::NotAFile { path },
             ReadError::TooLarge { .. } => LoadError::TooLarge { path },
             ReadError::Io(source) => LoadError::Read { path, source },
         }
-    };
-    let file = RegularFile::open(path).map_err(to_load_error)?;
-    let before = FileStamp::from(file.metadata());
-    let bytes = file.read(MAX_FILE).map_err(to_load_error)?;
-    let metadata = file
-        .file()
-        .metadata()
-        .map_err(|error| to_load_error(error.into()))?;
-    let after = FileStamp::from(&metadata);
-    if is_pem(&bytes) {
+    })?;
+    if is_pem(&content.bytes) {
         return Err(LoadError::Pem { path: path.into() });
     }
-    let mut loaded = parse(&bytes);
-    loaded.problems.splice(..0, exposure(&metadata));
+    let mut loaded = parse(&content.bytes);
+    loaded.problems.splice(..0, exposure(&content.metadata));
     Ok(Content {
         loaded,
-        stamp: (before == after).then_some(after),
+        stamp: content.stamp,
     })
 }
 

@@ -20,33 +20,49 @@ use time::OffsetDateTime;
 use time::format_description::StaticFormatDescription;
 use time::macros::format_description;
 
+/// The format of the lines of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Text with `key=value` fields.
+    Text,
+    /// One JSON object for each line.
+    Json,
+}
+
 /// Writes one line to a buffer.
 #[derive(Debug)]
 pub struct LogLine<'a> {
     buffer: &'a mut String,
-    is_json: bool,
+    format: LogFormat,
 }
 
 impl<'a> LogLine<'a> {
     /// Begins a line with the current time.
-    pub fn begin(buffer: &'a mut String, is_json: bool, level: &str, message: &str) -> Self {
-        if is_json {
-            buffer.push_str("{\"time\":\"");
-            push_time(buffer, since_1970());
-            push_all(buffer, &["\",\"level\":\"", level, "\",\"message\":"]);
-            push_quoted(buffer, message);
-        } else {
-            push_time(buffer, since_1970());
-            push_all(buffer, &[" ", level, " "]);
-            push_escaped(buffer, message, false);
+    pub fn begin(buffer: &'a mut String, format: LogFormat, level: &str, message: &str) -> Self {
+        match format {
+            LogFormat::Json => {
+                buffer.push_str("{\"time\":\"");
+                push_time(buffer, since_1970());
+                push_all(buffer, &["\",\"level\":\"", level, "\",\"message\":"]);
+                push_quoted(buffer, message);
+            }
+            LogFormat::Text => {
+                push_time(buffer, since_1970());
+                push_all(buffer, &[" ", level, " "]);
+                push_escaped(buffer, message, false);
+            }
         }
-        Self { buffer, is_json }
+        Self { buffer, format }
+    }
+
+    fn is_json(&self) -> bool {
+        self.format == LogFormat::Json
     }
 
     /// Adds a field with a text.
     pub fn text(&mut self, key: &str, value: &str) {
         self.key(key);
-        if self.is_json || !is_bare(value) {
+        if self.is_json() || !is_bare(value) {
             push_quoted(self.buffer, value);
         } else {
             self.buffer.push_str(value);
@@ -73,7 +89,7 @@ impl<'a> LogLine<'a> {
             return self.display(key, address);
         };
         self.key(key);
-        let quote = if self.is_json { "\"" } else { "" };
+        let quote = if self.is_json() { "\"" } else { "" };
         self.buffer.push_str(quote);
         for (index, octet) in address.octets().into_iter().enumerate() {
             if index > 0 {
@@ -108,11 +124,11 @@ impl<'a> LogLine<'a> {
     /// Ends the line.
     pub fn end(self) {
         self.buffer
-            .push_str(if self.is_json { "}\n" } else { "\n" });
+            .push_str(if self.is_json() { "}\n" } else { "\n" });
     }
 
     fn key(&mut self, key: &str) {
-        if self.is_json {
+        if self.is_json() {
             return push_all(self.buffer, &[",\"", key, "\":"]);
         }
         // Single characters, because a call that copies one byte costs more than the byte.
@@ -122,7 +138,7 @@ impl<'a> LogLine<'a> {
     }
 
     fn unknown(&mut self, key: &str) {
-        if self.is_json {
+        if self.is_json() {
             self.key(key);
             self.buffer.push_str("null");
         }
@@ -144,9 +160,9 @@ pub fn with_line_buffer(write: impl FnOnce(&mut String)) {
 }
 
 /// The line that reports the number of lost lines.
-pub fn lost_lines(is_json: bool, lost: u64) -> String {
+pub(super) fn lost_lines(format: LogFormat, lost: u64) -> String {
     let mut buffer = String::new();
-    let mut line = LogLine::begin(&mut buffer, is_json, "WARN", "log lines were lost");
+    let mut line = LogLine::begin(&mut buffer, format, "WARN", "log lines were lost");
     line.number("lost", lost);
     line.end();
     buffer
@@ -270,9 +286,9 @@ mod tests {
 
     use super::*;
 
-    fn line(is_json: bool, write: impl FnOnce(&mut LogLine<'_>)) -> String {
+    fn line(format: LogFormat, write: impl FnOnce(&mut LogLine<'_>)) -> String {
         let mut buffer = String::new();
-        let mut line = LogLine::begin(&mut buffer, is_json, "INFO", "it happened");
+        let mut line = LogLine::begin(&mut buffer, format, "INFO", "it happened");
         write(&mut line);
         line.end();
         buffer
@@ -297,10 +313,10 @@ mod tests {
     #[test]
     fn an_address_is_written_as_its_display_text() {
         for address in ["0.0.0.0", "192.0.2.7", "255.10.100.99", "2001:db8::1", "::"] {
-            for is_json in [false, true] {
+            for format in [LogFormat::Text, LogFormat::Json] {
                 let address: IpAddr = address.parse().unwrap();
-                let written = line(is_json, |line| line.address("client", address));
-                let expected = line(is_json, |line| line.text("client", &address.to_string()));
+                let written = line(format, |line| line.address("client", address));
+                let expected = line(format, |line| line.text("client", &address.to_string()));
                 assert_eq!(without_time(&written), without_time(&expected));
             }
         }
@@ -326,7 +342,7 @@ mod tests {
             ("\u{202e}größe\u{200b}", "\"\\u202egröße\\u200b\""),
             ("\u{e0001}", "\"\\udb40\\udc01\""),
         ] {
-            let text = line(false, |line| line.text("key", value));
+            let text = line(LogFormat::Text, |line| line.text("key", value));
             assert_eq!(
                 after_time(&text),
                 format!("INFO it happened key={expected}\n")
@@ -338,7 +354,7 @@ mod tests {
     fn a_message_never_ends_its_line() {
         let mut buffer = String::new();
         let message = "cannot read \"x\"\n2026 INFO \u{1b}[2J";
-        LogLine::begin(&mut buffer, false, "WARN", message).end();
+        LogLine::begin(&mut buffer, LogFormat::Text, "WARN", message).end();
         let expected = "WARN cannot read \"x\"\\n2026 INFO \\u001b[2J\n";
         assert_eq!(after_time(&buffer), expected);
     }
@@ -351,12 +367,12 @@ mod tests {
             line.number("status", 200);
             line.literal("is_up", true);
         };
-        let text = line(false, write);
+        let text = line(LogFormat::Text, write);
         assert_eq!(
             after_time(&text),
             "INFO it happened status=200 is_up=true\n"
         );
-        let json: serde_json::Value = serde_json::from_str(&line(true, write)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&line(LogFormat::Json, write)).unwrap();
         assert!(json["user"].is_null() && json["upstream_ms"].is_null());
         assert_eq!(
             (&json["status"], &json["is_up"]),
@@ -367,9 +383,10 @@ mod tests {
 
     #[test]
     fn lost_lines_are_reported_in_the_format_of_the_log() {
-        let text = lost_lines(false, 7);
+        let text = lost_lines(LogFormat::Text, 7);
         assert_eq!(after_time(&text), "WARN log lines were lost lost=7\n");
-        let json: serde_json::Value = serde_json::from_str(&lost_lines(true, 7)).unwrap();
+        let json: serde_json::Value =
+            serde_json::from_str(&lost_lines(LogFormat::Json, 7)).unwrap();
         assert_eq!((&json["level"], &json["lost"]), (&"WARN".into(), &7.into()));
         assert!(json["time"].is_string());
     }
@@ -390,10 +407,10 @@ mod tests {
     proptest! {
         #[test]
         fn no_value_forges_a_line_and_json_round_trips(value in "(?s).*|[\"\\\\\\x00-\\x20\\x7f-\\u{a0}=]*") {
-            let json = line(true, |line| line.text("key", &value));
+            let json = line(LogFormat::Json, |line| line.text("key", &value));
             let read: serde_json::Value = serde_json::from_str(&json).unwrap();
             prop_assert_eq!(read["key"].as_str(), Some(value.as_str()));
-            let text = line(false, |line| line.text("key", &value));
+            let text = line(LogFormat::Text, |line| line.text("key", &value));
             for line in [json, text.clone()] {
                 prop_assert_eq!(line.matches('\n').count(), 1);
                 prop_assert!(line.trim_end_matches('\n').chars().all(|c| !c.is_control()));

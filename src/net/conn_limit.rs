@@ -5,24 +5,23 @@
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::metrics::Counter;
-use crate::net::addr::{ClientAddr, ClientNetwork};
-use crate::net::fair_share::FairShare;
+use crate::net::addr::ClientAddr;
+use crate::net::fair_share::{FairLimit, FairPermit, ShareRule};
 
 /// The limit on open connections, shared by all listeners.
 #[derive(Clone, Debug)]
 pub struct ConnectionLimit {
     max: usize,
     total: Arc<Semaphore>,
-    clients: Arc<Clients>,
+    shares: FairLimit,
+    counts: Arc<Counts>,
 }
 
-#[derive(Debug)]
-struct Clients {
-    open: Mutex<FairShare>,
+#[derive(Debug, Default)]
+struct Counts {
     accepted: Counter,
     rejected: Counter,
 }
@@ -36,24 +35,21 @@ pub struct Capacity {
 /// One open connection, counted for a client network until the permit is dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
+    share: FairPermit,
+    counts: Arc<Counts>,
+    // Dropped last: a connection that is admitted in its place finds the share returned.
     _capacity: Capacity,
-    network: ClientNetwork,
-    clients: Arc<Clients>,
 }
 
 impl ConnectionLimit {
-    /// Creates a limit of `connections` in total and `of_one_network` from one client network. No network
-    /// and no group gets more than half of the total (see [`FairShare`]).
+    /// Creates a limit of `connections` in total and `of_one_network` from one client network. No network and no group gets more
+    /// than half of the total (see [`ShareRule::AtMost`]).
     pub fn new(connections: usize, of_one_network: usize) -> Self {
-        let clients = Clients {
-            open: Mutex::new(FairShare::new(connections, of_one_network)),
-            accepted: Counter::default(),
-            rejected: Counter::default(),
-        };
         Self {
             max: connections,
             total: Arc::new(Semaphore::new(connections.min(Semaphore::MAX_PERMITS))),
-            clients: Arc::new(clients),
+            shares: FairLimit::new(connections, ShareRule::AtMost(of_one_network)),
+            counts: Arc::default(),
         }
     }
 
@@ -64,12 +60,12 @@ impl ConnectionLimit {
 
     /// The number of connections that were counted since the process started.
     pub fn accepted(&self) -> u64 {
-        self.clients.accepted.get()
+        self.counts.accepted.get()
     }
 
     /// The number of connections that were closed because their client network or its group had too many.
     pub fn rejected(&self) -> u64 {
-        self.clients.rejected.get()
+        self.counts.rejected.get()
     }
 
     /// Waits until there is capacity for one more connection.
@@ -96,16 +92,15 @@ impl ConnectionLimit {
 
     /// Counts a connection of `client`. Returns `None` if its client network or the group of that network has too many.
     pub(crate) fn count(&self, capacity: Capacity, client: ClientAddr) -> Option<ConnectionPermit> {
-        let network = client.network();
-        if !self.clients.open.lock().take(network) {
-            self.clients.rejected.count();
+        let Some(share) = self.shares.try_acquire(client.network()) else {
+            self.counts.rejected.count();
             return None;
-        }
-        self.clients.accepted.count();
+        };
+        self.counts.accepted.count();
         Some(ConnectionPermit {
+            share,
+            counts: Arc::clone(&self.counts),
             _capacity: capacity,
-            network,
-            clients: Arc::clone(&self.clients),
         })
     }
 }
@@ -114,20 +109,11 @@ impl ConnectionPermit {
     /// Counts the connection for `client` from now on. Returns `false`, and leaves the count as it is, if its client
     /// network or the group of that network has too many.
     pub fn reassign(&mut self, client: ClientAddr) -> bool {
-        let network = client.network();
-        let is_reassigned = self.clients.open.lock().pass(self.network, network);
-        if is_reassigned {
-            self.network = network;
-        } else {
-            self.clients.rejected.count();
+        let is_reassigned = self.share.reassign(client.network());
+        if !is_reassigned {
+            self.counts.rejected.count();
         }
         is_reassigned
-    }
-}
-
-impl Drop for ConnectionPermit {
-    fn drop(&mut self) {
-        self.clients.open.lock().give_back(self.network);
     }
 }
 
@@ -164,7 +150,7 @@ mod tests {
             .count(limit.acquire().await, client("192.0.2.1:4"))
             .unwrap();
         drop((other, again));
-        assert_eq!(limit.clients.open.lock().held(), 0);
+        assert_eq!(limit.shares.held(), 0);
         assert_eq!(limit.total.available_permits(), 10);
     }
 

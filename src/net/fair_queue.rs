@@ -251,11 +251,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::net::addr::PeerAddr;
+    use crate::net::addr::ClientAddr;
 
     fn network(text: &str) -> ClientNetwork {
-        let address: std::net::IpAddr = text.parse().unwrap();
-        PeerAddr::new((address, 1).into()).client().network()
+        ClientAddr::new(text.parse().unwrap()).network()
     }
 
     fn filled(max_len: usize, entries: &[(&str, &'static str)]) -> FairQueue<&'static str> {

@@ -1,40 +1,103 @@
-//! Divides a limited number of permits between client networks, and keeps a part of the permits for other networks.
+//! Divides a limited number of permits between client networks, so that no client can take them all.
 //!
-//! This is for permits that a client does not wait for: `net` limits open connections with it, and `service` limits
-//! requests that cost more than a forwarded request. Two rules apply in addition to the total:
+//! The owners of such limits choose one of the [`ShareRule`]s: `conn_limit` for open connections, `upstream` for the requests to an
+//! endpoint, `service` for requests that cost more than a forwarded one, `connection` for the streams that are kept after an early
+//! response, and `activity` for the transfers on the status page.
 //!
-//! - A client network (an IPv4 address, or an IPv6 /64) holds at most a fixed number of permits, and never more than half of
-//!   the total.
-//! - A client network group (an IPv4 address, or an IPv6 /48) may hold as many permits as one network. Beyond that, it gets
-//!   another permit only while it holds fewer than are free. A single group therefore never holds more than half.
+//! Each rule compares what a client holds with what is free (a "dynamic threshold", Choudhury and Hahne, 1998), so that permits
+//! stay free for the next client, whatever the others do. Each rule has a bound for a client network group (an IPv4 address, or
+//! an IPv6 /48), because a subscriber with an IPv6 /48 could otherwise hold all permits from a few of its 65,536 networks.
 //!
-//! Without the second rule, a subscriber with an IPv6 /48 could hold all permits from a few of its 65,536 networks. The
-//! structure is plain data: the caller locks it.
+//! [`FairShare`] is plain data, which its owner locks. [`FairLimit`] is the same for owners that need no other data under the lock.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::Hash;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
+
+/// How many permits a client network and its group may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ShareRule {
+    /// A network holds at most this number of permits, and never more than half of all. A group may hold as many as one network.
+    /// Beyond that, it gets another permit only while it holds fewer than are free, so a group alone gets half of all.
+    AtMost(usize),
+    /// A network gets another permit only while it holds fewer than are free, and a group while it holds fewer than twice the free
+    /// ones. One network alone gets half of all, two get a third each, three a quarter each. A group alone gets two thirds: if it
+    /// got only half, one of its networks could use up what its neighbours may have.
+    FewerThanFree,
+    /// A group gets another permit only while it holds less than the free ones divided by this number. Its networks have no bound
+    /// of their own.
+    GroupPartOfFree(usize),
+}
 
 /// The number of permits held: in total, by client network, and by client network group.
 #[derive(Debug)]
 pub(crate) struct FairShare {
     limit: usize,
-    network_limit: usize,
+    rule: ShareRule,
     held: usize,
+    /// No entry of the two maps is zero, so they never have more entries than there are held permits.
     networks: HashMap<ClientNetwork, usize>,
     groups: HashMap<ClientNetworkGroup, usize>,
 }
 
 impl FairShare {
-    /// Creates `limit` permits, of which one client network may hold `network_limit`, or half of `limit` if that is less.
-    pub(crate) fn new(limit: usize, network_limit: usize) -> Self {
+    /// Creates `limit` permits.
+    pub(crate) fn new(limit: usize, rule: ShareRule) -> Self {
         Self {
             limit,
-            network_limit: network_limit.min(limit.div_ceil(2)),
+            rule,
             held: 0,
             networks: HashMap::new(),
             groups: HashMap::new(),
+        }
+    }
+
+    /// The number of permits held.
+    pub(crate) fn held(&self) -> usize {
+        self.held
+    }
+
+    /// The number of permits that nothing holds.
+    pub(crate) fn free(&self) -> usize {
+        self.limit.saturating_sub(self.held)
+    }
+
+    /// The number of permits that the networks of `group` hold.
+    pub(crate) fn held_by(&self, group: ClientNetworkGroup) -> usize {
+        self.groups.get(&group).copied().unwrap_or_default()
+    }
+
+    /// Whether `network` would get a permit.
+    pub(crate) fn may_take(&self, network: ClientNetwork) -> bool {
+        let of_network = self.networks.get(&network).copied().unwrap_or_default();
+        self.is_allowed(of_network, self.held_by(network.group()))
+    }
+
+    /// Whether a network of `group` that holds no permit would get one.
+    pub(crate) fn may_take_in(&self, group: ClientNetworkGroup) -> bool {
+        self.is_allowed(0, self.held_by(group))
+    }
+
+    /// Whether a network that holds `of_network` permits, in a group that holds `of_group`, would get another one.
+    fn is_allowed(&self, of_network: usize, of_group: usize) -> bool {
+        let free = self.free();
+        if free == 0 {
+            return false;
+        }
+        match self.rule {
+            ShareRule::AtMost(max) => {
+                let max = max.min(self.limit.div_ceil(2));
+                of_network < max && of_group < free.max(max)
+            }
+            ShareRule::FewerThanFree => of_network < free && of_group < free.saturating_mul(2),
+            ShareRule::GroupPartOfFree(divisor) => free
+                .checked_div(divisor)
+                .is_some_and(|part| of_group < part),
         }
     }
 
@@ -42,13 +105,12 @@ impl FairShare {
     /// has its share.
     #[must_use]
     pub(crate) fn take(&mut self, network: ClientNetwork) -> bool {
-        let free = self.limit.saturating_sub(self.held);
-        if free == 0 || !self.has_room(network, free) {
-            return false;
+        let may_take = self.may_take(network);
+        if may_take {
+            self.held += 1;
+            self.add(network);
         }
-        self.held += 1;
-        self.add(network);
-        true
+        may_take
     }
 
     /// Returns a permit of `network`.
@@ -64,24 +126,13 @@ impl FairShare {
             return true;
         }
         // While the shares of the new holder are checked, the permit counts as free.
-        self.remove(from);
-        let free = self.limit.saturating_sub(self.held).saturating_add(1);
-        let has_room = self.has_room(to, free);
-        self.add(if has_room { to } else { from });
-        has_room
-    }
-
-    /// The number of permits held.
-    #[cfg(test)]
-    pub(crate) fn held(&self) -> usize {
-        self.held
-    }
-
-    fn has_room(&self, network: ClientNetwork, free: usize) -> bool {
-        let of_network = self.networks.get(&network).copied().unwrap_or_default();
-        let of_group = self.groups.get(&network.group());
-        let group_limit = free.max(self.network_limit);
-        of_network < self.network_limit && of_group.copied().unwrap_or_default() < group_limit
+        self.give_back(from);
+        let is_taken = self.take(to);
+        if !is_taken {
+            self.held += 1;
+            self.add(from);
+        }
+        is_taken
     }
 
     fn add(&mut self, network: ClientNetwork) {
@@ -95,13 +146,63 @@ impl FairShare {
     }
 }
 
-/// Subtracts one from a count. A count of zero is removed, so that a map never has more entries than there are held permits.
+/// Subtracts one from a count, and removes a count of zero.
 fn decrement<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Some(count) = counts.get_mut(&key) {
-        *count = count.saturating_sub(1);
-        if *count == 0 {
-            counts.remove(&key);
+    if let Entry::Occupied(mut count) = counts.entry(key) {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
         }
+    }
+}
+
+/// A [`FairShare`] behind a lock. Clones share it.
+#[derive(Clone, Debug)]
+pub(crate) struct FairLimit(Arc<Mutex<FairShare>>);
+
+/// One permit of a client network. Dropping it returns the permit.
+#[derive(Debug)]
+pub(crate) struct FairPermit {
+    network: ClientNetwork,
+    limit: FairLimit,
+}
+
+impl FairLimit {
+    /// Creates `limit` permits.
+    pub(crate) fn new(limit: usize, rule: ShareRule) -> Self {
+        Self(Arc::new(Mutex::new(FairShare::new(limit, rule))))
+    }
+
+    /// The number of permits held.
+    pub(crate) fn held(&self) -> usize {
+        self.0.lock().held()
+    }
+
+    /// Returns a permit for `network`, or `None` as [`FairShare::take`] does.
+    pub(crate) fn try_acquire(&self, network: ClientNetwork) -> Option<FairPermit> {
+        self.0.lock().take(network).then(|| FairPermit {
+            network,
+            limit: self.clone(),
+        })
+    }
+}
+
+impl FairPermit {
+    /// Counts the permit for `network` from now on. Returns `false`, and changes nothing, if that network or its group has its
+    /// share.
+    #[must_use]
+    pub(crate) fn reassign(&mut self, network: ClientNetwork) -> bool {
+        let is_reassigned = self.limit.0.lock().pass(self.network, network);
+        if is_reassigned {
+            self.network = network;
+        }
+        is_reassigned
+    }
+}
+
+impl Drop for FairPermit {
+    fn drop(&mut self) {
+        self.limit.0.lock().give_back(self.network);
     }
 }
 
@@ -110,11 +211,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::net::addr::PeerAddr;
+    use crate::net::addr::ClientAddr;
 
     fn network(text: &str) -> ClientNetwork {
-        let address: std::net::IpAddr = text.parse().unwrap();
-        PeerAddr::new((address, 1).into()).client().network()
+        ClientAddr::new(text.parse().unwrap()).network()
     }
 
     fn subnet(group: u8, number: u16) -> ClientNetwork {
@@ -123,7 +223,7 @@ mod tests {
 
     #[test]
     fn a_network_has_its_share_and_returns_it() {
-        let mut share = FairShare::new(10, 2);
+        let mut share = FairShare::new(10, ShareRule::AtMost(2));
         let (home, other) = (network("2001:db8::1"), network("192.0.2.1"));
         let neighbour = network("2001:db8::2");
         assert!(share.take(home) && share.take(neighbour));
@@ -141,7 +241,7 @@ mod tests {
     #[test]
     fn no_48_holds_more_than_half_and_a_new_group_always_gets_one() {
         for limit in [1, 2, 3, 64, 10_000] {
-            let mut share = FairShare::new(limit, 1024);
+            let mut share = FairShare::new(limit, ShareRule::AtMost(1024));
             let taken = (0..20_000).filter(|number| share.take(subnet(1, *number)));
             assert_eq!(taken.count(), limit.div_ceil(2), "of {limit}");
             let mut new_groups = 0;
@@ -154,7 +254,7 @@ mod tests {
 
     #[test]
     fn several_networks_with_full_shares_hold_all_permits() {
-        let mut share = FairShare::new(16, 4);
+        let mut share = FairShare::new(16, ShareRule::AtMost(4));
         for last in 1..=4 {
             let own = network(&format!("192.0.2.{last}"));
             assert!((0..4).all(|_| share.take(own)), "{last}");
@@ -164,7 +264,7 @@ mod tests {
 
     #[test]
     fn a_permit_that_is_passed_on_counts_for_its_new_holder() {
-        let mut share = FairShare::new(4, 2);
+        let mut share = FairShare::new(4, ShareRule::AtMost(2));
         let (balancer, client) = (network("192.0.2.1"), network("192.0.2.2"));
         assert!(share.take(balancer) && share.pass(balancer, client));
         assert!(share.take(balancer) && share.pass(balancer, client));
@@ -180,10 +280,51 @@ mod tests {
         assert_eq!(share.held(), 4);
     }
 
+    #[test]
+    fn a_group_with_its_part_of_what_is_free_leaves_room_and_so_do_many_groups() {
+        let mut share = FairShare::new(1024, ShareRule::GroupPartOfFree(4));
+        let mut fill = |own: ClientNetwork| (0..2000).take_while(|_| share.take(own)).count();
+        assert_eq!(fill(subnet(1, 0)), 205, "a fifth of 1024");
+        assert_eq!(fill(subnet(1, 2)), 0, "another /64 has no share of its own");
+        for last in 1..=20 {
+            assert!(fill(network(&format!("192.0.2.{last}"))) > 0, "{last}");
+        }
+        assert!(share.take(network("198.51.100.1")));
+    }
+
+    #[test]
+    fn a_permit_returns_itself_and_can_be_reassigned() {
+        let limit = FairLimit::new(3, ShareRule::AtMost(2));
+        let acquire = |last: u8| limit.try_acquire(network(&format!("192.0.2.{last}")));
+        let (one, two) = (acquire(1), acquire(1));
+        assert!(one.is_some() && two.is_some());
+        assert!(acquire(1).is_none(), "two of one network");
+        let mut three = acquire(2).unwrap();
+        assert!(acquire(3).is_none(), "three in all");
+        assert!(!three.reassign(network("192.0.2.1")));
+        assert!(three.reassign(network("192.0.2.3")));
+        drop(one);
+        let again = acquire(3);
+        assert!(again.is_some() && acquire(1).is_none());
+        drop((two, three, again));
+        assert_eq!(limit.held(), 0);
+    }
+
+    fn any_rule() -> impl Strategy<Value = ShareRule> {
+        prop_oneof![
+            Just(ShareRule::AtMost(3)),
+            Just(ShareRule::FewerThanFree),
+            Just(ShareRule::GroupPartOfFree(1)),
+        ]
+    }
+
     proptest! {
         #[test]
-        fn the_counts_are_those_of_a_plain_list(steps in prop::collection::vec((0..3_u8, 0..3_u8, 0..3_u16), 0..200)) {
-            let mut share = FairShare::new(12, 3);
+        fn the_counts_are_those_of_a_plain_list(
+            rule in any_rule(),
+            steps in prop::collection::vec((0..3_u8, 0..3_u8, 0..3_u16), 0..200),
+        ) {
+            let mut share = FairShare::new(12, rule);
             let mut list: Vec<ClientNetwork> = Vec::new();
             for (step, group, number) in steps {
                 let own = subnet(group, number);
@@ -193,12 +334,19 @@ mod tests {
                     _ => if let Some(held) = list.last_mut() && share.pass(*held, own) { *held = own },
                 }
                 prop_assert_eq!(share.held(), list.len());
+                let unknown = subnet(group, 9);
+                prop_assert_eq!(share.may_take_in(unknown.group()), share.may_take(unknown));
                 let of = |wanted| list.iter().filter(|held| **held == wanted).count();
                 prop_assert_eq!(share.networks.get(&own).copied().unwrap_or_default(), of(own));
-                prop_assert!(of(own) <= 3);
+                let max = if let ShareRule::AtMost(max) = rule { max } else { 6 };
+                prop_assert!(of(own) <= max);
                 let of_group = list.iter().filter(|held| held.group() == own.group()).count();
-                prop_assert_eq!(share.groups.get(&own.group()).copied().unwrap_or_default(), of_group);
+                prop_assert_eq!(share.held_by(own.group()), of_group);
             }
+            for held in list {
+                share.give_back(held);
+            }
+            prop_assert!(share.networks.is_empty() && share.groups.is_empty());
         }
     }
 }

@@ -45,8 +45,8 @@ impl<T: Clone> HostMap<T> {
 }
 
 impl<T> HostMap<T> {
-    /// The value for a host in the form of [`normalize_host`] and without a port: that of the site with exactly this host, else with
-    /// the wildcard that matches, else with `*`.
+    /// The value for a host in the form of [`normalize_host`] and without a port: that of the site with exactly this host, else
+    /// with the wildcard that matches, else with `*`.
     pub fn find(&self, host: &str) -> Option<&T> {
         let by_wildcard = || self.wildcard.get(host.split_once('.')?.1);
         let by_name = self.exact.get(host).or_else(by_wildcard);

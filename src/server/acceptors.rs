@@ -202,7 +202,8 @@ impl Acceptors {
         }
     }
 
-    /// Ends the accept loops of the admin listener, and waits until every accepted connection has its response, for a second at most.
+    /// Ends the accept loops of the admin listener, and waits until every accepted connection has its response, for a second at
+    /// most.
     pub(crate) async fn close_admin(&mut self) {
         self.admin_socket.finish(OnClose::DrainBacklog).await;
         for socket in std::mem::take(&mut self.sockets) {
@@ -254,7 +255,7 @@ impl AcceptLoop {
                         admin.serve_tcp(stream, peer, permit);
                     }
                 };
-                socket.accept(admin.slots(), stop, handle).await
+                socket.accept(admin.connection_limit(), stop, handle).await
             }
         };
         if let Err(error) = ended {
@@ -374,15 +375,18 @@ impl AdminSocket {
         let admin = admin.clone();
         let task = tokio::spawn(async move {
             let handle = |stream, capacity| admin.serve_unix(stream, capacity);
-            if let Err(error) = socket.accept(admin.slots(), stopped, handle).await {
+            if let Err(error) = socket
+                .accept(admin.connection_limit(), stopped, handle)
+                .await
+            {
                 tracing::error!(path = %path.display(), %error, "cannot accept on the admin socket; restart the proxy");
             }
         });
         self.accepting = Some((stop, task));
     }
 
-    /// Ends the accept loop, and returns when the connections in the backlog are accepted. After an upgrade, the link belongs to the
-    /// successor; otherwise it is removed.
+    /// Ends the accept loop, and returns when the connections in the backlog are accepted. After an upgrade, the link belongs
+    /// to the successor; otherwise it is removed.
     async fn finish(&mut self, on_close: OnClose) {
         if let Some(link) = self.link.take()
             && on_close != OnClose::DrainBacklog

@@ -1,9 +1,9 @@
-//! The thread that reloads password files, grant files and certificates when they change, without a reload of the configuration, and that
-//! rotates the ticket keys that several instances share.
+//! The thread that reloads password files, grant files and certificates when they change, without a reload of the
+//! configuration, and that rotates the ticket keys that several instances share.
 //!
 //! `server` starts one [`FileWatcher`]. It runs on a thread of its own, because a system call on a stalled network mount can
-//! block for minutes: neither the workers, nor the accept loops, nor the end of the server may wait for it. `htpasswd` and
-//! `tls` decide whether a file has changed and read it; this module polls them and logs the results.
+//! block for minutes: neither the workers, nor the accept loops, nor the end of the server may wait for it. `htpasswd`,
+//! `snapshot::grant_files` and `tls` decide whether a file has changed and read it; this module polls them and logs the results.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 use time::OffsetDateTime;
 
 use crate::config::problem::{Problem, Problems};
+use crate::file_watch::POLL_INTERVAL;
 use crate::htpasswd::{Change, Event, LiveUsers};
 use crate::snapshot::SiteCertificate;
 use crate::snapshot::certificates::{KEEPS_LAST_CERTIFICATE, Source};
@@ -225,9 +226,6 @@ fn log_warnings(warnings: Vec<CertWarning>) {
         tracing::warn!("{warning}");
     }
 }
-
-/// A change takes effect when two polls in a row see the same new state of the file, which is at most one second after the last write.
-const POLL_INTERVAL: Duration = Duration::from_millis(500);
 
 #[cfg(test)]
 mod tests {

@@ -96,7 +96,7 @@ fn build(file: &Path, running: &StartupSettings, old: &Snapshot) -> Result<Built
     }
     // The snapshot is built for the workers that run, and its access log keeps the format of the process log.
     config.listen.workers = running.workers;
-    config.log.json = running.log.json;
+    config.log.format = running.log.format;
     match Snapshot::build(&config, Some(old), BuildMode::Serve, &mut problems) {
         Some(snapshot) => Ok(BuiltConfig {
             config,
@@ -138,7 +138,7 @@ impl StartupSettings {
             ),
             ("log.level", self.log.level != log.level),
             ("log.file", self.log.destination != log.destination),
-            ("log.format", self.log.json != log.json),
+            ("log.format", self.log.format != log.format),
         ];
         keys.into_iter()
             .filter(|(_, differs)| *differs)

@@ -6,9 +6,9 @@
 //! The way of a request through this file: [`Dispatcher::dispatch`] queues an accepted socket for the worker with the fewest
 //! connections. The worker spawns [`Worker::serve`], which takes the timeouts and the TLS settings from the snapshot, reads the
 //! PROXY header if there is one, and calls `connection`. `connection` serves HTTP and calls back for each request (the closures
-//! of [`Worker::https_handler`], [`Worker::behind_proxy_handler`] and [`Worker::http_handler`]); the closure takes the snapshot that is current at that moment and
-//! calls its `service`. The snapshot is therefore read once per connection and once per request, because a connection may
-//! outlive many reloads, while a request uses one configuration.
+//! of [`Worker::https_handler`], [`Worker::behind_proxy_handler`] and [`Worker::http_handler`]); the closure takes the snapshot
+//! that is current at that moment and calls its `service`. The snapshot is therefore read once per connection and once per
+//! request, because a connection may outlive many reloads, while a request uses one configuration.
 
 use std::io;
 use std::sync::Arc;
@@ -304,7 +304,7 @@ impl Worker {
         let (state, shutdown) = (Arc::clone(&self.state), self.shutdown.clone());
         let context = ConnectionContext {
             settings: &settings,
-            recv_budget: state.budget(),
+            recv_budget: state.recv_budget(),
             early_responses: state.early_responses(),
             shutdown: shutdown.clone(),
             metrics: state.connections(),

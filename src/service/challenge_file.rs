@@ -14,8 +14,8 @@ use rustix::fs::{Mode, OFlags, open, openat};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-use super::concurrency::ConcurrencyPermit;
 use crate::acme::ACME_CHALLENGE_PATH;
+use crate::net::fair_share::FairPermit;
 use crate::rejection::Rejection;
 
 /// The content of the challenge file that a request asks for. Every failure is a 404.
@@ -23,7 +23,7 @@ pub(super) async fn read_requested(
     webroot: &Path,
     method: &Method,
     path: &str,
-    permit: ConcurrencyPermit,
+    permit: FairPermit,
 ) -> Result<Vec<u8>, Rejection> {
     let token = path.strip_prefix(ACME_CHALLENGE_PATH).unwrap_or_default();
     if !matches!(*method, Method::GET | Method::HEAD) || !is_token(token) {

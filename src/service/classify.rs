@@ -48,7 +48,7 @@ pub(super) fn classify(
     parts: &request::Parts,
     target: &Target,
 ) -> Result<ClassifiedRequest, Rejection> {
-    if !(route.registry && is_registry_path(target.path())) {
+    if !(route.is_registry && is_registry_path(target.path())) {
         if matches!(parts.method, Method::TRACE | Method::CONNECT) {
             return Err(Rejection::MethodNotAllowed);
         }

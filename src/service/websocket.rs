@@ -16,7 +16,7 @@ pub(super) fn read_handshake(
     target: &Target,
     external: ExternalOrigin<'_>,
 ) -> Result<Option<WebSocketHandshake>, WebSocketError> {
-    if !route.websocket {
+    if !route.allows_websocket {
         return Ok(None);
     }
     let handshake = WebSocketHandshake::read(parts)?;

@@ -60,12 +60,12 @@ impl AuthenticatorBuilder<'_> {
     }
 
     fn check_granted_users(&self, route: &config::Route, problems: &mut Problems) {
-        if let (Some(granted), Some(file)) = (&route.granted, passwords::file_of(&route.auth))
+        if let (Some(grants), Some(file)) = (&route.grants, passwords::file_of(&route.auth))
             && let Some(users) = passwords::find(self.passwords, file)
         {
             let users = users.current();
-            passwords::check_named_users(&granted.named, &users, file, problems);
-            passwords::check_user_patterns(&granted.homes, &users, file, problems);
+            passwords::check_named_users(&grants.named_users, &users, file, problems);
+            passwords::check_user_patterns(&grants.user_patterns, &users, file, problems);
         }
     }
 

@@ -128,11 +128,11 @@ pub(crate) fn tls_sites(certificates: &[SiteCertificate]) -> Vec<tls::TlsSite> {
 pub(crate) fn load_client_cas(config: &Config, problems: &mut Problems) -> Vec<Option<ClientCa>> {
     let mut client_cas: Vec<Option<ClientCa>> = Vec::new();
     for site in &config.sites {
-        let client_ca = site.clients.as_ref().and_then(|clients| {
-            let loaded = ClientCa::load(&clients.ca, clients.demand);
+        let client_ca = site.client_auth.as_ref().and_then(|client_auth| {
+            let loaded = ClientCa::load(&client_auth.ca, client_auth.mode);
             loaded
                 .map_err(|error| {
-                    problems.push(unusable_client_ca(&clients.ca, &error));
+                    problems.push(unusable_client_ca(&client_auth.ca, &error));
                 })
                 .ok()
         });

@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 
 use super::passwords;
 use crate::access::LiveGrants;
-use crate::bounded_file::{ReadError, RegularFile};
 use crate::config::problem::{Problem, Problems};
 use crate::config::{self, Config, GrantFile, RouteGrants};
 use crate::file_watch::{self, ChangeDetector, FileStamp, LoadedVersion, Seen, StableFiles};
@@ -52,7 +51,7 @@ pub(crate) enum GrantEvent {
 /// The content of a file that can be used.
 struct Content {
     bytes: Arc<[u8]>,
-    granted: RouteGrants,
+    parsed: RouteGrants,
     warnings: Problems,
     /// The version of the file that was read. `None` if the file changed while it was read.
     stamp: Option<FileStamp>,
@@ -140,7 +139,7 @@ impl Loader<'_> {
         Some(LiveGrantFile {
             route: self.route,
             file: self.file.clone(),
-            grants: LiveGrants::new(content.granted.grants),
+            grants: LiveGrants::new(content.parsed.grants),
             users: self.users,
             last_read: Mutex::new(LastRead {
                 detector: ChangeDetector::new(version),
@@ -181,10 +180,10 @@ impl LiveGrantFile {
                 let before = self.grants.current();
                 let has_recovered = last_read.detector.succeeded(seen);
                 last_read.bytes = content.bytes;
-                if before == content.granted.grants && !has_recovered {
+                if before == content.parsed.grants && !has_recovered {
                     return GrantEvent::Unchanged;
                 }
-                self.grants.replace(content.granted.grants);
+                self.grants.replace(content.parsed.grants);
                 GrantEvent::Changed(content.warnings)
             }
             // The file was written between the poll and the reading. A later poll sees it unchanged.
@@ -198,7 +197,7 @@ impl LiveGrantFile {
 }
 
 fn read(file: &GrantFile, users: Option<&LiveUsers>) -> Result<Content, Problems> {
-    let (bytes, stamp) = read_bytes(&file.path).map_err(|error| {
+    let content = file_watch::read(&file.path, config::MAX_FILE_SIZE).map_err(|error| {
         let what = format!("cannot read the grants: {error}");
         let mut problems = Problems::new(&*file.path);
         problems.push(Problem::error(None, what).fix(
@@ -206,7 +205,7 @@ fn read(file: &GrantFile, users: Option<&LiveUsers>) -> Result<Content, Problems
         ));
         problems
     })?;
-    parse(file, bytes.into(), stamp, users)
+    parse(file, content.bytes.into(), content.stamp, users)
 }
 
 /// Parses the content of a file, and warns of users that the password file does not have.
@@ -216,33 +215,25 @@ fn parse(
     stamp: Option<FileStamp>,
     users: Option<&LiveUsers>,
 ) -> Result<Content, Problems> {
-    let (granted, mut problems) = file.parse(&bytes);
-    let Some(granted) = granted else {
+    let (parsed, mut problems) = file.parse(&bytes);
+    let Some(parsed) = parsed else {
         return Err(problems);
     };
     if let Some(users) = users {
         let (path, users) = (users.path(), users.current());
-        passwords::check_named_users(&granted.named, &users, path, &mut problems);
-        passwords::check_user_patterns(&granted.homes, &users, path, &mut problems);
+        passwords::check_named_users(&parsed.named_users, &users, path, &mut problems);
+        passwords::check_user_patterns(&parsed.user_patterns, &users, path, &mut problems);
     }
     Ok(Content {
         bytes,
-        granted,
+        parsed,
         warnings: problems,
         stamp,
     })
 }
 
-fn read_bytes(path: &Path) -> Result<(Vec<u8>, Option<FileStamp>), ReadError> {
-    let file = RegularFile::open(path)?;
-    let before = FileStamp::from(file.metadata());
-    let bytes = file.read(config::MAX_FILE_SIZE)?;
-    let after = FileStamp::from(&file.file().metadata()?);
-    Ok((bytes, (before == after).then_some(after)))
-}
-
-/// Adds the problems of the file to those of the configuration. A problem without a position, such as a file that cannot be read, is
-/// reported at the key that names the file.
+/// Adds the problems of the file to those of the configuration. A problem without a position, such as a file that cannot be
+/// read, is reported at the key that names the file.
 fn report(file: &GrantFile, found: Problems, problems: &mut Problems) {
     let number = problems.add_included(&*file.path);
     for problem in found.sorted() {

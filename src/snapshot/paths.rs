@@ -16,7 +16,7 @@ use super::build_mode::BuildMode;
 use crate::config::problem::{Position, Problem, Problems};
 use crate::config::{self, Config, toml_string};
 use crate::htpasswd::shell_word;
-use crate::log::{Destination, LogWriter, lost_lines};
+use crate::log::{Destination, LogWriter};
 use crate::net::listener::ListenAddr;
 use crate::state_file;
 
@@ -24,27 +24,23 @@ use crate::state_file;
 /// if nothing is to be written, or if it cannot be opened, which is reported.
 pub(crate) fn open_access_log(
     config: &Config,
-    old: Option<&(Destination, LogWriter)>,
+    old: Option<&LogWriter>,
     mode: BuildMode,
     problems: &mut Problems,
-) -> Option<(Destination, LogWriter)> {
+) -> Option<LogWriter> {
     let destination = config
         .log
         .access
         .clone()
         .filter(|_| mode == BuildMode::Serve)?;
-    if let Some((old_destination, writer)) = old
-        && *old_destination == destination
+    let format = config.log.format;
+    if let Some(writer) = old
+        && (writer.destination(), writer.format()) == (&destination, format)
     {
-        return Some((destination, writer.clone()));
+        return Some(writer.clone());
     }
-    let lost_line = if config.log.json {
-        |lost| lost_lines(true, lost)
-    } else {
-        |lost| lost_lines(false, lost)
-    };
-    match LogWriter::open(destination.clone(), lost_line) {
-        Ok(writer) => Some((destination, writer)),
+    match LogWriter::open(destination.clone(), format) {
+        Ok(writer) => Some(writer),
         Err(error) => {
             problems.push(match &destination {
                 Destination::File(path) => {
@@ -181,8 +177,8 @@ pub(crate) fn check_state_dirs(config: &Config, mode: BuildMode, problems: &mut 
     }
 }
 
-/// The problem of a `state.dir` in which this process can create no file. It is a warning, because not every configuration has state;
-/// where it is needed, an error follows.
+/// The problem of a `state.dir` in which this process can create no file. It is a warning, because not every configuration has
+/// state; where it is needed, an error follows.
 fn unusable_state_dir(dir: &Path, place: Option<Position>, error: &io::Error) -> Problem {
     let word = shell_word(&dir.to_string_lossy());
     let what = format!(

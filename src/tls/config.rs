@@ -126,8 +126,8 @@ impl TlsConfigs {
         }
     }
 
-    /// Returns the configuration for a client that connects to `listener` and sends this server name: that of the site that serves the
-    /// host there, else that of the first site. `None` if no site is served there.
+    /// Returns the configuration for a client that connects to `listener` and sends this server name: that of the site that
+    /// serves the host there, else that of the first site. `None` if no site is served there.
     pub(super) fn select(
         &self,
         listener: &ListenAddr,

@@ -37,7 +37,7 @@ pub struct TlsInfo {
     /// `TLSv1.2` or `TLSv1.3`.
     pub version: &'static str,
     /// The client negotiated HTTP/2. Without ALPN (docker), the protocol is HTTP/1.1.
-    pub http2: bool,
+    pub is_http2: bool,
     /// The certificate of the client, if the site requests one.
     pub certificate: Option<Arc<ClientCertificate>>,
 }
@@ -68,7 +68,8 @@ pub enum HandshakeError<IO> {
     Tls(#[source] Box<HandshakeFailure>),
 }
 
-/// Reads the ClientHello, selects the configuration by its server name among the sites that are served on `listener`, and completes the handshake.
+/// Reads the ClientHello, selects the configuration by its server name among the sites that are served on `listener`, and
+/// completes the handshake.
 ///
 /// # Errors
 /// If the client does not use TLS, or no parameters that the settings allow, or the connection ends.
@@ -184,7 +185,7 @@ impl TlsInfo {
                 Some(ProtocolVersion::TLSv1_3) => "TLSv1.3",
                 _ => "TLSv1.2",
             },
-            http2: connection.alpn_protocol() == Some(b"h2"),
+            is_http2: connection.alpn_protocol() == Some(b"h2"),
             certificate: certificate.map(Arc::new),
         }
     }

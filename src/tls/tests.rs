@@ -181,18 +181,18 @@ async fn alpn_prefers_http2_and_may_be_absent() {
         (&["http/1.1"], false),
         (&[], false),
     ];
-    for (offered, http2) in cases {
+    for (offered, is_http2) in cases {
         let config = pki.client(rustls::ALL_VERSIONS, offered);
         let (client, info) = handshake(&tls, &config, "a.test").await;
         let expected = TlsInfo {
             sni: Some("a.test".into()),
             version: "TLSv1.3",
-            http2,
+            is_http2,
             certificate: None,
         };
         assert_eq!(info, expected, "{offered:?}");
         let negotiated = client.get_ref().1.alpn_protocol();
-        let expected: Option<&[u8]> = match (offered.is_empty(), http2) {
+        let expected: Option<&[u8]> = match (offered.is_empty(), is_http2) {
             (true, _) => None,
             (_, true) => Some(b"h2"),
             (_, false) => Some(b"http/1.1"),
@@ -382,7 +382,7 @@ async fn min_version_is_enforced() {
     let pki = TestPki::new();
     let old = pki.client(&[&version::TLS12], &["h2"]);
     let (_, info) = handshake(&pki.tls(&[&["a.test"]]), &old, "a.test").await;
-    assert_eq!((info.version, info.http2), ("TLSv1.2", true));
+    assert_eq!((info.version, info.is_http2), ("TLSv1.2", true));
 
     let strict = pki.tls_from(MinVersion::V1_3, &[&["a.test"]]);
     let (client, info) = handshake_over(duplex(4096), &strict, &old, "a.test").await;

@@ -3,11 +3,8 @@
 //! `pool` acquires a [`RequestPermit`] for each request. All workers share the limit: one short lock when a request begins and
 //! one when it ends. Nothing is opened, read or closed under the lock.
 //!
-//! **Shares.** A client network gets another permit only while it has fewer permits than are free, and the client networks of
-//! one IPv6 /48 together only while they have fewer than twice the free ones (a "dynamic threshold", Choudhury and Hahne,
-//! 1998). One client network alone can therefore use half of all permits, two can use a third each, three a quarter each.
-//! Whatever the first networks do, permits stay free for the next one. One /48 alone can use two thirds. If it could use only
-//! half, one of its networks could use up what its neighbours may have.
+//! **Shares.** The client networks share the permits by [`ShareRule::FewerThanFree`], and the detached requests (see below) by the
+//! same rule.
 //!
 //! **The queue.** A request without a permit waits in a [`FairQueue`]. Every change that frees permits grants them immediately,
 //! in the order of turns, so that no request in the queue could have a permit.
@@ -19,7 +16,6 @@
 //! has the most requests. A group that has less than twice as many requests as the group of a queued request loses a request
 //! only after [`LONG_STALLED`].
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, Waker};
@@ -35,10 +31,10 @@ use super::error::Error;
 use super::http1::BodyReader;
 use crate::net::addr::{ClientNetwork, ClientNetworkGroup};
 use crate::net::fair_queue::FairQueue;
+use crate::net::fair_share::{FairShare, ShareRule};
 
 /// The permits of one endpoint, and the queue of requests that wait for one.
 pub(crate) struct RequestLimit {
-    max_active: usize,
     max_wait: Duration,
     state: Mutex<State>,
 }
@@ -63,9 +59,9 @@ pub(crate) struct OpenRequest {
 
 struct State {
     /// The requests that hold a permit.
-    active: Shares,
+    active: FairShare,
     /// The requests that held a permit and continue without one.
-    detached: Shares,
+    detached: FairShare,
     requests: Requests,
     queue: FairQueue<QueuedRequest>,
     next_id: u64,
@@ -93,21 +89,6 @@ struct Entry {
     request: Arc<OpenRequest>,
 }
 
-/// The number of requests of each client network and of each group, up to `max` in total.
-struct Shares {
-    max: usize,
-    total: usize,
-    /// Groups without requests stay in the map for a while, so that the next request needs no new entry.
-    groups: HashMap<ClientNetworkGroup, GroupShare>,
-}
-
-#[derive(Default)]
-struct GroupShare {
-    total: usize,
-    /// The client networks of the group that have requests, with their number.
-    networks: Vec<(ClientNetwork, usize)>,
-}
-
 /// What to do after the lock is released.
 #[derive(Default)]
 struct Outcome {
@@ -119,12 +100,12 @@ impl RequestLimit {
     /// Creates a limit of `max_active` requests at the same time. Up to `max_queued` further requests can be queued, each for
     /// at most `max_wait`.
     pub(crate) fn new(max_active: usize, max_queued: usize, max_wait: Duration) -> Self {
+        let shares = || FairShare::new(max_active, ShareRule::FewerThanFree);
         Self {
-            max_active,
             max_wait,
             state: Mutex::new(State {
-                active: Shares::new(max_active),
-                detached: Shares::new(max_active),
+                active: shares(),
+                detached: shares(),
                 requests: Requests::default(),
                 queue: FairQueue::new(max_queued),
                 next_id: 0,
@@ -136,7 +117,7 @@ impl RequestLimit {
     /// The number of active, detached and queued requests.
     pub(crate) fn busy(&self) -> usize {
         let state = self.state.lock();
-        state.active.total + state.detached.total + state.queue.len()
+        state.active.held() + state.detached.held() + state.queue.len()
     }
 
     /// Returns a permit, after a wait in the queue if there is none for `network` now.
@@ -156,8 +137,8 @@ impl RequestLimit {
     fn try_acquire(self: &Arc<Self>, network: ClientNetwork) -> Option<RequestPermit> {
         let request = Arc::new(OpenRequest::new());
         let mut state = self.state.lock();
-        let is_admitted = state.active.try_add(network);
-        is_admitted.then(|| self.permit(&mut state, network, request))
+        let is_admitted = state.active.take(network);
+        is_admitted.then(|| self.permit(&mut state.requests, network, request))
     }
 
     async fn wait_in_queue(
@@ -215,11 +196,11 @@ impl RequestLimit {
     /// Makes a permit for a request that is counted in `state.active` already.
     fn permit(
         self: &Arc<Self>,
-        state: &mut State,
+        requests: &mut Requests,
         network: ClientNetwork,
         request: Arc<OpenRequest>,
     ) -> RequestPermit {
-        let key = state.requests.insert(Entry {
+        let key = requests.insert(Entry {
             network,
             is_detached: false,
             request: Arc::clone(&request),
@@ -234,19 +215,23 @@ impl RequestLimit {
     /// Grants the free permits to the queued requests whose networks may have another one.
     fn grant_free_permits(self: &Arc<Self>, state: &mut State) -> Outcome {
         let mut outcome = Outcome::default();
-        while state.queue.len() > 0 && state.active.total < self.max_active {
-            let active = &state.active;
-            let next = state.queue.pop_where(
-                |group| active.may_add_to(group),
-                |network| active.may_add(network),
-            );
-            let Some((network, queued)) = next else {
-                break;
-            };
-            // Succeeds, because `may_add` was true for the network.
-            if state.active.try_add(network) {
+        let State {
+            active,
+            queue,
+            requests,
+            ..
+        } = state;
+        // Where no permit is free, the queue is not searched.
+        while active.free() > 0
+            && let Some((network, queued)) = queue.pop_where(
+                |group| active.may_take_in(group),
+                |network| active.may_take(network),
+            )
+        {
+            // Succeeds, because `may_take` was true for the network.
+            if active.take(network) {
                 let request = Arc::new(OpenRequest::new());
-                let permit = self.permit(state, network, request);
+                let permit = self.permit(requests, network, request);
                 outcome.granted.push((queued.grant, permit));
             }
         }
@@ -330,11 +315,11 @@ impl State {
         let Some(entry) = self.requests.get_mut(key) else {
             return false;
         };
-        if entry.is_detached || !self.detached.try_add(entry.network) {
+        if entry.is_detached || !self.detached.take(entry.network) {
             return false;
         }
         entry.is_detached = true;
-        self.active.remove(entry.network);
+        self.active.give_back(entry.network);
         true
     }
 
@@ -360,7 +345,7 @@ impl State {
     }
 
     fn requests_of(&self, group: ClientNetworkGroup) -> usize {
-        self.active.of_group(group) + self.detached.of_group(group)
+        self.active.held_by(group) + self.detached.held_by(group)
     }
 
     fn displace(&mut self, key: usize) -> Option<Arc<OpenRequest>> {
@@ -376,7 +361,7 @@ impl State {
         } else {
             &mut self.active
         };
-        shares.remove(entry.network);
+        shares.give_back(entry.network);
         Some(entry)
     }
 }
@@ -410,91 +395,6 @@ impl Requests {
     fn iter(&self) -> impl Iterator<Item = (usize, &Entry)> {
         let entries = self.entries.iter().enumerate();
         entries.filter_map(|(key, entry)| Some((key, entry.as_ref()?)))
-    }
-}
-
-impl Shares {
-    fn new(max: usize) -> Self {
-        Self {
-            max,
-            total: 0,
-            groups: HashMap::new(),
-        }
-    }
-
-    fn free(&self) -> usize {
-        self.max.saturating_sub(self.total)
-    }
-
-    /// Whether a network of `group` that has no request may have one.
-    fn may_add_to(&self, group: ClientNetworkGroup) -> bool {
-        self.of_group(group) < self.free().saturating_mul(2)
-    }
-
-    /// Whether `network` may have another request, by the thresholds in the description of the module.
-    fn may_add(&self, network: ClientNetwork) -> bool {
-        let free = self.free();
-        let group = self.groups.get(&network.group());
-        group.map_or(free > 0, |group| group.may_add(network, free))
-    }
-
-    /// Counts another request of `network` if it may have one.
-    fn try_add(&mut self, network: ClientNetwork) -> bool {
-        let free = self.free();
-        if free == 0 {
-            return false;
-        }
-        if self.groups.len() >= self.max.saturating_mul(2).saturating_add(MAX_UNUSED_GROUPS) {
-            self.groups.retain(|_, group| group.total > 0);
-        }
-        let group = self.groups.entry(network.group()).or_default();
-        let may_add = group.may_add(network, free);
-        if may_add {
-            group.add(network);
-            self.total += 1;
-        }
-        may_add
-    }
-
-    fn remove(&mut self, network: ClientNetwork) {
-        if let Some(group) = self.groups.get_mut(&network.group()) {
-            group.remove(network);
-            self.total = self.total.saturating_sub(1);
-        }
-    }
-
-    fn of_group(&self, group: ClientNetworkGroup) -> usize {
-        self.groups.get(&group).map_or(0, |group| group.total)
-    }
-}
-
-impl GroupShare {
-    fn may_add(&self, network: ClientNetwork, free: usize) -> bool {
-        let entry = self.networks.iter().find(|(own, _)| *own == network);
-        let of_network = entry.map_or(0, |(_, count)| *count);
-        of_network < free && self.total < free.saturating_mul(2)
-    }
-
-    fn add(&mut self, network: ClientNetwork) {
-        self.total += 1;
-        match self.networks.iter_mut().find(|(own, _)| *own == network) {
-            Some((_, count)) => *count += 1,
-            None => self.networks.push((network, 1)),
-        }
-    }
-
-    fn remove(&mut self, network: ClientNetwork) {
-        self.total = self.total.saturating_sub(1);
-        let mut networks = self.networks.iter_mut();
-        let Some(index) = networks.position(|(own, _)| *own == network) else {
-            return;
-        };
-        if let Some((_, count)) = self.networks.get_mut(index) {
-            *count = count.saturating_sub(1);
-            if *count == 0 {
-                self.networks.swap_remove(index);
-            }
-        }
     }
 }
 
@@ -627,9 +527,6 @@ const MIN_SEARCH_PAUSE: Duration = Duration::from_millis(100);
 
 /// How many requests one search may displace. Each of them costs a pass over all requests.
 const MAX_DISPLACED_PER_SEARCH: usize = 16;
-
-/// How many groups without requests may stay in the map, in addition to those that can have one.
-const MAX_UNUSED_GROUPS: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -1,9 +1,9 @@
 //! The connection to an upstream that has switched protocols: bytes in both directions, without HTTP.
 //!
-//! `response_body` makes it from the connection of a 101 response, and `forward` hands it to `connection` as a
-//! [`TunnelEnd`]. The request stays active as long as the tunnel, so that tunnels count in `limits.upstream_connections`, with the
-//! shares of the client networks. A tunnel that moves less than 64 KiB in a second counts as a request that waits for its client: it
-//! can be detached and displaced while other requests are queued (see `request_limit`).
+//! `response_body` makes it from the connection of a 101 response, and `forward` hands it to `connection` as a [`TunnelEnd`].
+//! The request stays active as long as the tunnel, so that tunnels count in `limits.upstream_connections`, with the shares of
+//! the client networks. A tunnel that moves less than 64 KiB in a second counts as a request that waits for its client: it can
+//! be detached and displaced while other requests are queued (see `request_limit`).
 
 use std::io;
 use std::pin::Pin;

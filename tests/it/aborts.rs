@@ -13,7 +13,7 @@ use crate::support::h2::{self, H2Client, block_on};
 use crate::support::proxy::directory;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, HttpVersion, OK, Proxy, TestRequest, TestResponse, config, exchange, pattern,
+    Client, HttpVersion, OK, Proxy, TestRequest, TestResponse, config, exchange, pattern, ping,
 };
 
 const MANIFEST: &str = "/v2/a/manifests/x";
@@ -63,6 +63,17 @@ fn assert_aborted(upstream: &FaultyUpstream, disconnected_at: Instant, was_whole
     assert_eq!(last.is_whole, was_whole, "{last:?}");
 }
 
+/// Asserts that each request had a connection of its own.
+#[track_caller]
+fn assert_own_connections(requests: &[UpstreamRequest]) {
+    let connections: HashSet<_> = requests.iter().map(|seen| seen.connection).collect();
+    assert_eq!(
+        connections.len(),
+        requests.len(),
+        "a connection was used again"
+    );
+}
+
 #[test]
 fn a_client_disconnect_closes_the_upstream_connection_within_a_second() {
     let upstream = FaultyUpstream::always(Fault::Silent);
@@ -87,16 +98,7 @@ fn a_client_disconnect_closes_the_upstream_connection_within_a_second() {
             assert_aborted(&upstream, disconnected_at, was_whole);
         }
     }
-    let connections: HashSet<_> = upstream
-        .requests()
-        .iter()
-        .map(|seen| seen.connection)
-        .collect();
-    assert_eq!(
-        connections.len(),
-        upstream.requests().len(),
-        "a connection was used again"
-    );
+    assert_own_connections(&upstream.requests());
 }
 
 #[test]
@@ -134,16 +136,7 @@ fn an_http2_reset_or_disconnect_closes_the_upstream_connection_within_a_second()
             assert_aborted(&upstream, disconnected_at, was_whole);
         }
     }
-    let connections: HashSet<_> = upstream
-        .requests()
-        .iter()
-        .map(|seen| seen.connection)
-        .collect();
-    assert_eq!(
-        connections.len(),
-        upstream.requests().len(),
-        "a connection was used again"
-    );
+    assert_own_connections(&upstream.requests());
 }
 
 /// A response in each framing: the name of the framing, the bytes, and whether a client can detect that the body was cut by
@@ -240,8 +233,7 @@ fn assert_every_cut_is_detected(body: &[u8], step: usize) {
         2 * targets.len(),
         "each target was requested once"
     );
-    let connections: HashSet<_> = requests.iter().map(|seen| seen.connection).collect();
-    assert_eq!(connections.len(), requests.len());
+    assert_own_connections(&requests);
 }
 
 #[test]
@@ -299,10 +291,7 @@ fn only_a_get_or_head_without_body_is_repeated_after_a_reset() {
             });
             let text = config("", "").lines("workers", "workers = 1");
             let proxy = Proxy::start_in(directory(), &upstream.url(), &text);
-            assert_eq!(
-                exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
-                200
-            );
+            assert_eq!(ping(&proxy, http), 200);
             let mut request = TestRequest::alice(method, target);
             if matches!(method, "PATCH" | "PUT" | "POST") {
                 request = request.body("body");

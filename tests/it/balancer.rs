@@ -8,7 +8,7 @@ use std::time::Instant;
 use rustls::ClientConnection;
 use tidegate::server::Scheme;
 
-use crate::support::client::{connect_tcp, connect_tcp_from, is_timeout};
+use crate::support::client::{connect_tcp, connect_tcp_from, is_timeout, proxy_header};
 use crate::support::proxy::TestConfig;
 use crate::support::{
     Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, TestResponse, certs, config,
@@ -43,10 +43,6 @@ fn binary_header(client: [u8; 4], command: u8, tlvs: &[u8]) -> Vec<u8> {
     [&fixed[..], &client, &[10, 0, 0, 1, 1, 2, 1, 0xbb], tlvs].concat()
 }
 
-fn text_header(client: &str) -> Vec<u8> {
-    format!("PROXY TCP4 {client} 10.0.0.1 1 443\r\n").into_bytes()
-}
-
 /// Sends these bytes and then starts TLS.
 fn tls_after_header(mut socket: TcpStream, before: &[u8]) -> std::io::Result<Client> {
     socket.write_all(before)?;
@@ -57,6 +53,11 @@ fn tls_after_header(mut socket: TcpStream, before: &[u8]) -> std::io::Result<Cli
 
 fn connect_with_header(proxy: &Proxy, header: &[u8]) -> Client {
     tls_after_header(connect_tcp(proxy.https()), header).expect("a TLS connection")
+}
+
+/// Connects as the balancer does on behalf of `client`.
+fn connect_as(proxy: &Proxy, client: &str) -> Client {
+    connect_with_header(proxy, proxy_header(client).as_bytes())
 }
 
 /// Everything that the proxy sends in response to these bytes until it closes the connection.
@@ -145,12 +146,7 @@ fn proxy_headers_of_dual_stack_sockets_name_clients_of_both_ip_versions() {
         (mapped, "192.0.2.7"),
     ] {
         let mut connection = connect_with_header(&proxy, &header);
-        assert_eq!(
-            connection
-                .exchange(&TestRequest::alice("GET", "/v2/"))
-                .status,
-            200
-        );
+        assert_eq!(connection.ping(), 200);
         let seen = registry.requests().pop().unwrap();
         assert_eq!(seen.header("x-forwarded-for"), client, "{header:?}");
         assert_eq!(seen.header("x-real-ip"), client, "{header:?}");
@@ -239,10 +235,7 @@ fn a_proxy_header_may_arrive_in_single_bytes() {
             socket.write_all(&[byte]).unwrap();
         }
         let mut client = tls_after_header(socket, b"").unwrap();
-        assert_eq!(
-            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(client.ping(), 200);
         assert_eq!(
             registry.requests().pop().unwrap().header("x-real-ip"),
             "192.0.2.7"
@@ -282,10 +275,7 @@ fn a_connection_without_its_required_proxy_header_is_closed() {
     }
     assert!(registry.requests().is_empty());
     let mut client = connect_with_header(&proxy, LINE);
-    assert_eq!(
-        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
+    assert_eq!(client.ping(), 200);
 }
 
 #[test]
@@ -300,10 +290,7 @@ fn a_proxy_header_from_another_peer_fails_the_tls_handshake() {
         );
     }
     let mut client = Client::connect_from(ELSEWHERE, &proxy);
-    assert_eq!(
-        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
+    assert_eq!(client.ping(), 200);
     assert_eq!(registry.only_request().header("x-real-ip"), "127.0.0.2");
     // Without `proxy_protocol`, no peer may send a header.
     let proxy = Proxy::with_defaults(&registry);
@@ -367,22 +354,29 @@ fn a_connection_counts_for_the_client_that_its_proxy_header_names() {
         "proxy_protocol = [\"127.0.0.1\"]",
     );
     let proxy = Proxy::start(&registry, &text);
-    let mut first = connect_with_header(&proxy, &text_header("192.0.2.7"));
-    let mut second = connect_with_header(&proxy, &text_header("192.0.2.8"));
+    let mut first = connect_as(&proxy, "192.0.2.7");
+    let mut second = connect_as(&proxy, "192.0.2.8");
     assert!(
-        tls_after_header(connect_tcp(proxy.https()), &text_header("192.0.2.7")).is_err(),
+        tls_after_header(
+            connect_tcp(proxy.https()),
+            proxy_header("192.0.2.7").as_bytes()
+        )
+        .is_err(),
         "a second connection of one client was accepted"
     );
     for client in [&mut first, &mut second] {
-        assert_eq!(
-            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(client.ping(), 200);
     }
     // Until its header is complete, a connection counts for the balancer.
     let mut unknown = connect_tcp(proxy.https());
     unknown.write_all(b"PROXY").unwrap();
-    assert!(tls_after_header(connect_tcp(proxy.https()), &text_header("192.0.2.9")).is_err());
+    assert!(
+        tls_after_header(
+            connect_tcp(proxy.https()),
+            proxy_header("192.0.2.9").as_bytes()
+        )
+        .is_err()
+    );
     unknown
         .write_all(b" TCP4 192.0.2.10 10.0.0.1 1 443\r\n")
         .unwrap();
@@ -390,7 +384,12 @@ fn a_connection_counts_for_the_client_that_its_proxy_header_names() {
     // A closed connection no longer counts.
     drop(first);
     let until = Instant::now() + PATIENCE;
-    while tls_after_header(connect_tcp(proxy.https()), &text_header("192.0.2.7")).is_err() {
+    while tls_after_header(
+        connect_tcp(proxy.https()),
+        proxy_header("192.0.2.7").as_bytes(),
+    )
+    .is_err()
+    {
         assert!(Instant::now() < until, "a closed connection still counts");
     }
 }
@@ -405,7 +404,7 @@ fn wrong_passwords_behind_a_balancer_throttle_only_the_client_that_sends_them() 
     let proxy = Proxy::start(&registry, &text);
     let from = |client: &str, password: &str| {
         let login = format!("alice:{password}");
-        connect_with_header(&proxy, &text_header(client))
+        connect_as(&proxy, client)
             .exchange(&TestRequest::new("GET", "/v2/").basic_auth(login.as_bytes()))
     };
     assert_eq!(from("192.0.2.7", "a").status, 401);
@@ -426,10 +425,7 @@ fn a_reload_changes_which_peers_must_send_a_proxy_header() {
     assert!(tls_after_header(connect_tcp(proxy.https()), b"").is_err());
     let mut new = connect_with_header(&proxy, LINE);
     for client in [&mut old, &mut new] {
-        assert_eq!(
-            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(client.ping(), 200);
     }
 }
 
@@ -526,11 +522,15 @@ fn a_proxy_header_can_name_a_trusted_proxy() {
     let request = TestRequest::alice("GET", "/v2/").header("x-forwarded-for", "198.51.100.9");
     for (header, client, chain) in [
         (
-            text_header("192.0.2.7"),
+            proxy_header("192.0.2.7").into_bytes(),
             "198.51.100.9",
             "198.51.100.9, 192.0.2.7",
         ),
-        (text_header("192.0.2.8"), "192.0.2.8", "192.0.2.8"),
+        (
+            proxy_header("192.0.2.8").into_bytes(),
+            "192.0.2.8",
+            "192.0.2.8",
+        ),
         (b"PROXY UNKNOWN\r\n".to_vec(), "127.0.0.1", "127.0.0.1"),
     ] {
         assert_eq!(

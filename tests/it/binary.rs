@@ -14,7 +14,9 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::support::proxy::directory;
-use crate::support::{Client, PATIENCE, Registry, TestRequest, certs, config, eventually, pause};
+use crate::support::{
+    Client, PATIENCE, Registry, TestRequest, assert_contains, certs, config, eventually, pause,
+};
 
 #[test]
 fn check_reports_that_a_valid_configuration_is_good() {
@@ -60,9 +62,10 @@ fn check_prints_warnings_and_exits_with_0() {
     let output = run(&["check", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let output_text = text(&output.stdout);
-    for word in ["line 1", "bob", "line 2", "plain", "would start"] {
-        assert!(output_text.contains(word), "{word} in {output_text}");
-    }
+    assert_contains(
+        &output_text,
+        &["line 1", "bob", "line 2", "plain", "would start"],
+    );
     assert!(
         !output_text.contains("secretword") && !output_text.contains("Xxd1"),
         "{output_text}"
@@ -117,17 +120,18 @@ fn all_problems_are_reported_in_one_run() {
         let output_text = text(&output.stderr);
         assert!(output.stdout.is_empty(), "{output:?}");
         let place = |line: usize| format!("{file}:{line}:");
-        for word in [
-            "\"haed\" in limits",
-            "did you mean \"head\"",
-            "limits.idle",
-            "XB",
-            "site.route.upstream",
-            &place(4),
-            &place(5),
-        ] {
-            assert!(output_text.contains(word), "{word} in {output_text}");
-        }
+        assert_contains(
+            &output_text,
+            &[
+                "\"haed\" in limits",
+                "did you mean \"head\"",
+                "limits.idle",
+                "XB",
+                "site.route.upstream",
+                &place(4),
+                &place(5),
+            ],
+        );
     }
 }
 
@@ -150,9 +154,10 @@ fn help_version_and_usage_errors_are_printed() {
     let help = run(&["--help"]);
     assert_eq!(help.status.code(), Some(0));
     let output_text = text(&help.stdout);
-    for word in ["serve", "check", "Examples", "tidegate check -c"] {
-        assert!(output_text.contains(word), "{word} in {output_text}");
-    }
+    assert_contains(
+        &output_text,
+        &["serve", "check", "Examples", "tidegate check -c"],
+    );
     let version = run(&["--version"]);
     assert_eq!(version.status.code(), Some(0));
     let expected = format!("tidegate {} (commit ", env!("CARGO_PKG_VERSION"));
@@ -253,10 +258,7 @@ fn connections_survive_sigstop_and_sigcont() {
     let (_dir, file) = configured(config(limits, "").upstream(&registry.url()));
     let mut server = ServeProcess::start(&file);
     let (mut kept, mut uploading) = (server.client(), server.client());
-    assert_eq!(
-        kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
+    assert_eq!(kept.ping(), 200);
     let upload =
         TestRequest::alice("PATCH", "/v2/a/blobs/uploads/u").header("Content-Length", "10");
     uploading.send(upload.head());
@@ -307,18 +309,20 @@ fn a_changed_password_file_is_logged() {
     std::fs::write(&users, format!("carol:{hash}\nplain:secretword\n")).unwrap();
     let users_path = path(&users);
     let warning = server.line("line 2");
-    for word in [
-        &users_path,
-        "WARN",
-        "plain",
-        "no user can log in with this line",
-    ] {
-        assert!(warning.contains(word), "{word} in {warning}");
-    }
+    assert_contains(
+        &warning,
+        &[
+            &users_path,
+            "WARN",
+            "plain",
+            "no user can log in with this line",
+        ],
+    );
     let reloaded = server.line("password file reloaded");
-    for word in [&users_path, "users=1", "added=1", "removed=1", "changed=0"] {
-        assert!(reloaded.contains(word), "{word} in {reloaded}");
-    }
+    assert_contains(
+        &reloaded,
+        &[&users_path, "users=1", "added=1", "removed=1", "changed=0"],
+    );
     for line in [&warning, &reloaded] {
         assert!(
             !line.contains("secretword") && !line.contains(&hash),

@@ -114,9 +114,15 @@ pub(crate) struct RejectedUpload {
     pub(crate) proxy: Proxy,
 }
 
-/// One case for each status with which the proxy rejects an upload. The proxy of the case with 503 must be busy with
-/// another request.
-pub(crate) fn rejected_uploads(registry: &Registry) -> Vec<RejectedUpload> {
+/// One case for each status with which the proxy rejects an upload. While the client exists, its download keeps the only
+/// upstream connection of one of the proxies busy, so that uploads get 503 there.
+pub(crate) fn rejected_uploads() -> (Registry, Vec<RejectedUpload>, Client) {
+    let registry = Registry::start(|exchange| {
+        if exchange.head.method == "GET" {
+            return exchange.wait_closed();
+        }
+        exchange.body();
+    });
     const READER: &str =
         "[[site.route.grant]]\nto = [\"alice\"]\nrepositories = [\"**\"]\nactions = [\"pull\"]\n";
     let authenticated = || TestRequest::alice("PATCH", UPLOAD);
@@ -127,7 +133,7 @@ pub(crate) fn rejected_uploads(registry: &Registry) -> Vec<RejectedUpload> {
         status,
         code,
         request,
-        proxy: Proxy::start(registry, config(top, route)),
+        proxy: Proxy::start(&registry, config(top, route)),
     };
     let form = authenticated().header("Content-Type", "application/x-www-form-urlencoded");
     let busy = "[limits]\nupstream_connections = 1\nupstream_queue = 1\nupstream_wait = \"20ms\"\n";
@@ -156,7 +162,10 @@ pub(crate) fn rejected_uploads(registry: &Registry) -> Vec<RejectedUpload> {
     ];
     exchange(&cases[4].proxy, HttpVersion::Http1, &wrong("one"))
         .assert_rejection(401, "UNAUTHORIZED");
-    cases
+    let mut holder = Client::connect(&cases[5].proxy);
+    holder.send(TestRequest::alice("GET", "/v2/").head());
+    registry.wait_for_requests(|seen| seen.len() == 1);
+    (registry, cases, holder)
 }
 
 /// The number of attempts for each framing: Content-Length, chunked and HTTP/2.
@@ -217,17 +226,7 @@ async fn upload_without_reading(
 
 #[test]
 fn a_client_that_sends_before_it_reads_can_read_every_rejection() {
-    // The download keeps the only upstream connection busy, so that uploads get 503.
-    let registry = Registry::start(|exchange| {
-        if exchange.head.method == "GET" {
-            return exchange.wait_closed();
-        }
-        exchange.body();
-    });
-    let cases = rejected_uploads(&registry);
-    let mut holder = Client::connect(&cases[5].proxy);
-    holder.send(TestRequest::alice("GET", "/v2/").head());
-    registry.wait_for_requests(|seen| seen.len() == 1);
+    let (registry, cases, holder) = rejected_uploads();
     let length = ANNOUNCED.to_string();
     let bytes = pattern(SENT_BEFORE_READING);
     let chunks: Vec<u8> = bytes.chunks(64 * 1024).flat_map(chunk).collect();

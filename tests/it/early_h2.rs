@@ -10,7 +10,7 @@ use crate::support::frames::{
     ACK, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, Outcome, PING, RST_STREAM, RawH2,
     SETTINGS, WINDOW_UPDATE, frame, header_block,
 };
-use crate::support::{Client, Proxy, Registry, TestRequest, config};
+use crate::support::{Proxy, Registry, TestRequest, config};
 
 const NO_ERROR: [u8; 4] = [0; 4];
 /// The longest time for which a stream is kept, and a shorter time.
@@ -130,16 +130,7 @@ fn assert_reset_is_delayed(mut frames: RawH2, stream: u32, status: u16) {
 
 #[test]
 fn a_rejection_is_complete_seconds_before_the_reset() {
-    let registry = Registry::start(|exchange| {
-        if exchange.head.method == "GET" {
-            return exchange.wait_closed();
-        }
-        exchange.body();
-    });
-    let cases = rejected_uploads(&registry);
-    let mut holder = Client::connect(&cases[5].proxy);
-    holder.send(TestRequest::alice("GET", "/v2/").head());
-    registry.wait_for_requests(|seen| seen.len() == 1);
+    let (_registry, cases, holder) = rejected_uploads();
     std::thread::scope(|scope| {
         for case in &cases {
             // The Content-Length exceeds the limit. The second case of 413 below exceeds the limit while it sends.

@@ -14,6 +14,7 @@ use tidegate::config::parse;
 use tidegate::server::Server;
 
 use crate::binary::{ServeProcess, with_own_directories};
+use crate::support::assert_contains;
 use crate::support::proxy::{ALICE, directory, write_private};
 
 /// A configuration without any warning. `site` has the keys of the site, and `auth` is the value of the route's `auth`.
@@ -299,13 +300,14 @@ fn suspicious_password_files_and_state_directories_are_warnings() {
     let (code, output) = check(&file);
     assert_eq!(code, Some(0), "{output}");
     let remedy = format!("fix: chmod o-w {}", state.display());
-    for word in [
-        "every user of this machine can create files in state.dir",
-        "mode 1777",
-        &remedy,
-    ] {
-        assert!(output.contains(word), "{word} in {output}");
-    }
+    assert_contains(
+        &output,
+        &[
+            "every user of this machine can create files in state.dir",
+            "mode 1777",
+            &remedy,
+        ],
+    );
     fs::set_permissions(&state, Permissions::from_mode(0o755)).unwrap();
     let (_, output) = check(&file);
     assert!(output.contains("the configuration is good"), "{output}");

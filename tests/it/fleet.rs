@@ -23,10 +23,7 @@ use crate::support::{Client, Proxy, Registry, TestRequest, certs, config, eventu
 /// Asks once, so that the client has read the ticket of TLS 1.3, which comes after the handshake.
 fn stock(proxy: &Proxy, config: &Arc<ClientConfig>) {
     let mut client = Client::tls(proxy.https(), "localhost", Arc::clone(config));
-    assert_eq!(
-        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
+    assert_eq!(client.ping(), 200);
 }
 
 fn with_keys(dir: &tempfile::TempDir) -> TestConfig {
@@ -147,10 +144,7 @@ fn two_processes_that_start_together_share_one_ca() {
     let client = certs::client_config(root, rustls::ALL_VERSIONS, &["http/1.1"]);
     for process in &processes {
         let mut client = Client::tls(process.address, "localhost", Arc::clone(&client));
-        assert_eq!(
-            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(client.ping(), 200);
     }
 }
 
@@ -203,10 +197,7 @@ fn a_second_stop_ends_the_delay_and_the_drain() {
     let (_dir, file) = crate::binary::configured(text);
     let mut process = ServeProcess::start(&file);
     let mut client = process.client();
-    assert_eq!(
-        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
+    assert_eq!(client.ping(), 200);
     let began = Instant::now();
     process.signal(Signal::TERM);
     process.line("not ready from now on");

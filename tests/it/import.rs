@@ -20,7 +20,9 @@ use crate::binary::with_own_directories;
 use crate::support::certs::{AUTHORITY, root_certificate};
 use crate::support::harbor::{self, ROBOT, Release, TOKEN};
 use crate::support::proxy::ALICE;
-use crate::support::{Client, HttpVersion, Proxy, Registry, TestRequest, exchange};
+use crate::support::{
+    Client, HttpVersion, Proxy, Registry, TestRequest, assert_contains, exchange,
+};
 
 /// The corpus, at the place where nginx has it.
 struct Corpus;
@@ -370,15 +372,16 @@ fn the_command_fails_with_a_place_or_with_its_usage() {
     let help = run(dir.path(), &["import", "nginx", "--help"]);
     assert_eq!(help.status.code(), Some(0));
     let said = String::from_utf8(help.stdout).unwrap();
-    for word in [
-        "--prefix",
-        "/etc/nginx",
-        "Examples",
-        "> proxy.toml",
-        "Exit code",
-    ] {
-        assert!(said.contains(word), "{word} in {said}");
-    }
+    assert_contains(
+        &said,
+        &[
+            "--prefix",
+            "/etc/nginx",
+            "Examples",
+            "> proxy.toml",
+            "Exit code",
+        ],
+    );
 }
 
 fn run(folder: &Path, arguments: &[&str]) -> Output {

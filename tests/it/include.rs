@@ -9,7 +9,8 @@ use tidegate::net::listener::ListenAddr;
 use crate::binary::{ServeProcess, command, configured, text};
 use crate::support::proxy::directory;
 use crate::support::{
-    Client, HttpVersion, Proxy, Registry, TestRequest, certs, config as test_config, exchange,
+    Client, HttpVersion, Proxy, Registry, TestRequest, assert_contains, certs,
+    config as test_config, exchange,
 };
 
 #[test]
@@ -42,13 +43,14 @@ fn a_variable_that_is_not_set_is_one_error_at_its_value() {
     let output = check.env_remove("NO_SUCH_VARIABLE").output().unwrap();
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     let report = text(&output.stderr);
-    for part in [
-        "the environment variable NO_SUCH_VARIABLE is not set",
-        "fix: set NO_SUCH_VARIABLE in the environment",
-        "1 error",
-    ] {
-        assert!(report.contains(part), "{part} in {report}");
-    }
+    assert_contains(
+        &report,
+        &[
+            "the environment variable NO_SUCH_VARIABLE is not set",
+            "fix: set NO_SUCH_VARIABLE in the environment",
+            "1 error",
+        ],
+    );
 }
 
 /// A site for an included file in `conf.d`, with paths relative to that folder. The upstream is an environment variable.

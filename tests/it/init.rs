@@ -16,7 +16,7 @@ use tempfile::TempDir;
 use crate::binary::{ServeProcess, command, configured, run, text};
 use crate::htpasswd_command::Terminal;
 use crate::support::proxy::directory;
-use crate::support::{Client, Registry, TestRequest, certs, config, kept_port};
+use crate::support::{Client, Registry, TestRequest, assert_contains, certs, config, kept_port};
 
 /// Options with which `init` asks for nothing.
 const FIRST: [&str; 6] = [
@@ -41,17 +41,18 @@ fn what_init_writes_serves_and_its_ca_is_trusted() {
     assert!(made.stderr.is_empty(), "{made:?}");
     let said = text(&made.stdout);
     let quoted = format!("'{}'", first.join("proxy.toml").display());
-    for words in [
-        "the configuration is good",
-        &format!("tidegate serve -c {quoted}"),
-        &format!("tidegate ca -c {quoted}"),
-        &format!("docker login -u alice localhost:{port}"),
-        &format!("podman login -u alice localhost:{port}"),
-        &format!("skopeo login -u alice localhost:{port}"),
-        &format!("curl --cacert '{}'", first.join("state/ca.pem").display()),
-    ] {
-        assert!(said.contains(words), "{words} in {said}");
-    }
+    assert_contains(
+        &said,
+        &[
+            "the configuration is good",
+            &format!("tidegate serve -c {quoted}"),
+            &format!("tidegate ca -c {quoted}"),
+            &format!("docker login -u alice localhost:{port}"),
+            &format!("podman login -u alice localhost:{port}"),
+            &format!("skopeo login -u alice localhost:{port}"),
+            &format!("curl --cacert '{}'", first.join("state/ca.pem").display()),
+        ],
+    );
     assert_eq!(names(&first), ["htpasswd", "proxy.toml"]);
     let mode = fs::metadata(first.join("htpasswd")).unwrap().mode();
     assert_eq!(mode & 0o007, 0, "{mode:o}");
@@ -260,9 +261,10 @@ fn each_bad_option_is_one_clear_error_and_nothing_is_written() {
     let bare = init(dir.path(), &["--host", "localhost"], "");
     assert_eq!(bare.status.code(), Some(2), "{bare:?}");
     let said = text(&bare.stderr);
-    for option in ["--self-signed", "--acme EMAIL", "--user NAME", "--generate"] {
-        assert!(said.contains(option), "{option} in {said}");
-    }
+    assert_contains(
+        &said,
+        &["--self-signed", "--acme EMAIL", "--user NAME", "--generate"],
+    );
     let empty = [&FIRST[..5], &["--stdin"]].concat();
     let made = init(dir.path(), &empty, "\n");
     assert_eq!(made.status.code(), Some(1), "{made:?}");

@@ -12,7 +12,7 @@ use crate::support::registry::RequestEnd;
 use crate::support::request::chunk;
 use crate::support::{
     Client, HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, certs, config, exchange,
-    pattern,
+    pattern, ping,
 };
 
 const UPLOAD: &str = "/v2/a/blobs/uploads/u";
@@ -73,10 +73,7 @@ fn credentials_beyond_basic_size_get_401() {
     let registry = Registry::accepting_all();
     let proxy = start_with_limits(&registry, "basic_size = \"16B\"");
     for http in HttpVersion::BOTH {
-        assert_eq!(
-            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(ping(&proxy, http), 200);
         let long = TestRequest::new("GET", "/v2/").basic_auth(b"alice:pw and more");
         exchange(&proxy, http, &long).assert_rejection(401, "UNAUTHORIZED");
     }
@@ -96,10 +93,7 @@ fn a_connection_beyond_connections_per_client_is_closed() {
     };
     assert!(connect().is_err(), "a third connection was served");
     for client in &mut open {
-        assert_eq!(
-            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(client.ping(), 200);
     }
     open.pop();
     let until = Instant::now() + PATIENCE;
@@ -116,19 +110,11 @@ fn connections_beyond_the_limit_wait() {
     let (sender, receiver) = channel();
     std::thread::scope(|scope| {
         scope.spawn(|| {
-            let status = exchange(
-                &proxy,
-                HttpVersion::Http1,
-                &TestRequest::alice("GET", "/v2/"),
-            )
-            .status;
+            let status = ping(&proxy, HttpVersion::Http1);
             sender.send(status).unwrap();
         });
         assert!(receiver.recv_timeout(Duration::from_millis(300)).is_err());
-        assert_eq!(
-            first.exchange(&TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(first.ping(), 200);
         drop(first);
         assert_eq!(receiver.recv_timeout(PATIENCE).unwrap(), 200);
     });
@@ -141,10 +127,7 @@ fn an_idle_connection_is_closed_after_limits_idle() {
     let mut fresh = Client::connect(&proxy);
     assert_eq!(fresh.read_to_end(), (Vec::new(), StreamEnd::Clean));
     let mut used = Client::connect(&proxy);
-    assert_eq!(
-        used.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
+    assert_eq!(used.ping(), 200);
     assert_eq!(used.read_to_end(), (Vec::new(), StreamEnd::Clean));
     block_on(async {
         let fresh = H2Client::connect(&proxy).await;
@@ -175,10 +158,7 @@ fn idle_does_not_count_while_a_request_runs() {
         "idle = \"200ms\"\nhead = \"200ms\"\nwrite_idle = \"200ms\"",
     );
     for http in HttpVersion::BOTH {
-        assert_eq!(
-            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(ping(&proxy, http), 200);
     }
     drop(release);
 }
@@ -192,10 +172,7 @@ fn an_incomplete_head_gets_408_after_limits_head() {
         let mut client = Client::connect(&proxy);
         // The limit applies to every head of a connection, so the incomplete head is the third one.
         for _ in 0..2 {
-            assert_eq!(
-                client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-                200
-            );
+            assert_eq!(client.ping(), 200);
         }
         client.send(bytes);
         let response = client.read_response("GET");
@@ -380,15 +357,7 @@ fn a_request_that_finds_no_upstream_connection_in_time_gets_503() {
     }
     drop(release);
     assert_eq!(first.read_response("GET").status, 200);
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http1,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        200
-    );
+    assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
 }
 
 #[test]
@@ -408,14 +377,6 @@ fn with_connections_1_two_listeners_serve_one_connection_at_a_time() {
     );
     let proxy = Proxy::start(&registry, &text);
     for _ in 0..3 {
-        assert_eq!(
-            exchange(
-                &proxy,
-                HttpVersion::Http1,
-                &TestRequest::alice("GET", "/v2/")
-            )
-            .status,
-            200
-        );
+        assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
     }
 }

@@ -7,7 +7,7 @@ use crate::binary::{ServeProcess, command, configured, run, text};
 use crate::listeners::kept_port;
 use crate::support::proxy::TestConfig;
 use crate::support::registry::refusing_address;
-use crate::support::{REGISTRY_OK, Registry, config};
+use crate::support::{REGISTRY_OK, Registry, assert_contains, config};
 
 #[test]
 fn a_live_check_reports_success_or_an_unreachable_upstream() {
@@ -16,13 +16,14 @@ fn a_live_check_reports_success_or_an_unreachable_upstream() {
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(0), "{output:?}");
     let printed = text(&output.stdout);
-    for part in [
-        "localhost: the certificate fits its key and is valid until ",
-        &format!("{} responds as a registry does", registry.url()),
-        "the configuration is good",
-    ] {
-        assert!(printed.contains(part), "{part} in {printed}");
-    }
+    assert_contains(
+        &printed,
+        &[
+            "localhost: the certificate fits its key and is valid until ",
+            &format!("{} responds as a registry does", registry.url()),
+            "the configuration is good",
+        ],
+    );
     let requests = registry.requests();
     assert_eq!(requests.len(), 1, "{requests:?}");
     assert!(requests[0].all("authorization").is_empty());
@@ -34,15 +35,16 @@ fn a_live_check_reports_success_or_an_unreachable_upstream() {
     let output = run(&["check", "--live", "-c", &file]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let printed = text(&output.stderr);
-    for part in [
-        "proxy.toml:12:",
-        "no response",
-        &unreachable,
-        "nothing listens there",
-        "the live check found problems",
-    ] {
-        assert!(printed.contains(part), "{part} in {printed}");
-    }
+    assert_contains(
+        &printed,
+        &[
+            "proxy.toml:12:",
+            "no response",
+            &unreachable,
+            "nothing listens there",
+            "the live check found problems",
+        ],
+    );
 }
 
 #[test]
@@ -124,9 +126,10 @@ fn the_host_chooses_the_site_of_a_push() {
     let unknown = push(&file, &["--host", "c.test"], "");
     assert_eq!(unknown.status.code(), Some(1), "{unknown:?}");
     let said = text(&unknown.stderr);
-    for words in ["no site has the host \"c.test\"", "b.test with --host"] {
-        assert!(said.contains(words), "{words} in {said}");
-    }
+    assert_contains(
+        &said,
+        &["no site has the host \"c.test\"", "b.test with --host"],
+    );
     let unrouted = text(&push(&file, &["--host", "B.test"], "").stderr);
     assert!(
         unrouted.contains("the site of b.test has no registry route"),
@@ -166,13 +169,14 @@ fn a_blob_is_pushed_and_pulled_through_the_proxy() {
         let printed = text(&output.stdout);
         let destination =
             format!("localhost:{port}/team/app at 127.0.0.1:{port}: a blob of 29 bytes");
-        for part in [
-            &destination,
-            "was pushed and pulled",
-            "left in team/app: sha256:",
-        ] {
-            assert!(printed.contains(part), "{part} in {printed}");
-        }
+        assert_contains(
+            &printed,
+            &[
+                &destination,
+                "was pushed and pulled",
+                "left in team/app: sha256:",
+            ],
+        );
         assert!(printed.contains("responds as a registry does"), "{printed}");
         // A missing and a wrong password.
         let verify = format!("tidegate htpasswd verify {folder}/htpasswd alice");
@@ -202,9 +206,10 @@ fn an_upload_location_at_another_origin_is_reported() {
     let output = push(&file, &AS_ALICE, "pw");
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let printed = text(&output.stderr);
-    for part in ["http://registry.internal:5000", "internal_origins"] {
-        assert!(printed.contains(part), "{part} in {printed}");
-    }
+    assert_contains(
+        &printed,
+        &["http://registry.internal:5000", "internal_origins"],
+    );
     drop(proxy);
     let stopped = push(&file, &AS_ALICE, "pw");
     assert_eq!(stopped.status.code(), Some(1), "{stopped:?}");

@@ -8,7 +8,7 @@ use std::sync::mpsc::channel;
 use crate::support::frames::{END_HEADERS, END_STREAM, Frame, HEADERS, RawH2, frame, header_block};
 use crate::support::h2::{self, H2Client, block_on, wait_until, with_time_limit};
 use crate::support::{
-    HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, config, exchange, pattern,
+    HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, config, pattern, ping,
 };
 
 const UPLOADS: usize = 8;
@@ -107,15 +107,7 @@ fn a_reload_changes_the_bound_for_open_uploads() {
         drop(release);
         assert_eq!(with_time_limit(upload).await.unwrap(), 200);
     });
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http2,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        200
-    );
+    assert_eq!(ping(&proxy, HttpVersion::Http2), 200);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tidegate::server::Scheme;
 
 use crate::admin::get;
 use crate::support::{
-    Client, HttpVersion, Proxy, Registry, TestRequest, certs, config, exchange, pause,
+    Client, HttpVersion, Proxy, Registry, TestRequest, certs, config, exchange, pause, ping,
 };
 
 fn start(registry: &Registry, top: &str) -> Proxy {
@@ -138,9 +138,9 @@ fn connections_are_counted_while_they_are_open() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "[limits]\nconnections_per_client = 2\n");
     let mut one = Client::connect(&proxy);
-    assert_eq!(one.exchange(&TestRequest::alice("GET", "/v2/")).status, 200);
+    assert_eq!(one.ping(), 200);
     let mut two = Client::connect(&proxy);
-    assert_eq!(two.exchange(&TestRequest::alice("GET", "/v2/")).status, 200);
+    assert_eq!(two.ping(), 200);
     let third = Client::try_tls(
         proxy.https(),
         "localhost",
@@ -252,15 +252,7 @@ fn metric_names(text: &str) -> BTreeSet<String> {
 fn every_metric_of_the_alerts_and_the_dashboard_exists() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry, "");
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http1,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        200
-    );
+    assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
     let exported: BTreeSet<_> = series(&metrics(&proxy))
         .into_iter()
         .map(|series| series.split('{').next().unwrap().to_owned())

@@ -560,7 +560,7 @@ fn access_for(rules: &Rules) -> Access {
     let text = text.upstream("http://127.0.0.1:1").to_string();
     let (config, problems) = parse(Path::new("x"), text.as_bytes());
     assert!(!problems.has_errors(), "{problems}");
-    let granted = config.unwrap().sites[0].routes[0].granted.clone();
+    let granted = config.unwrap().sites[0].routes[0].grants.clone();
     Access::Granted(LiveGrants::new(granted.unwrap().grants))
 }
 

@@ -1,6 +1,6 @@
 //! The modes `none` and `upstream` of `auth`, and routes that do not lead to a registry.
 
-use crate::support::{HttpVersion, Proxy, Registry, TestRequest, config, exchange};
+use crate::support::{HttpVersion, Proxy, Registry, TestRequest, config, exchange, ping};
 
 fn start_with_mode(registry: &Registry, mode: &str) -> Proxy {
     let auth = format!("auth = {{ mode = \"{mode}\" }}");
@@ -191,15 +191,7 @@ fn no_spelling_of_v2_reaches_the_portal() {
 fn credentials_are_removed_for_the_registry_and_forwarded_to_the_portal() {
     let registry = Registry::accepting_all();
     let proxy = start_with_portal(&registry);
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http1,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        200
-    );
+    assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
     assert!(
         registry
             .requests()

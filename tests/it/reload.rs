@@ -10,7 +10,7 @@ use crate::support::h2::{H2Client, block_on};
 use crate::support::proxy::ALICE;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, certs, config, exchange,
+    Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, certs, config, exchange, ping,
 };
 
 /// The line of a password file for carol with the password "new".
@@ -30,10 +30,7 @@ fn a_new_user_logs_in_and_an_old_one_does_not() {
     proxy.reload().unwrap();
     for http in HttpVersion::BOTH {
         assert_eq!(exchange(&proxy, http, &new()).status, 200);
-        assert_eq!(
-            exchange(&proxy, http, &TestRequest::alice("GET", "/v2/")).status,
-            401
-        );
+        assert_eq!(ping(&proxy, http), 401);
     }
 }
 
@@ -42,7 +39,7 @@ fn a_request_on_an_open_connection_uses_the_new_configuration() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut one = Client::connect(&proxy);
-    assert_eq!(one.exchange(&TestRequest::alice("GET", "/v2/")).status, 200);
+    assert_eq!(one.ping(), 200);
     block_on(async {
         let mut two = H2Client::connect(&proxy).await;
         assert_eq!(two.ping().await, 200);
@@ -52,7 +49,7 @@ fn a_request_on_an_open_connection_uses_the_new_configuration() {
         let new = TestRequest::new("GET", "/v2/").basic_auth(b"carol:new");
         assert_eq!(two.exchange(&new).await.status, 200);
     });
-    assert_eq!(one.exchange(&TestRequest::alice("GET", "/v2/")).status, 401);
+    assert_eq!(one.ping(), 401);
 }
 
 #[test]
@@ -86,40 +83,16 @@ fn a_bad_configuration_leaves_the_old_one_in_use() {
         proxy.configure(&registry, &text);
         let problems = proxy.reload().expect_err(&text).to_string();
         assert!(problems.contains(word), "{word} in {problems}");
-        assert_eq!(
-            exchange(
-                &proxy,
-                HttpVersion::Http1,
-                &TestRequest::alice("GET", "/v2/")
-            )
-            .status,
-            200
-        );
+        assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
     }
     std::fs::remove_file(proxy.path("proxy.toml")).unwrap();
     assert!(proxy.reload().is_err());
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http2,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        200
-    );
+    assert_eq!(ping(&proxy, HttpVersion::Http2), 200);
     // The next valid configuration takes effect.
     proxy.write("htpasswd", carol());
     proxy.configure(&registry, &good);
     proxy.reload().unwrap();
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http1,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        401
-    );
+    assert_eq!(ping(&proxy, HttpVersion::Http1), 401);
 }
 
 #[test]
@@ -167,16 +140,10 @@ fn connections_to_an_unchanged_upstream_are_kept() {
     let registry = Registry::accepting_all();
     let proxy = Proxy::with_defaults(&registry);
     let mut client = Client::connect(&proxy);
-    assert_eq!(
-        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
+    assert_eq!(client.ping(), 200);
     proxy.write("htpasswd", format!("{ALICE}{}", carol()));
     proxy.reload().unwrap();
-    assert_eq!(
-        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
+    assert_eq!(client.ping(), 200);
     assert_eq!(registry.connections(), 1);
 }
 
@@ -192,7 +159,7 @@ fn a_new_certificate_is_served_to_new_connections() {
     proxy.write("key.pem", key);
     proxy.reload().unwrap();
     assert_ne!(certificate(&proxy), before);
-    assert_eq!(old.exchange(&TestRequest::alice("GET", "/v2/")).status, 200);
+    assert_eq!(old.ping(), 200);
 }
 
 fn certificate(proxy: &Proxy) -> Vec<u8> {
@@ -219,15 +186,7 @@ fn listeners_are_added_and_removed_and_the_others_stay_open() {
     proxy.reload().unwrap();
     let mut plain = Client::plain(address.parse().unwrap());
     assert_eq!(plain.exchange(&TestRequest::new("GET", "/")).status, 308);
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http1,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        200
-    );
+    assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
 
     proxy.configure(&registry, config("", ""));
     proxy.reload().unwrap();
@@ -237,19 +196,8 @@ fn listeners_are_added_and_removed_and_the_others_stay_open() {
     }
     // The open connection of the removed listener is still served, and the other listener never closed.
     assert_eq!(plain.exchange(&TestRequest::new("GET", "/")).status, 308);
-    assert_eq!(
-        kept.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http2,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        200
-    );
+    assert_eq!(kept.ping(), 200);
+    assert_eq!(ping(&proxy, HttpVersion::Http2), 200);
 }
 
 #[test]
@@ -264,13 +212,5 @@ fn an_address_in_use_makes_the_reload_fail_and_changes_nothing() {
     proxy.configure(&registry, text.htpasswd("other"));
     let problems = proxy.reload().unwrap_err().to_string();
     assert!(problems.contains(&address.to_string()), "{problems}");
-    assert_eq!(
-        exchange(
-            &proxy,
-            HttpVersion::Http1,
-            &TestRequest::alice("GET", "/v2/")
-        )
-        .status,
-        200
-    );
+    assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
 }

@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use crate::binary::{ServeProcess, command, text};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
-use crate::support::{Client, Registry, TestRequest, config, eventually};
+use crate::support::{Client, Registry, TestRequest, assert_contains, config, eventually};
 
 /// A configuration whose password file and certificates are in `dir`. The realm shows which configuration file was read.
 fn with_realm(registry: &Registry, dir: &TempDir, realm: &str, top: &str) -> TestConfig {
@@ -246,13 +246,14 @@ fn a_failed_reload_is_reported_in_the_same_way_after_the_command_and_after_hup()
     let output = reload(&file, dir.path());
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let printed = text(&output.stderr);
-    for part in [
-        "proxy.toml:2:1: error",
-        "did you mean \"head\"",
-        "has not reloaded",
-    ] {
-        assert!(printed.contains(part), "{part} in {printed}");
-    }
+    assert_contains(
+        &printed,
+        &[
+            "proxy.toml:2:1: error",
+            "did you mean \"head\"",
+            "has not reloaded",
+        ],
+    );
     assert_reports_failure(&read_reports(admin), 1);
     proxy.signal(Signal::HUP);
     proxy.line("not reloaded");

@@ -6,8 +6,8 @@ use std::process::{Command, Output};
 use tempfile::TempDir;
 
 use crate::binary::with_own_directories;
-use crate::support::config;
 use crate::support::proxy::directory;
+use crate::support::{assert_contains, config};
 
 const GRANTS: &str = "\
 [[site.route.grant]]
@@ -297,13 +297,14 @@ fn users_without_a_usable_line_are_reported() {
     let output = config_dir.check(&[]);
     assert_eq!(output.status.code(), Some(0), "warnings alone: {output:?}");
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    for word in [
-        "proxy.toml:4:7: warning: \"bot\" is in no usable line of htpasswd",
-        "proxy.toml:25:7: warning: \"alcie\" is in no usable line",
-        "2 warnings",
-    ] {
-        assert!(printed.contains(word), "{word} in {printed}");
-    }
+    assert_contains(
+        &printed,
+        &[
+            "proxy.toml:4:7: warning: \"bot\" is in no usable line of htpasswd",
+            "proxy.toml:25:7: warning: \"alcie\" is in no usable line",
+            "2 warnings",
+        ],
+    );
 }
 
 #[test]
@@ -321,14 +322,15 @@ fn users_whose_name_is_no_path_component_are_reported() {
     let output = config_dir.check(&[]);
     assert_eq!(output.status.code(), Some(0), "warnings alone: {output:?}");
     let printed = String::from_utf8_lossy(&output.stdout).into_owned();
-    for word in [
-        "proxy.toml:22:17: warning: \"home/{user}/**\" matches nothing for \"Ann\" (line 3), \"x@y\" (line 5), \"-c\" \
+    assert_contains(
+        &printed,
+        &[
+            "proxy.toml:22:17: warning: \"home/{user}/**\" matches nothing for \"Ann\" (line 3), \"x@y\" (line 5), \"-c\" \
          (line 7), \"team/d\" (line 8) of htpasswd",
-        "path component",
-        "1 warning",
-    ] {
-        assert!(printed.contains(word), "{word} in {printed}");
-    }
+            "path component",
+            "1 warning",
+        ],
+    );
     // The warning lists only users to whom the grant applies.
     let some = GRANTS.replace("[\"@users\"]", "[\"alice\", \"Ann\"]");
     std::fs::write(

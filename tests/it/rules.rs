@@ -302,7 +302,7 @@ fn the_defaults_in_the_reference_are_the_defaults_of_the_code() {
             config.basic_size,
             (config.drain, config.drain_delay),
             config.log.level,
-            config.log.json,
+            config.log.format,
             config.log.access.is_some(),
         )
     };
@@ -310,8 +310,8 @@ fn the_defaults_in_the_reference_are_the_defaults_of_the_code() {
     let (route, bare) = (&written.sites[0].routes[0], &implied.sites[0].routes[0]);
     assert_eq!(route.upstream.settings, bare.upstream.settings);
     assert_eq!(
-        (route.registry, route.max_body),
-        (bare.registry, bare.max_body)
+        (route.is_registry, route.max_body),
+        (bare.is_registry, bare.max_body)
     );
     // The long form of an upstream has the same timeouts.
     let mut long = written.sites[1].routes[0].upstream.settings.clone();

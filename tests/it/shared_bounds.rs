@@ -5,8 +5,6 @@
 //! that names the clients in PROXY headers.
 
 use std::collections::BTreeSet;
-use std::io::Write as _;
-use std::net::{IpAddr, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
@@ -15,11 +13,11 @@ use std::time::{Instant, SystemTime};
 use rustls::ClientConnection;
 use tidegate::activity::{ActivityTracker, RejectedRequest, Transfer};
 use tidegate::metrics::{Operation, RejectionReason};
-use tidegate::net::addr::{ClientNetworkGroup, PeerAddr};
+use tidegate::net::addr::{ClientAddr, ClientNetwork};
 use tidegate::server::Scheme;
 
 use crate::support::certs;
-use crate::support::client::connect_tcp;
+use crate::support::client::connect_tcp_on_behalf_of;
 use crate::support::h2::{H2Client, block_on, collect, send, wait_until};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
@@ -96,24 +94,12 @@ fn bounded(top: &str, keys: &str) -> TestConfig {
     config(&top, "").after("workers", listen)
 }
 
-/// Connects to the proxy and sends a PROXY header that names `client`.
-fn connect_socket(proxy: &Proxy, client: &str) -> TcpStream {
-    let mut socket = connect_tcp(proxy.https());
-    let (family, server) = match client.parse().unwrap() {
-        IpAddr::V4(_) => ("TCP4", "10.0.0.1"),
-        IpAddr::V6(_) => ("TCP6", "2001:db8:1::1"),
-    };
-    let header = format!("PROXY {family} {client} {server} 1 443\r\n");
-    socket.write_all(header.as_bytes()).unwrap();
-    socket
-}
-
 fn try_connect(proxy: &Proxy, client: &str) -> std::io::Result<Client> {
     let config = certs::default_client_config("http/1.1");
     let name = "localhost".try_into().unwrap();
     Client::start_tls(
         ClientConnection::new(config, name).unwrap(),
-        connect_socket(proxy, client),
+        connect_tcp_on_behalf_of(client, proxy.https()),
     )
 }
 
@@ -123,7 +109,7 @@ fn connect(proxy: &Proxy, client: &str) -> Client {
 
 async fn connect_h2(proxy: &Proxy, client: &str) -> H2Client {
     H2Client::start_tls(
-        connect_socket(proxy, client),
+        connect_tcp_on_behalf_of(client, proxy.https()),
         certs::default_client_config("h2"),
     )
     .await
@@ -474,12 +460,8 @@ fn unread_uploads() {
     });
 }
 
-fn group(client: &str) -> ClientNetworkGroup {
-    let address: IpAddr = client.parse().unwrap();
-    PeerAddr::new((address, 1).into())
-        .client()
-        .network()
-        .group()
+fn network(client: &str) -> ClientNetwork {
+    ClientAddr::new(client.parse().unwrap()).network()
 }
 
 fn transfers() {
@@ -487,7 +469,7 @@ fn transfers() {
     let show = |client: &str| {
         let texts = ["alice", client, "localhost", "team/app"];
         let transfer = Transfer::new(Operation::Pull, texts, Instant::now());
-        activity.start_transfer(group(client), transfer)
+        activity.start_transfer(network(client), transfer)
     };
     let mut shown = Vec::new();
     for number in 0..20_000 {
@@ -509,7 +491,7 @@ fn transfers() {
 fn rejections() {
     let activity = ActivityTracker::default();
     let reject = |client: &str| {
-        activity.record_rejection(group(client), || RejectedRequest {
+        activity.record_rejection(network(client), || RejectedRequest {
             at: SystemTime::now(),
             first_at: SystemTime::now(),
             count: 1,

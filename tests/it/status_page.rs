@@ -10,7 +10,7 @@ use crate::admin::get;
 use crate::support::request::chunk;
 use crate::support::{
     Client, HttpVersion, PATIENCE, Proxy, Registry, TestRequest, config, eventually, exchange,
-    pause,
+    pause, ping,
 };
 
 fn start(registry: &Registry) -> Proxy {
@@ -219,15 +219,7 @@ fn the_chart_shows_the_counted_requests() {
     let registry = Registry::accepting_all();
     let proxy = start(&registry);
     for _ in 0..20 {
-        assert_eq!(
-            exchange(
-                &proxy,
-                HttpVersion::Http1,
-                &TestRequest::alice("GET", "/v2/")
-            )
-            .status,
-            200
-        );
+        assert_eq!(ping(&proxy, HttpVersion::Http1), 200);
     }
     let until = Instant::now() + PATIENCE;
     // A sample is taken every five seconds. Before the first sample with requests, the line has only zeros.

@@ -19,7 +19,9 @@ use crate::binary::{ServeProcess, command, configured, run, text, with_own_direc
 use crate::support::client::StreamEnd;
 use crate::support::proxy::write_private;
 use crate::support::request::chunk;
-use crate::support::{Client, PATIENCE, Registry, TestRequest, certs, config, pause};
+use crate::support::{
+    Client, PATIENCE, Registry, TestRequest, assert_contains, certs, config, pause,
+};
 
 /// The service manager's end of `NOTIFY_SOCKET`.
 pub(crate) struct Manager {
@@ -97,14 +99,15 @@ fn the_service_manager_is_notified_of_start_reload_and_stop() {
     proxy.signal(Signal::HUP);
     assert!(manager.next_message().starts_with("RELOADING=1\n"));
     let failed = manager.next_message();
-    for words in [
-        "READY=1\n",
-        &serving,
-        "the last reload failed",
-        "proxy.toml:1",
-    ] {
-        assert!(failed.contains(words), "{words} in {failed}");
-    }
+    assert_contains(
+        &failed,
+        &[
+            "READY=1\n",
+            &serving,
+            "the last reload failed",
+            "proxy.toml:1",
+        ],
+    );
     assert_eq!(failed.lines().count(), 2, "{failed}");
 
     proxy.signal(Signal::TERM);
@@ -218,10 +221,7 @@ fn sockets_from_systemd_are_assigned_by_name() {
             "localhost",
             certs::default_client_config("http/1.1"),
         );
-        assert_eq!(
-            client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-            200
-        );
+        assert_eq!(client.ping(), 200);
     }
     let redirect = Client::plain(address(1)).exchange(&TestRequest::new("GET", "/"));
     assert_eq!(redirect.status, 308);
@@ -238,13 +238,14 @@ fn a_socket_that_systemd_did_not_pass_is_an_error() {
         .unwrap();
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let stderr = text(&output.stderr);
-    for message in [
-        "systemd:htps",
-        "passed were systemd:https",
-        "FileDescriptorName=",
-    ] {
-        assert!(stderr.contains(message), "{message} in {stderr}");
-    }
+    assert_contains(
+        &stderr,
+        &[
+            "systemd:htps",
+            "passed were systemd:https",
+            "FileDescriptorName=",
+        ],
+    );
 }
 
 #[test]
@@ -307,10 +308,7 @@ impl Load {
                 while !stop.load(Ordering::Relaxed) {
                     let settings = certs::default_client_config("http/1.1");
                     let mut client = Client::tls(address, "localhost", settings);
-                    assert_eq!(
-                        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-                        200
-                    );
+                    assert_eq!(client.ping(), 200);
                     done.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -738,9 +736,10 @@ fn an_upgrade_whose_process_ends_when_it_is_ready_leaves_the_old_one_in_service(
     let main = format!("MAINPID={}\n", proxy.child.id());
     assert_eq!(manager.next_message(), main);
     let status = manager.next_message();
-    for words in ["the last upgrade failed", "ended before it served"] {
-        assert!(status.contains(words), "{words} in {status}");
-    }
+    assert_contains(
+        &status,
+        &["the last upgrade failed", "ended before it served"],
+    );
     assert_eq!(proxy.login("alice:pw"), 200);
     // The old process still has the pid file.
     let reloaded = run(&["reload", "-c", &file]);
@@ -955,8 +954,9 @@ fn live_files_may_not_be_credentials() {
             .unwrap();
         assert_eq!(output.status.code(), Some(78), "{output:?}");
         let stderr = text(&output.stderr);
-        for word in [name, "copies a credential when the service starts"] {
-            assert!(stderr.contains(word), "{word} in {stderr}");
-        }
+        assert_contains(
+            &stderr,
+            &[name, "copies a credential when the service starts"],
+        );
     }
 }

@@ -28,7 +28,7 @@ pub(crate) use client::Client;
 pub(crate) use listener_kind::ListenerKind;
 pub(crate) use proxy::{Proxy, config};
 pub(crate) use registry::{Exchange, RecordedRequest, Registry};
-pub(crate) use request::{HttpVersion, TestRequest, exchange};
+pub(crate) use request::{HttpVersion, TestRequest, exchange, ping};
 pub(crate) use response::TestResponse;
 pub(crate) use tls_front::TlsFront;
 
@@ -51,6 +51,14 @@ pub(crate) fn eventually_some<T>(what: &str, mut value: impl FnMut() -> Option<T
         }
         assert!(Instant::now() < until, "{what}");
         pause(Duration::from_millis(5));
+    }
+}
+
+/// Asserts that `text` contains each of `parts`.
+#[track_caller]
+pub(crate) fn assert_contains(text: &str, parts: &[&str]) {
+    for part in parts {
+        assert!(text.contains(part), "{part} in {text}");
     }
 }
 

@@ -16,8 +16,8 @@ use crate::support::h2::{H2Client, block_on, collect};
 use crate::support::registry::Exchange;
 use crate::support::request::chunk;
 use crate::support::{
-    Client, PATIENCE, Proxy, Registry, TestRequest, TestResponse, config, eventually,
-    eventually_some, pattern,
+    Client, PATIENCE, Proxy, Registry, TestRequest, TestResponse, assert_contains, config,
+    eventually, eventually_some, pattern,
 };
 
 const BLOB: &str =
@@ -109,27 +109,24 @@ fn a_download_is_shown_with_its_progress_and_can_be_ended() {
     let shown = done(&["status"], &file);
     let line = shown.lines().find(|line| line.contains("team/app"));
     let line = line.unwrap_or_else(|| panic!("{shown}"));
-    for word in [&id, "pull", "alice", "KiB", "25"] {
-        assert!(line.contains(word), "{word} in {line}");
-    }
+    assert_contains(line, &[&id, "pull", "alice", "KiB", "25"]);
     assert!(shown.lines().all(|line| line.chars().count() <= 80));
-    for words in [
-        "transfers (1)",
-        "serving",
-        registry.authority(),
-        "localhost",
-    ] {
-        assert!(shown.contains(words), "{words} in {shown}");
-    }
+    assert_contains(
+        &shown,
+        &[
+            "transfers (1)",
+            "serving",
+            registry.authority(),
+            "localhost",
+        ],
+    );
     let ended = done(&["cut", &id], &file);
     let expected = format!("ended transfer {id}: pull of team/app by alice from 127.0.0.1\n");
     assert_eq!(ended, expected);
     let (rest, _end) = client.read_to_end();
     assert!(rest.is_empty(), "{} bytes after the cut", rest.len());
     let logged = process.line("an operator has ended a transfer");
-    for words in [&*format!("id={id}"), "team/app", "alice"] {
-        assert!(logged.contains(words), "{words} in {logged}");
-    }
+    assert_contains(&logged, &[&*format!("id={id}"), "team/app", "alice"]);
     eventually("the access log has the cause", || {
         let log = fs::read_to_string(dir.path().join("access.log"));
         log.unwrap_or_default().contains("termination=cut")
@@ -466,9 +463,7 @@ fn without_an_endpoint_the_proxy_is_not_ready() {
     let reason = failed(&["check", "--ready"], &file, 1);
     assert!(reason.starts_with("not ready: "), "{reason}");
     let shown = done(&["status"], &file);
-    for words in ["not ready: ", "error: ", "down"] {
-        assert!(shown.contains(words), "{words} in {shown}");
-    }
+    assert_contains(&shown, &["not ready: ", "error: ", "down"]);
 }
 
 /// Everything that a command writes to a pseudo-terminal of 80 columns, which `script` of util-linux creates.

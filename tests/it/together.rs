@@ -9,7 +9,7 @@ use rustls::{ClientConfig, ClientConnection};
 use serde_json::{Value, json};
 
 use crate::support::certs::{self, AUTHORITY, Authority};
-use crate::support::client::{connect_tcp, connect_tcp_from};
+use crate::support::client::{connect_tcp, connect_tcp_from, proxy_header};
 use crate::support::h2::{H2Client, block_on};
 use crate::support::proxy::TestConfig;
 use crate::support::proxy::directory;
@@ -58,8 +58,7 @@ impl Connection {
         };
         let mut socket = connect_tcp_from(Ipv4Addr::new(127, 0, 0, source), proxy.https());
         if let Some(client) = client {
-            let line = format!("PROXY TCP4 {client} 10.0.0.1 1 443\r\n");
-            socket.write_all(line.as_bytes()).unwrap();
+            socket.write_all(proxy_header(client).as_bytes()).unwrap();
         }
         socket
     }
@@ -564,8 +563,7 @@ impl Sites {
         let source = if client.is_some() { 2 } else { 1 };
         let mut socket = connect_tcp_from(Ipv4Addr::new(127, 0, 0, source), self.proxy.https());
         if let Some(client) = client {
-            let line = format!("PROXY TCP4 {client} 10.0.0.1 1 443\r\n");
-            socket.write_all(line.as_bytes()).unwrap();
+            socket.write_all(proxy_header(client).as_bytes()).unwrap();
         }
         let config = |alpn: &str| {
             certs::client_config_with_certificate(

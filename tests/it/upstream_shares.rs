@@ -3,11 +3,10 @@
 //!
 //! Each connection begins with a PROXY header that names the client.
 
-use std::io::Write as _;
 use std::sync::{Arc, Condvar, Mutex};
 use std::time::{Duration, Instant};
 
-use crate::support::client::connect_tcp;
+use crate::support::client::connect_tcp_on_behalf_of;
 use crate::support::frames::{END_HEADERS, END_STREAM, HEADERS, RawH2, frame, header_block};
 use crate::support::h2::{H2Client, block_on, wait_until};
 use crate::support::{Client, OK, PATIENCE, Proxy, Registry, TestRequest, certs, config};
@@ -32,14 +31,7 @@ fn ping() -> TestRequest {
 
 /// Opens a connection on behalf of `client`.
 fn connect(proxy: &Proxy, client: &str, protocol: &str) -> Client {
-    let family = if client.contains(':') { "TCP6" } else { "TCP4" };
-    let destination = if client.contains(':') {
-        "::1"
-    } else {
-        "127.0.0.1"
-    };
-    let mut socket = connect_tcp(proxy.https());
-    write!(socket, "PROXY {family} {client} {destination} 1 443\r\n").unwrap();
+    let socket = connect_tcp_on_behalf_of(client, proxy.https());
     let config = certs::default_client_config(protocol);
     let tls = rustls::ClientConnection::new(config, "localhost".try_into().unwrap()).unwrap();
     Client::start_tls(tls, socket).unwrap()
@@ -360,8 +352,7 @@ pub(crate) fn an_unread_response_is_broken_off_when_too_many_are_unread() {
 
 /// Opens an HTTP/2 connection on behalf of `client`.
 async fn connect_h2(proxy: &Proxy, client: &str) -> H2Client {
-    let mut socket = connect_tcp(proxy.https());
-    write!(socket, "PROXY TCP4 {client} 127.0.0.1 1 443\r\n").unwrap();
+    let socket = connect_tcp_on_behalf_of(client, proxy.https());
     H2Client::start_tls(socket, certs::default_client_config("h2")).await
 }
 

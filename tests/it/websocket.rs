@@ -16,8 +16,8 @@ use crate::support::h2::{H2Client, block_on};
 use crate::support::proxy::TestConfig;
 use crate::support::registry::{Exchange, RequestEnd};
 use crate::support::{
-    Client, OK, PATIENCE, Proxy, Registry, TestRequest, TestResponse, config, eventually,
-    eventually_some, pattern, pause,
+    Client, OK, PATIENCE, Proxy, Registry, TestRequest, TestResponse, assert_contains, config,
+    eventually, eventually_some, pattern, pause,
 };
 
 /// The handshake of RFC 6455 section 1.3, whose response has [`ACCEPT`].
@@ -115,10 +115,7 @@ fn a_websocket_carries_bytes_in_both_directions() {
     let proxy = Proxy::start(&upstream, ui());
     let mut client = Client::connect(&proxy);
     // The connection may have served other requests before.
-    assert_eq!(
-        client.exchange(&TestRequest::alice("GET", "/v2/")).status,
-        200
-    );
+    assert_eq!(client.ping(), 200);
     let request = alices("/ui/ws?token=x")
         .header("Sec-WebSocket-Protocol", "chat")
         .header("Sec-WebSocket-Extensions", "permessage-deflate")
@@ -160,15 +157,16 @@ fn a_websocket_carries_bytes_in_both_directions() {
     upstream.wait_for_requests(|requests| requests[1].end == RequestEnd::Whole);
     let log = proxy.stop_and_read_access_log();
     let line = line(&log, "path=/ui/ws");
-    for field in [
-        " status=101 ",
-        " user=alice ",
-        " bytes_in=127 ",
-        " bytes_out=127 ",
-        " upstream_ms=",
-    ] {
-        assert!(line.contains(field), "{field} in {line}");
-    }
+    assert_contains(
+        &line,
+        &[
+            " status=101 ",
+            " user=alice ",
+            " bytes_in=127 ",
+            " bytes_out=127 ",
+            " upstream_ms=",
+        ],
+    );
     assert!(
         !line.contains("token") && !line.contains("termination"),
         "{line}"
@@ -798,10 +796,7 @@ fn tunnels_have_the_shares_of_other_requests() {
     echoes(&mut first, b"x");
     // A tunnel that is idle for a second leaves its place to others.
     eventually("the idle tunnel counts no more", || {
-        Client::connect(&proxy)
-            .exchange(&TestRequest::alice("GET", "/v2/"))
-            .status
-            == 200
+        Client::connect(&proxy).ping() == 200
     });
     echoes(&mut first, b"still open");
     drop(first);

@@ -534,7 +534,7 @@ fn script(digest: &str) -> Vec<Request> {
         request(
             "scheme in small letters",
             "https://{tls}/v2/",
-            &["--header", SMALL],
+            &["--header", LOGIN_HEADER],
         ),
         request("HEAD of a ping", "https://{tls}/v2/", &with(&["--head"])),
         request(
@@ -701,10 +701,10 @@ fn with<'a>(more: &[&'a str]) -> Vec<&'a str> {
     [&["--user", LOGIN], more].concat()
 }
 
-/// The lab's user and her password.
+/// The user of the lab and the password.
 const LOGIN: &str = "alice:tide:gate-42";
-/// The same.
-const SMALL: &str = "Authorization: basic YWxpY2U6dGlkZTpnYXRlLTQy";
+/// The same as a header, with the scheme in small letters.
+const LOGIN_HEADER: &str = "Authorization: basic YWxpY2U6dGlkZTpnYXRlLTQy";
 
 const INTENDED: &[Difference] = &[
     (

@@ -1,4 +1,5 @@
-//! `/status.json`: the data of the status page as JSON, for scripts and for `tidegate status`. `docs/watch.md` documents the fields.
+//! `/status.json`: the data of the status page as JSON, for scripts and for `tidegate status`. `docs/watch.md` documents the
+//! fields.
 //!
 //! Fields may be added; a field that exists keeps its name and its meaning. Times are in RFC 3339 and UTC, rates are bytes per
 //! second, and an unknown value is `null`.
@@ -35,7 +36,7 @@ fn document(status: &Status) -> Value {
         "errors": status.readiness.errors(),
         "warnings": status.readiness.warnings(),
         "configuration": {
-            "since": iso_time(status.last_reload.taken),
+            "since": iso_time(status.last_reload.in_use_since),
             "reloads": succeeded,
             "failed_reloads": failed,
             "last_failure": status.last_reload.failed.as_ref().map(|(at, cause)| {

@@ -124,7 +124,7 @@ impl Status {
             last_reload: state.reloads().last(),
             reloads: state.reloads().counts(),
             open_connections: open.iter().map(|(_, count)| count).sum(),
-            max_connections: state.slots().max(),
+            max_connections: state.connection_limit().max(),
             transfers: transfers(&snapshot, now),
             samples: state.history().samples(),
             sites: sites(&snapshot, clock.into()),
@@ -252,20 +252,20 @@ fn outages(snapshot: &Snapshot) -> HashMap<&str, Vec<RouteOutage>> {
 /// The endpoints: first those that are down, then those without a health check so far. An address that several upstreams
 /// use has one row, because its health is the same for all of them.
 fn endpoints(snapshot: &Snapshot) -> Truncated<EndpointRow> {
-    let mut states = HashMap::new();
+    let mut by_id = HashMap::new();
     for route in snapshot.service.sites.routes() {
-        for state in route.forward.upstream().states() {
-            states.insert(state.id, state);
+        for endpoint in route.forward.upstream().statuses() {
+            by_id.insert(endpoint.id, endpoint);
         }
     }
     let mut rows: BTreeMap<String, EndpointRow> = BTreeMap::new();
-    for state in states.into_values() {
-        let row = rows.entry(state.name.clone()).or_insert(EndpointRow {
-            name: state.name,
-            status: state.status,
+    for endpoint in by_id.into_values() {
+        let row = rows.entry(endpoint.name.clone()).or_insert(EndpointRow {
+            name: endpoint.name,
+            status: endpoint.status,
             requests: 0,
         });
-        row.requests += state.busy;
+        row.requests += endpoint.busy;
     }
     let mut rows: Vec<_> = rows.into_values().collect();
     rows.sort_by_key(|row| match row.status {

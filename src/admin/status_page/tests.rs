@@ -7,7 +7,7 @@ use super::*;
 use crate::activity::{ActivityTracker, RejectedRequest, Transfer, TransferGuard};
 use crate::admin::routes::tests::server_state;
 use crate::metrics::{Operation, RejectionReason};
-use crate::net::addr::{ClientNetworkGroup, PeerAddr};
+use crate::net::addr::{ClientAddr, ClientNetwork};
 use crate::state::LifecyclePhase;
 
 const HOSTILE: &str = "\"><script>alert('1')</script><img src=x onerror=alert(2)>&lt;\u{202e}\0{}";
@@ -29,9 +29,8 @@ fn transfer(operation: Operation, text: &str, bytes: u64) -> Transfer {
     transfer
 }
 
-fn group() -> ClientNetworkGroup {
-    let address = std::net::SocketAddr::from(([192, 0, 2, 1], 1));
-    PeerAddr::new(address).client().network().group()
+fn network() -> ClientNetwork {
+    ClientAddr::new([192, 0, 2, 1].into()).network()
 }
 
 fn rejected(text: &str) -> RejectedRequest {
@@ -123,7 +122,7 @@ fn an_idle_proxy_shows_empty_sections() {
 #[test]
 fn the_title_has_the_state_and_the_number_of_transfers() {
     let page = page(LifecyclePhase::Draining, |activity| {
-        let transfer = activity.start_transfer(group(), transfer(Operation::Push, "a", 0));
+        let transfer = activity.start_transfer(network(), transfer(Operation::Push, "a", 0));
         transfer.into_iter().collect()
     });
     assert!(page.contains("<title>Draining, 1 moving – tidegate"));
@@ -136,7 +135,10 @@ fn a_transfer_is_shown_with_its_properties() {
         let texts = ["alice", "192.0.2.7", "docker.example.com", "team/app"];
         let pull = Transfer::new(Operation::Pull, texts, Instant::now());
         pull.add_sent(3 << 20);
-        activity.start_transfer(group(), pull).into_iter().collect()
+        activity
+            .start_transfer(network(), pull)
+            .into_iter()
+            .collect()
     });
     for text in ["team/app", "alice", "192.0.2.7", "↓", ">3\u{a0}MiB<"] {
         assert!(page.contains(text), "{text} in {page}");
@@ -152,7 +154,7 @@ fn page_with_transfer(length: u64, bytes: u64) -> String {
         let transfer = Transfer::new(Operation::Pull, ["a"; 4], started);
         transfer.set_length(length);
         transfer.add_sent(bytes);
-        let transfer = activity.start_transfer(group(), transfer);
+        let transfer = activity.start_transfer(network(), transfer);
         transfer.into_iter().collect()
     });
     page.replace('\u{a0}', " ")
@@ -223,7 +225,7 @@ fn repeated_rejections_are_one_row_and_upstream_errors_are_red() {
             (RejectionReason::UpstreamTimeout, 1),
         ] {
             for _ in 0..count {
-                activity.record_rejection(group(), || RejectedRequest {
+                activity.record_rejection(network(), || RejectedRequest {
                     reason,
                     ..rejected("a")
                 });
@@ -255,9 +257,9 @@ fn the_chart_with_two_lines_has_a_legend() {
 #[test]
 fn markup_in_names_is_escaped() {
     let page = page(LifecyclePhase::Serving, |activity| {
-        activity.record_rejection(group(), || rejected(HOSTILE));
+        activity.record_rejection(network(), || rejected(HOSTILE));
         let shown = [Operation::Push, Operation::Pull]
-            .map(|operation| activity.start_transfer(group(), transfer(operation, HOSTILE, 1)));
+            .map(|operation| activity.start_transfer(network(), transfer(operation, HOSTILE, 1)));
         shown.into_iter().flatten().collect()
     });
     assert!(!page.contains("<img src=x") && page.matches("<script").count() == 1);
@@ -271,15 +273,16 @@ fn the_largest_transfers_are_shown_and_all_are_counted() {
     let mut took = Duration::ZERO;
     let page = page(LifecyclePhase::Serving, |activity| {
         let name = "r".repeat(160);
-        let shown = (0..1000)
-            .map(|bytes| activity.start_transfer(group(), transfer(Operation::Pull, &name, bytes)));
+        let shown = (0..1000).map(|bytes| {
+            activity.start_transfer(network(), transfer(Operation::Pull, &name, bytes))
+        });
         let shown = shown.flatten().collect();
         for number in 0..50 {
             let rejected = RejectedRequest {
                 request: format!("{number}{HOSTILE}"),
                 ..rejected(HOSTILE)
             };
-            activity.record_rejection(group(), || rejected);
+            activity.record_rejection(network(), || rejected);
         }
         took = began.elapsed();
         shown

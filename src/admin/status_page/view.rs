@@ -143,7 +143,7 @@ fn last_reload(html: &mut Html, status: &Status) {
         let since = status.now.duration_since(time);
         format::duration(since.unwrap_or_default())
     };
-    let loaded = status.last_reload.taken;
+    let loaded = status.last_reload.in_use_since;
     let (succeeded, failed) = status.reloads;
     match &status.last_reload.failed {
         Some((at, _)) => {

@@ -1,12 +1,12 @@
 //! Tests of the password verifier with a password file of one user, whose hash is cheap.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 
 use tokio::time::timeout;
 
 use super::*;
 use crate::htpasswd::parse;
-use crate::net::addr::PeerAddr;
+use crate::net::addr::ClientAddr;
 use crate::secret::Password;
 
 fn users(file: &str) -> Arc<Users> {
@@ -14,13 +14,11 @@ fn users(file: &str) -> Arc<Users> {
 }
 
 fn home() -> ClientNetwork {
-    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 1));
-    PeerAddr::new(address).client().network()
+    ClientAddr::new(Ipv4Addr::LOCALHOST.into()).network()
 }
 
 fn elsewhere(last: u8) -> ClientNetwork {
-    let address = SocketAddr::from((Ipv4Addr::new(192, 0, 2, last), 1));
-    PeerAddr::new(address).client().network()
+    ClientAddr::new([192, 0, 2, last].into()).network()
 }
 
 fn credentials(user: &str, password: &str) -> Credentials {
@@ -170,7 +168,9 @@ async fn too_many_guesses_are_rejected_and_a_cached_login_is_not() {
         guesses: 0,
         ..LIMITS
     };
-    let after = verifier.with(verifier.hash_pool.settings(), off).unwrap();
+    let after = verifier
+        .with_settings(verifier.hash_pool.settings(), off)
+        .unwrap();
     let fourth = after.verify(users(ALICE), credentials("nobody", "d"), home());
     assert_eq!(fourth.await, Ok(false));
     assert!(Arc::ptr_eq(&after.state, &verifier.state));
@@ -260,14 +260,14 @@ async fn concurrent_guesses_are_not_hashed_beyond_the_limit() {
     for user in ["alice", "nobody"] {
         let verifier = Arc::new(
             verifier
-                .with(verifier.hash_pool.settings(), LIMITS)
+                .with_settings(verifier.hash_pool.settings(), LIMITS)
                 .unwrap(),
         );
         let checks: Vec<_> = (0..20)
             .map(|guess| {
                 let verifier = Arc::clone(&verifier);
-                let address = SocketAddr::from((Ipv4Addr::from(u32::from(user == "alice")), 1));
-                let network = PeerAddr::new(address).client().network();
+                let address = Ipv4Addr::from(u32::from(user == "alice"));
+                let network = ClientAddr::new(address.into()).network();
                 let guess = Credentials {
                     user: user.into(),
                     password: Password::new(vec![b'a' + guess]),

@@ -4,7 +4,7 @@ use std::sync::atomic::AtomicUsize;
 use std::task::Wake;
 
 use super::*;
-use crate::net::addr::PeerAddr;
+use crate::net::addr::ClientAddr;
 
 /// Counts how often it was woken.
 #[derive(Default)]
@@ -29,11 +29,7 @@ impl Reader {
 
     /// A connection of the client at `address`.
     fn from(address: &str, budget: &Arc<RecvBudget>) -> Self {
-        let address: std::net::IpAddr = address.parse().unwrap();
-        let group = PeerAddr::new((address, 1).into())
-            .client()
-            .network()
-            .group();
+        let group = ClientAddr::new(address.parse().unwrap()).network().group();
         let (share, waker) = (ConnectionShare::new(budget, group), Arc::default());
         Self { share, waker }
     }

@@ -110,7 +110,7 @@ impl EndpointCheck<'_> {
         }
         match &probe.response {
             Err(error) => Err(self.no_response(error)),
-            Ok(head) if self.route.registry => self.judge_registry(head),
+            Ok(head) if self.route.is_registry => self.judge_registry(head),
             Ok(head) => Ok(format!("{} responds ({})", self.endpoint, head.status)),
         }
     }
@@ -341,7 +341,7 @@ impl EndpointCheck<'_> {
             Some(RouteMatch::Route(route)) => {
                 if route.authenticator.token_service(path).is_some() {
                     RealmFault::OwnTokens
-                } else if route.registry && is_registry_path(path) {
+                } else if route.is_registry && is_registry_path(path) {
                     RealmFault::RegistryApi
                 } else if !route.authenticator.is_open() {
                     RealmFault::OwnPasswords
@@ -358,7 +358,7 @@ impl EndpointCheck<'_> {
     fn leads_to_proxy(&self, realm: &str) -> bool {
         let is_site = |host: &str| self.built_site.is_named(host);
         let leads = |external: &Origin| self.forward.rewrites(realm, external, &is_site);
-        if let Some(external) = &self.site.external {
+        if let Some(external) = &self.site.external_url {
             return leads(external);
         }
         let names = self.site.hosts.iter().filter(|host| !host.contains('*'));

@@ -70,11 +70,11 @@ pub(crate) async fn run(
             .because("the file does not have the addresses of the sockets that systemd passes")
             .fix("check with a client: docker push, or curl")
     })?;
-    if let Some(clients) = &site.clients
-        && clients.demand == ClientAuthMode::Required
+    if let Some(client_auth) = &site.client_auth
+        && client_auth.mode == ClientAuthMode::Required
     {
         return Err(Problem::error(
-            clients.ca.place,
+            client_auth.ca.place,
             "the site requires a client certificate, and the check has none",
         )
         .fix("check with a client that has one: curl --cert FILE --key FILE"));
@@ -84,7 +84,7 @@ pub(crate) async fn run(
             Some(host) => client_for(host, site, config, snapshot, address)?,
             None => client(site, config, snapshot, address)?,
         },
-        external_origin: site.external.as_ref().map(|origin| {
+        external_origin: site.external_url.as_ref().map(|origin| {
             let (scheme, authority) = (&origin.scheme, &origin.authority);
             format!("{scheme}://{authority}")
         }),
@@ -103,8 +103,8 @@ fn no_https_address(site: &config::Site) -> Problem {
         .fix("check through the proxy in front: docker push, or curl")
 }
 
-/// Chooses the site and the route through which the blob is pushed: the site that serves `push.host` or, without a host, the first site
-/// that has a route to a registry for the repository.
+/// Chooses the site and the route through which the blob is pushed: the site that serves `push.host` or, without a host, the
+/// first site that has a route to a registry for the repository.
 ///
 /// # Errors
 /// No site serves the host, or no such site has a route to a registry for the repository.
@@ -134,7 +134,7 @@ fn destination<'a>(
     let found = sites.find_map(|site| {
         let mut all = snapshot.service.sites.all();
         let built = all.find(|built| built.name == site.name)?;
-        let matched = built.route(&path).filter(|route| route.registry)?;
+        let matched = built.route(&path).filter(|route| route.is_registry)?;
         let mut routes = site.routes.iter();
         Some((site, routes.find(|route| route.path == matched.path)?))
     });

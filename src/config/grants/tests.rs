@@ -17,7 +17,7 @@ fn read(top: &str, auth: &str, route: &str) -> (String, Option<Grants>) {
     let (config, problems) = parse(Path::new("x"), text.as_bytes());
     let grants = config.and_then(|config| {
         let route = config.sites.into_iter().next()?.routes.into_iter().next()?;
-        Some((*route.granted?.grants).clone())
+        Some((*route.grants?.grants).clone())
     });
     (problems.to_string(), grants)
 }

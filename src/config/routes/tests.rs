@@ -174,7 +174,7 @@ fn origins_have_no_wildcards() {
     let route = &site.unwrap().routes[0];
     let expected = ["https://ui.example", "http://localhost:8080"].map(str::to_owned);
     assert_eq!(route.cors, crate::site::Cors::new(expected.clone()));
-    let internal = route.internal.iter();
+    let internal = route.internal_origins.iter();
     let shown: Vec<_> = internal
         .map(|origin| format!("{}://{}", origin.scheme, origin.authority))
         .collect();

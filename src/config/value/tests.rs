@@ -573,14 +573,14 @@ fn assert_remedy_is_accepted<T: fmt::Debug>(
     let Some(quoted) = remedy.strip_prefix("write \"") else {
         return Ok(());
     };
-    // An explanation may follow the value.
-    let end = ["\" ", "\","]
-        .iter()
-        .filter_map(|end| quoted.find(end))
-        .min();
-    let value = end
-        .and_then(|end| quoted.get(..end))
-        .unwrap_or_else(|| quoted.trim_end_matches('"'));
+    // The value ends at the first quote that is not escaped, and an explanation may follow.
+    let mut is_escaped = false;
+    let end = quoted.find(|c| {
+        let is_end = c == '"' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        is_end
+    });
+    let value = quoted.get(..end.unwrap()).unwrap();
     let toml = format!("\"{value}\"");
     let written = toml::de::DeValue::parse(&toml).unwrap();
     let written = written.get_ref().as_str().unwrap();

@@ -53,7 +53,7 @@ fn settings() -> Settings {
 struct Shared {
     settings: Settings,
     recv_budget: Arc<RecvBudget>,
-    early_responses: Arc<EarlyResponses>,
+    early_responses: EarlyResponses,
     metrics: Connections,
     shutdown: ShutdownTrigger,
 }
@@ -63,7 +63,7 @@ impl Shared {
         Self {
             settings,
             recv_budget: Arc::clone(recv_budget),
-            early_responses: Arc::default(),
+            early_responses: EarlyResponses::default(),
             metrics: Connections::default(),
             shutdown: ShutdownTrigger::new(),
         }

@@ -475,7 +475,7 @@ fn methods(
     known: &Dependencies,
 ) -> Vec<Method> {
     let mut methods = probes.methods.clone();
-    if known.method || route.granted.is_some() {
+    if known.method || route.grants.is_some() {
         return methods;
     }
     methods.retain(|method| {

@@ -160,7 +160,7 @@ impl StricterSearch<'_, '_> {
                 path.len(),
             )
         });
-        let certificates = if site.site.clients.is_some() {
+        let certificates = if site.site.client_auth.is_some() {
             &[false, true][..]
         } else {
             &[false]
@@ -181,7 +181,7 @@ impl StricterSearch<'_, '_> {
                 {
                     files.extend(htpasswd.value.to_str().map(str::to_owned));
                 }
-                let has_grants = route.is_some_and(|route| route.granted.is_some());
+                let has_grants = route.is_some_and(|route| route.grants.is_some());
                 let methods = if on.method || has_grants {
                     probes.methods.as_slice()
                 } else {

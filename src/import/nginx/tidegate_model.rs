@@ -60,8 +60,8 @@ impl<'c> SiteMatch<'c> {
 
     /// Whether the site requires a client certificate.
     pub(crate) fn requires_certificate(&self) -> bool {
-        let clients = self.site.clients.as_ref();
-        clients.is_some_and(|clients| clients.demand == ClientAuthMode::Required)
+        let client_auth = self.site.client_auth.as_ref();
+        client_auth.is_some_and(|client_auth| client_auth.mode == ClientAuthMode::Required)
     }
 
     /// Whether tidegate forwards a request that has this route.
@@ -182,7 +182,7 @@ pub(crate) fn is_parsed(route: &Route, request: &Request) -> bool {
 /// What the networks of a route say about a client: `None` if it is denied, else whether it needs no credentials.
 pub(crate) fn network(route: &Route, client: IpAddr) -> Option<bool> {
     let client = PeerAddr::new(SocketAddr::new(client, 0)).client();
-    match route.admission.evaluate(client) {
+    match route.network_policy.evaluate(client) {
         Decision::Denied => None,
         Decision::NeedsCredentials => Some(false),
         Decision::Sufficient => Some(true),
@@ -201,7 +201,7 @@ fn is_authorized(route: &Route, request: &Request) -> bool {
         }
     };
     let principal = Principal { user, network };
-    match (&route.granted, is_forwardable(route, request)) {
+    match (&route.grants, is_forwardable(route, request)) {
         (_, None) => false,
         (None, Some(_)) => principal.is_known(),
         (Some(_), Some(Forwardable::OtherPath)) => false,
@@ -222,7 +222,7 @@ enum Forwardable {
 
 /// Parses a request in front of a registry; `None` if tidegate rejects or redirects it.
 fn is_forwardable(route: &Route, request: &Request) -> Option<Forwardable> {
-    if !(route.registry && is_registry_path(&request.path)) {
+    if !(route.is_registry && is_registry_path(&request.path)) {
         return Some(Forwardable::OtherPath);
     }
     match Operation::parse(&request.method, &request.path, None) {

@@ -108,7 +108,7 @@ async fn an_unread_response_gives_up_its_permit_and_continues() {
     // One idle connection is kept, although two were open.
     assert_eq!(text(send(FIRST).await.unwrap()).await, "ok");
     assert_eq!(script.accepted(), 2);
-    assert_eq!(upstream.states().next().unwrap().busy, 0);
+    assert_eq!(upstream.statuses().next().unwrap().busy, 0);
 }
 
 #[tokio::test]
@@ -140,7 +140,7 @@ async fn the_longest_unread_response_is_closed_if_too_many_are_unread() {
     assert!(matches!(error, body::Error::Displaced), "{error}");
     assert!(body.frame().await.is_none());
     drop((body, second));
-    assert_eq!(upstream.states().next().unwrap().busy, 0);
+    assert_eq!(upstream.statuses().next().unwrap().busy, 0);
 }
 
 #[tokio::test]
@@ -178,7 +178,7 @@ async fn an_upload_that_its_client_does_not_send_is_displaced() {
     drop((first_feed, second_feed));
     second.abort();
     let _ = second.await;
-    assert_eq!(upstream.states().next().unwrap().busy, 0);
+    assert_eq!(upstream.statuses().next().unwrap().busy, 0);
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! An HTTP/1 client that sends exactly the bytes that a test gives it, and that parses responses strictly.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
@@ -104,6 +104,11 @@ impl Client {
         self.send(request.head());
         let _ = self.try_send(request.framed_body());
         self.read_response(&request.method)
+    }
+
+    /// Sends `GET /v2/` with the credentials of alice, and returns the status of the response.
+    pub(crate) fn ping(&mut self) -> u16 {
+        self.exchange(&TestRequest::alice("GET", "/v2/")).status
     }
 
     /// Reads the next response, which belongs to a request with this method.
@@ -268,6 +273,22 @@ fn with_timeouts(socket: TcpStream) -> TcpStream {
     socket.set_write_timeout(Some(PATIENCE)).unwrap();
     socket.set_nodelay(true).unwrap();
     socket
+}
+
+/// Connects as a balancer does on behalf of `client`.
+pub(crate) fn connect_tcp_on_behalf_of(client: &str, address: SocketAddr) -> TcpStream {
+    let mut socket = connect_tcp(address);
+    socket.write_all(proxy_header(client).as_bytes()).unwrap();
+    socket
+}
+
+/// A PROXY header of version 1 that names `client`.
+pub(crate) fn proxy_header(client: &str) -> String {
+    let (family, server) = match client.parse().unwrap() {
+        IpAddr::V4(_) => ("TCP4", "10.0.0.1"),
+        IpAddr::V6(_) => ("TCP6", "2001:db8:1::1"),
+    };
+    format!("PROXY {family} {client} {server} 1 443\r\n")
 }
 
 /// Whether nothing arrived for [`PATIENCE`], or for a shorter time that a test has set.

@@ -154,7 +154,7 @@ impl H2Client {
         };
         with_time_limit(async {
             tokio::select! {
-                            response = &mut response => response,
+                response = &mut response => response,
                 () = send => unreachable!(),
             }
         })

@@ -1,6 +1,5 @@
 //! A fake registry over real sockets that responds as a test says, and that records every request byte for byte.
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
 use std::collections::BTreeSet;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,6 +10,7 @@ use std::sync::{Arc, LazyLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use parking_lot::{Condvar, Mutex};
 use socket2::{Domain, SockRef, Type};
 
 use super::{OK, PATIENCE, REGISTRY_OK, kept_port, pause};
@@ -179,10 +179,10 @@ impl Registry {
             for number in 0.. {
                 let Some(socket) = accept() else { return };
                 socket.set_timeout(PATIENCE);
-                lock(&all.sockets).push(socket.copy());
+                all.sockets.lock().push(socket.copy());
                 let own = Arc::clone(&all);
                 let serving = thread::spawn(move || own.serve(socket, number));
-                lock(&all.threads).push(serving);
+                all.threads.lock().push(serving);
             }
         });
         Self {
@@ -220,7 +220,7 @@ impl Registry {
 
     /// All requests so far.
     pub(crate) fn requests(&self) -> Vec<RecordedRequest> {
-        lock(&self.shared.requests).clone()
+        self.shared.requests.lock().clone()
     }
 
     /// The only request so far.
@@ -231,10 +231,10 @@ impl Registry {
         requests.remove(0)
     }
 
-    /// The number of connections that carried a recorded request so far. A connection on which no request has arrived yet may be that
-    /// of a health check.
+    /// The number of connections that carried a recorded request so far. A connection on which no request has arrived yet may
+    /// be that of a health check.
     pub(crate) fn connections(&self) -> usize {
-        let requests = lock(&self.shared.requests);
+        let requests = self.shared.requests.lock();
         let used: BTreeSet<_> = requests.iter().map(|seen| seen.connection).collect();
         used.len()
     }
@@ -246,7 +246,7 @@ impl Registry {
         enough: impl Fn(&[RecordedRequest]) -> bool,
     ) -> Vec<RecordedRequest> {
         let until = Instant::now() + PATIENCE;
-        let mut requests = lock(&self.shared.requests);
+        let mut requests = self.shared.requests.lock();
         while !enough(&requests) {
             let left = until.saturating_duration_since(Instant::now());
             assert!(
@@ -265,14 +265,14 @@ impl Drop for Registry {
         (self.stop)();
         let accepting = self.accepting.take().into_iter();
         let panics: Vec<_> = accepting.filter_map(|thread| thread.join().err()).collect();
-        for socket in std::mem::take(&mut *lock(&self.shared.sockets)) {
+        for socket in std::mem::take(&mut *self.shared.sockets.lock()) {
             if self.shared.is_killed() {
                 socket.abort_connections();
             } else {
                 socket.close();
             }
         }
-        let threads = std::mem::take(&mut *lock(&self.shared.threads));
+        let threads = std::mem::take(&mut *self.shared.threads.lock());
         let served = threads.into_iter().filter_map(|thread| thread.join().err());
         if let Some(panic) = panics.into_iter().chain(served).next()
             && !thread::panicking()
@@ -295,7 +295,7 @@ impl Shared {
             }
             recorded.connection = connection;
             let index = {
-                let mut requests = lock(&self.requests);
+                let mut requests = self.requests.lock();
                 requests.push(recorded.clone());
                 requests.len() - 1
             };
@@ -381,11 +381,6 @@ fn read_line(reader: &mut BufReader<Box<dyn Socket>>) -> io::Result<String> {
         .strip_suffix(b"\r\n")
         .ok_or(io::ErrorKind::UnexpectedEof)?;
     Ok(line.iter().map(|byte| char::from(*byte)).collect())
-}
-
-/// Locks a list, which is consistent even after a handler has panicked.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock()
 }
 
 /// Shuts a listening socket down, which makes a blocked `accept` return an error.

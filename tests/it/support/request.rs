@@ -124,3 +124,8 @@ pub(crate) fn exchange(proxy: &Proxy, http: HttpVersion, request: &TestRequest) 
         }
     }
 }
+
+/// Sends `GET /v2/` with the credentials of alice as [`exchange`] does, and returns the status of the response.
+pub(crate) fn ping(proxy: &Proxy, http: HttpVersion) -> u16 {
+    exchange(proxy, http, &TestRequest::alice("GET", "/v2/")).status
+}

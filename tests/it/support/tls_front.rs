@@ -98,9 +98,7 @@ impl TlsFront {
     pub(crate) fn client_hellos(&self) -> Vec<ClientHello> {
         self.hellos.lock().unwrap().clone()
     }
-}
 
-impl TlsFront {
     /// The certificates that clients have presented, one for each handshake.
     pub(crate) fn clients(&self) -> Vec<CertificateDer<'static>> {
         self.clients.lock().unwrap().clone()

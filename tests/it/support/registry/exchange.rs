@@ -3,7 +3,7 @@
 use std::io::{self, BufRead, BufReader, Read};
 use std::time::Duration;
 
-use super::{RecordedRequest, RequestEnd, Shared, Socket, lock, read_line};
+use super::{RecordedRequest, RequestEnd, Shared, Socket, read_line};
 
 /// A request at the registry, with which the handler reads the body and sends the response.
 pub(crate) struct Exchange<'a> {
@@ -59,7 +59,7 @@ impl<'a> Exchange<'a> {
         }
         let bytes = bytes.ok().filter(|bytes| !bytes.is_empty());
         if let Some(bytes) = &bytes {
-            lock(&self.shared.requests)[self.index].body.extend(bytes);
+            self.shared.requests.lock()[self.index].body.extend(bytes);
         }
         self.note_end();
         bytes
@@ -100,7 +100,7 @@ impl<'a> Exchange<'a> {
     pub(crate) fn raw(&mut self) -> Option<Vec<u8>> {
         let bytes = self.reader.fill_buf().unwrap_or_default().to_vec();
         self.reader.consume(bytes.len());
-        lock(&self.shared.requests)[self.index].body.extend(&bytes);
+        self.shared.requests.lock()[self.index].body.extend(&bytes);
         self.framing = if bytes.is_empty() {
             Framing::Done
         } else {
@@ -124,7 +124,7 @@ impl<'a> Exchange<'a> {
             Framing::Broken => RequestEnd::Broken,
             Framing::Length(_) | Framing::Chunked(_) => RequestEnd::NotYet,
         };
-        lock(&self.shared.requests)[self.index].end = end;
+        self.shared.requests.lock()[self.index].end = end;
         self.shared.changed.notify_all();
     }
 
