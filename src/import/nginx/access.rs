@@ -378,9 +378,8 @@ impl Networks {
 /// only with clients of a socket for both address families.
 fn parse_network(text: &str) -> Option<Cidr> {
     let address: IpAddr = text.split('/').next()?.parse().ok()?;
-    let network = match text.parse::<Cidr>() {
-        Ok(network) | Err(cidr::Error::HostBits(network)) => network,
-        Err(_) => return None,
+    let (Ok(network) | Err(cidr::Error::HostBits(network))) = text.parse::<Cidr>() else {
+        return None;
     };
     (address == address.to_canonical()).then_some(network)
 }

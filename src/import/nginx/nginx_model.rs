@@ -788,7 +788,7 @@ impl<'a> NginxModel<'a> {
         let unknown = || Cause::location(location, Some(pass)).unknown();
         // nginx sends a path with variables as it is, also if it is the whole request target.
         let whole_target = pass.first().strip_suffix("$request_uri");
-        let written = path_without_query(whole_target.unwrap_or(pass.first()));
+        let written = path_without_query(whole_target.unwrap_or_else(|| pass.first()));
         let address = written.and_then(|written| self.environment.interpolate(written, exchange));
         let target = address
             .as_ref()
@@ -797,7 +797,7 @@ impl<'a> NginxModel<'a> {
             .ok_or_else(unknown)?;
         let target_path = path_without_query(&target.path).ok_or_else(unknown)?;
         let path = if whole_target.is_some() {
-            exchange.request.path.clone()
+            format!("{target_path}{}", exchange.request.path)
         } else if target_path.is_empty() {
             exchange.path.clone()
         } else if pass.first().contains('$') {

@@ -455,6 +455,18 @@ fn a_query_that_nginx_adds_closes() {
 }
 
 #[test]
+fn a_path_before_the_target_of_the_request_is_part_of_the_path() {
+    for (pass, is_open) in [
+        ("http://r$request_uri", true),
+        ("http://r/v2$request_uri", false),
+    ] {
+        let done = server(&format!("location /v2 {{ proxy_pass {pass}; }}"));
+        let has_upstream = done.toml.contains("\nupstream");
+        assert_eq!(has_upstream, is_open, "{pass}\n{}", done.toml);
+    }
+}
+
+#[test]
 fn the_last_definition_of_a_variable_counts() {
     let inner = "if ($closed) { return 403; } location / { proxy_pass http://r; }";
     let open = "map $uri $closed { default 0; }";
