@@ -7,7 +7,9 @@
 //! entry among the active transfers.
 //!
 //! A line never contains a query or credentials. Of the header fields it has only `User-Agent` and, if no site serves
-//! the request, `Host`; both are cut to a bounded length. [`LogLine`] escapes everything that is not plain text.
+//! the request, `Host`. Every text that a client chooses is cut to a bounded length: over HTTP/2, a client can repeat a path of
+//! 4 KiB with one byte (RFC 7541 section 6.1), and would otherwise fill a disk at little cost. [`LogLine`] escapes everything that
+//! is not plain text.
 
 use std::borrow::Cow;
 use std::net::IpAddr;
@@ -24,6 +26,7 @@ use crate::log::{LogLine, LogWriter, with_line_buffer};
 use crate::metrics::{self, RejectionReason, SiteCounts};
 use crate::net::addr::{ClientAddr, PeerAddr};
 use crate::registry::{Action, Operation};
+use crate::text::shorten;
 
 mod request_id;
 
@@ -70,7 +73,7 @@ struct LogFields {
     action: &'static str,
     repository: String,
     method: Method,
-    /// The path without its query.
+    /// The path without its query, shortened to [`MAX_PATH_BYTES`].
     path: String,
     protocol: &'static str,
     user_agent: Option<HeaderValue>,
@@ -285,6 +288,7 @@ impl RequestRecord {
     fn write(&self, buffer: &mut String, is_json: bool, duration: Duration) {
         let fields = &self.fields;
         let peer = fields.peer.map(|peer| peer.to_string()).unwrap_or_default();
+        let method = shorten(fields.method.as_str(), MAX_METHOD_BYTES);
         let user_agent = fields.user_agent.as_ref().map(user_agent_text);
         let mut line = LogLine::begin(buffer, is_json, "INFO", "access");
         line.address("client", fields.client.ip());
@@ -297,7 +301,7 @@ impl RequestRecord {
             ("attempted_user", &*fields.attempted_user),
             ("action", fields.action),
             ("repository", &*fields.repository),
-            ("method", fields.method.as_str()),
+            ("method", &*method),
             ("path", &*fields.path),
             ("protocol", fields.protocol),
             ("user_agent", user_agent.as_deref().unwrap_or_default()),
@@ -390,7 +394,7 @@ impl LogFields {
             action: "",
             repository: String::new(),
             method: parts.method.clone(),
-            path: parts.uri.path().to_owned(),
+            path: shorten(parts.uri.path(), MAX_PATH_BYTES).into_owned(),
             protocol: match parts.version {
                 Version::HTTP_2 => "HTTP/2.0",
                 Version::HTTP_10 => "HTTP/1.0",
@@ -459,6 +463,12 @@ const TIMEOUT: &str = "timeout";
 /// nginx's status for a request whose client disconnected before the response; here for every request without a
 /// response.
 const CLIENT_CLOSED_REQUEST: u16 = 499;
+
+/// The part of a path that is logged. The path of a blob has 401 bytes at most: a repository name of 255 bytes and a SHA-512 digest.
+const MAX_PATH_BYTES: usize = 1024;
+
+/// The part of a method that is logged. The longest registered method has 17 bytes.
+const MAX_METHOD_BYTES: usize = 32;
 
 /// The part of a `User-Agent` field that is logged. The longest one in use is that of docker with its build, kernel and
 /// architecture: 170 bytes.

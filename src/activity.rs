@@ -23,6 +23,7 @@ use parking_lot::Mutex;
 use crate::metrics::counter::{SHARDS, thread_shard};
 use crate::metrics::{Operation, RejectionReason};
 use crate::net::addr::ClientNetworkGroup;
+use crate::text::shorten;
 
 /// Tracks the active transfers and the recent rejections of the process. It outlives reloads.
 #[derive(Debug)]
@@ -431,14 +432,7 @@ impl CutSignal {
 
 /// The text, shortened to [`MAX_TEXT_BYTES`].
 fn truncate(text: &str) -> String {
-    let mut short = text
-        .get(..text.floor_char_boundary(MAX_TEXT_BYTES))
-        .unwrap_or_default()
-        .to_owned();
-    if short.len() < text.len() {
-        short.push('…');
-    }
-    short
+    shorten(text, MAX_TEXT_BYTES).into_owned()
 }
 
 fn bytes_per_second(bytes: u64, time: Duration) -> u64 {

@@ -149,8 +149,21 @@ impl Buffer {
     }
 
     /// Converts the filled bytes to shared ones. The buffer returns to the pool with the last slice.
+    ///
+    /// A few bytes are copied. Otherwise each of the small responses and frames that wait for a slow client would keep a whole
+    /// buffer in use.
     pub(crate) fn freeze(self) -> Bytes {
-        Bytes::from_owner(self)
+        self.freeze_from(0)
+    }
+
+    /// As [`Self::freeze`], for the filled bytes from `start` on.
+    pub(crate) fn freeze_from(self, start: usize) -> Bytes {
+        let filled = self.filled().get(start..).unwrap_or_default();
+        if filled.len() < MAX_COPIED {
+            Bytes::copy_from_slice(filled)
+        } else {
+            Bytes::from_owner(self).slice(start..)
+        }
     }
 }
 
@@ -198,6 +211,9 @@ thread_local! {
         RefCell::new(FreeLists { small: Vec::new(), medium: Vec::new(), large: Vec::new(), tls_records: Vec::new() })
     };
 }
+
+/// Below this number of bytes, [`Buffer::freeze_from`] copies.
+const MAX_COPIED: usize = 16 * 1024;
 
 /// The number of returned buffers of each size that a thread keeps: at most 42 MiB for all sizes.
 const MAX_FREE_PER_SIZE: usize = 64;

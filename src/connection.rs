@@ -179,17 +179,21 @@ impl<S> AcceptedConnection<S> {
 }
 
 /// Serves a connection to an HTTPS listener until it is closed.
-pub async fn serve_tls(
+///
+/// The handshake has a future of its own, so that its memory is freed with it: an idle connection keeps only what serves HTTP. This is
+/// no `async fn`, whose future would keep room for the arguments.
+pub fn serve_tls<'a, H: Handler>(
     accepted: AcceptedConnection,
-    context: ConnectionContext<'_>,
+    context: ConnectionContext<'a>,
     tls: Arc<TlsConfigs>,
-    handler: impl Handler,
-) {
-    // The handshake has a future of its own, so that its memory is freed with it: an idle connection keeps only what serves
-    // HTTP.
-    let http = Box::pin(perform_handshake(accepted, context, tls, handler)).await;
-    if let Some(http) = http {
-        http.await;
+    handler: H,
+) -> impl Future<Output = ()> + use<'a, H> {
+    let handshake = Box::pin(perform_handshake(accepted, context, tls, handler));
+    async move {
+        let http = handshake.await;
+        if let Some(http) = http {
+            http.await;
+        }
     }
 }
 

@@ -125,11 +125,22 @@ fn append_peer(mut received: Vec<u8>, peer: ClientAddr) -> Option<HeaderValue> {
 /// Sets the API version of a response under `/v2/` to exactly one value: the first one that the upstream sent, or
 /// `registry/2.0`.
 pub(crate) fn set_api_version(headers: &mut HeaderMap) {
-    let received = headers
-        .get(API_VERSION)
-        .filter(|value| !value.is_empty())
-        .cloned();
+    let mut values = headers.get_all(API_VERSION).iter();
+    let received = values.next().filter(|value| !value.is_empty());
+    if received.is_some() && values.next().is_none() {
+        return;
+    }
+    let received = received.cloned();
     headers.insert(API_VERSION, received.unwrap_or(REGISTRY_2_0));
+}
+
+/// Marks the digest in a response under `/v2/` such that HPACK sends it as a literal that is never indexed (RFC 7541 section
+/// 6.2.3). Each layer has another digest: with an entry for each, the table of an HTTP/2 connection would grow by 10 KiB, which
+/// the connection keeps while it is idle.
+pub(crate) fn keep_digest_out_of_index(headers: &mut HeaderMap) {
+    if let Some(digest) = headers.get_mut(CONTENT_DIGEST) {
+        digest.set_sensitive(true);
+    }
 }
 
 /// The addresses of the client and of the proxies that forwarded the request.
@@ -141,6 +152,7 @@ pub(crate) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// The id of the request, which connects the logs of the proxy, the upstream and the client.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The version of the registry API. Old docker clients expect it in every response.
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
 const REGISTRY_2_0: HeaderValue = HeaderValue::from_static("registry/2.0");
 
@@ -245,8 +257,9 @@ mod tests {
 
     #[test]
     fn the_api_version_is_there_exactly_once() {
-        let cases: [&[(&str, &'static str)]; 3] = [
+        let cases: [&[(&str, &'static str)]; 4] = [
             &[],
+            &[("docker-distribution-api-version", "registry/2.0")],
             &[("docker-distribution-api-version", "")],
             &[
                 ("docker-distribution-api-version", "registry/2.0"),

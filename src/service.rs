@@ -40,6 +40,7 @@ use crate::registry::is_registry_path;
 use crate::rejection::Rejection;
 use crate::site::{Route, RouteMatch, Site, Sites, StaticContent};
 use crate::target::{self, Target};
+use crate::text::shorten;
 use crate::tls::ClientCa;
 
 mod catalog;
@@ -468,15 +469,13 @@ impl Service {
 
 /// The message of the log for a path without a route. A client chooses the path, so only its beginning is repeated.
 fn unrouted_message(site: &Site, path: &str) -> String {
-    let shown = path
-        .get(..path.floor_char_boundary(MAX_LOGGED_PATH))
-        .unwrap_or_default();
-    let ellipsis = if shown.len() < path.len() { "…" } else { "" };
-    format!("no route for {shown}{ellipsis} at site {}", site.name)
+    let shown = shorten(path, MAX_LOGGED_PATH);
+    format!("no route for {shown} at site {}", site.name)
 }
 
 /// The maximum length of a path in a message, in bytes.
 const MAX_LOGGED_PATH: usize = 128;
+
 /// A redirect to the same target over https; an error for a registry client.
 fn redirect_to_https(
     request: &ReceivedRequest,

@@ -274,9 +274,8 @@ fn canonical(raw: &str) -> Result<String, Error> {
     {
         return Err(Error::Path("contains a character that must be escaped"));
     }
-    let text = to_text(
-        &percent::decode(raw, |_| true).map_err(|_| Error::Path("contains a malformed escape"))?,
-    );
+    let segments: Result<Vec<_>, _> = raw.split('/').map(decode_segment).collect();
+    let text = segments?.join("/");
     if text.contains(char::is_control) {
         return Err(Error::Path("contains an escaped control character"));
     }
@@ -290,6 +289,22 @@ fn canonical(raw: &str) -> Result<String, Error> {
         return Err(Error::Path("contains a dot segment"));
     }
     Ok(merge_slashes(&text))
+}
+
+/// Decodes what is between two slashes of a path.
+///
+/// An escaped slash in a parameter is an error. A servlet container removes the parameter before it decodes the path, and the
+/// slash with it: for such a server, `/a;x=%2Fb/c` is `/a/c`, and for others it has the segment `b`.
+fn decode_segment(raw: &str) -> Result<String, Error> {
+    let bytes =
+        percent::decode(raw, |_| true).map_err(|_| Error::Path("contains a malformed escape"))?;
+    let text = to_text(&bytes);
+    match text.split_once(';') {
+        Some((_, parameters)) if parameters.contains('/') => {
+            Err(Error::Path("contains an escaped slash after a semicolon"))
+        }
+        _ => Ok(text),
+    }
 }
 
 /// Converts bytes to text, with every byte that is not UTF-8 percent-encoded.

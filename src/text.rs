@@ -1,5 +1,7 @@
-//! Conversions that several parsers and writers share: decimal numbers, hexadecimal digits, and header fields that are lists.
+//! Conversions that several parsers and writers share: decimal numbers, hexadecimal digits, texts of a bounded length, and header
+//! fields that are lists.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::str::FromStr;
 
@@ -34,6 +36,14 @@ pub(crate) fn to_hex(bytes: &[u8]) -> String {
         let _ = write!(hex, "{byte:02x}");
     }
     hex
+}
+
+/// The text, or as much of it as fits into `max` bytes and an ellipsis.
+pub(crate) fn shorten(text: &str, max: usize) -> Cow<'_, str> {
+    match text.split_at_checked(text.floor_char_boundary(max)) {
+        Some((kept, rest)) if !rest.is_empty() => Cow::Owned(format!("{kept}…")),
+        _ => Cow::Borrowed(text),
+    }
 }
 
 /// The elements of a field whose value is a list of tokens (RFC 9110 section 5.6.1), from all fields of this name in their order.
@@ -72,6 +82,20 @@ mod tests {
     fn to_hex_writes_two_lower_case_digits_per_byte() {
         assert_eq!(to_hex(&[]), "");
         assert_eq!(to_hex(&[0, 9, 0xa0, 0xff]), "0009a0ff");
+    }
+
+    #[test]
+    fn a_text_is_shortened_between_two_characters() {
+        for (text, max, short) in [
+            ("", 0, ""),
+            ("abc", 3, "abc"),
+            ("abcd", 3, "abc…"),
+            ("aüb", 2, "a…"),
+            ("aüb", 3, "aü…"),
+            ("ü", 1, "…"),
+        ] {
+            assert_eq!(shorten(text, max), short, "{text} {max}");
+        }
     }
 
     proptest::proptest! {

@@ -20,7 +20,7 @@ import growth
 import plot
 import programs
 import report
-from sites import SOURCES, Site
+from sites import PROFILED, SOURCES, Site
 from workloads import WORKLOADS, Options, measure
 
 
@@ -33,11 +33,17 @@ def arguments():
     parser.add_argument("--blob-mib", type=int, default=1024, help="size of a transfer")
     parser.add_argument("--idle", type=int, default=5000, help="idle connections")
     parser.add_argument("--only", type=names(WORKLOADS), default=list(WORKLOADS), metavar="NAME,...", help=", ".join(WORKLOADS))
-    parser.add_argument("--peers", type=names(SOURCES), default=list(SOURCES), metavar="NAME,...", help=", ".join(SOURCES))
+    parser.add_argument("--peers", type=names(SOURCES), default=None, metavar="NAME,...", help=", ".join(SOURCES))
     parser.add_argument("--ours", metavar="COMMAND", help="the command that starts tidegate, with {config} for its configuration; default: the release build")
+    parser.add_argument("--profiled", metavar="COMMAND", help="the command that starts a build with a profile, which is measured as well (tidegate-profiled)")
     parser.add_argument("--json", metavar="FILE", help="write the figures of every round to this file")
     parser.add_argument("--plot", metavar="FILE.svg", help="draw the ratios as bars")
-    return parser.parse_args()
+    given = parser.parse_args()
+    if given.peers is None:
+        given.peers = [peer for peer in SOURCES if peer != PROFILED or given.profiled]
+    elif PROFILED in given.peers and not given.profiled:
+        parser.error(f"{PROFILED} needs --profiled COMMAND")
+    return given
 
 
 def names(known):
@@ -56,7 +62,7 @@ def main():
     given = arguments()
     proxies = {peer.partition("-")[0] for peer in given.peers} - {"tidegate"}
     programs.demand(sorted({"nginx", "wrk", "h2load", "curl", "htpasswd", "openssl", "taskset"} | proxies))
-    ours = programs.ours(given.ours)
+    ours = programs.ours(given.ours, given.profiled)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

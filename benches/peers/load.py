@@ -71,8 +71,9 @@ def _curl(port, path, size, status, words, scheme):
 class Connections:
     """TLS connections that are open at the same time and are idle after their first bytes."""
 
-    def __init__(self, port, count, head):
+    def __init__(self, port, count, head, version="http/1.1"):
         context = ssl.create_default_context()
+        context.set_alpn_protocols([version])
         context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
         self.open = []
         for number in range(count):
@@ -104,6 +105,17 @@ def head(method, path, *fields):
     """Returns the head of a request as bytes."""
     lines = [f"{method} {path} HTTP/1.1", "Host: localhost", LOGIN, *fields, "", ""]
     return "\r\n".join(lines).encode()
+
+
+def h2_request(path):
+    """Returns the first bytes of an HTTP/2 connection: the preface, empty SETTINGS, and the HEADERS of a GET request on stream 1."""
+    fields = b"\x82\x87" + b"".join(
+        index + bytes([len(value)]) + value.encode()  # literal fields without indexing, whose names are in the static table
+        for index, value in ((b"\x04", path), (b"\x01", "localhost"), (b"\x0f\x08", LOGIN.partition(": ")[2]))
+    )
+    settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    headers = len(fields).to_bytes(3, "big") + bytes([1, 5, 0, 0, 0, 1])  # END_HEADERS and END_STREAM
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + headers + fields
 
 
 def _url(port, path, scheme="https"):

@@ -4,7 +4,7 @@ from html import escape
 from report import REFERENCE, ratio
 
 # Colours that colour-blind readers can tell apart (Okabe and Ito).
-COLOURS = {"tidegate": "#0072b2", "nginx-tuned": "#009e73", "haproxy": "#e69f00", "haproxy-tuned": "#d55e00",
+COLOURS = {"tidegate": "#0072b2", "tidegate-profiled": "#56b4e9", "nginx-tuned": "#009e73", "haproxy": "#e69f00", "haproxy-tuned": "#d55e00",
            "caddy": "#cc79a7", "relay": "#999999"}
 LEFT, WIDTH, BAR, GAP, TOP = 110, 560, 11, 14, 64
 MOST = 2.0  # the maximum length of a bar; the number beside it is not limited

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 
+from sites import PROFILED
+
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 PACKAGES = {
     "nginx": "nginx",
@@ -32,8 +34,15 @@ def demand(names):
         sys.exit(f"apt-get install {' '.join(sorted({PACKAGES[name] for name in missing}))}")
 
 
-def ours(command):
-    """Returns the command that starts tidegate as a list: the given one, or the release build, which is built if necessary."""
+def ours(command, profiled):
+    """Returns the commands that start tidegate, as lists: the given one or the release build, and a build with a profile if one is given."""
+    commands = {"tidegate": _ours(command)}
+    if profiled:
+        commands[PROFILED] = profiled.split()
+    return commands
+
+
+def _ours(command):
     if command:
         return command.split()
     target = os.environ.get("CARGO_TARGET_DIR", os.path.join(ROOT, "target"))
@@ -43,12 +52,12 @@ def ours(command):
     return [program, "serve", "-c", "{config}"]
 
 
-def versions(peers, ours_command):
+def versions(peers, ours_commands):
     """Returns one line with the date, the kernel, and the version of each program."""
     words = [datetime.date.today().isoformat(), f"Linux {platform.release().split('-')[0]}"]
     programs = dict.fromkeys(peer.split("-")[0] for peer in peers)
     for name in programs:
-        argv = [ours_command[0], "--version"] if name == "tidegate" else VERSIONS.get(name)
+        argv = [ours_commands["tidegate"][0], "--version"] if name == "tidegate" else VERSIONS.get(name)
         if argv:
             done = subprocess.run(argv, capture_output=True, text=True, check=True)
             number = re.search(r"\d+\.\d+[\d.]*", done.stdout + done.stderr)

@@ -8,6 +8,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 USER, PASSWORD = "alice", "correct-horse-battery"
 BLOB, SMALL = "sha256:" + "b" * 64, "sha256:" + "a" * 64
 SMALL_SIZE = 16 * 1024
+PROFILED = "tidegate-profiled"
 SOURCES = {
     "nginx": ("nginx.conf", None),
     "nginx-tuned": ("nginx.conf", "nginx-tuned.conf"),
@@ -15,6 +16,7 @@ SOURCES = {
     "haproxy-tuned": ("haproxy.cfg", "haproxy-tuned.cfg"),
     "caddy": ("Caddyfile", None),
     "tidegate": ("tidegate.toml", None),
+    PROFILED: ("tidegate.toml", None),
 }
 
 
@@ -80,18 +82,18 @@ class Site:
         if peer == "relay":
             argv = ["python3", f"{HERE}/sockets.py", "relay", str(port), str(self.words[more["relay_to"]])]
             return Process(self.folder, peer, argv, port, cpu), port
-        words = {"PORT": port, **self._login(peer.partition("-")[0], login)}
-        if peer == "tidegate":
-            words = {"WORKERS": 1, "SITES": "", "GRANTS": "", **words, **more}
+        program = peer.partition("-")[0]
+        words = {"PORT": port, **self._login(program, login)}
         source, tuned = SOURCES[peer]
-        if peer != "tidegate":
+        if program == "tidegate":
+            words = {"WORKERS": 1, "SITES": "", "GRANTS": "", **words, **more}
+        else:
             words["TUNED"] = self._filled(tuned, {}) if tuned else ""
         file = self._write(peer, self._filled(source, words))
-        program = peer.partition("-")[0]
         argv = {"nginx": ["nginx", "-c", file],
                 "haproxy": ["haproxy", "-f", file],
                 "caddy": ["caddy", "run", "--adapter", "caddyfile", "--config", file],
-                "tidegate": [word.replace("{config}", file) for word in self.ours]}[program]
+                "tidegate": [word.replace("{config}", file) for word in self.ours.get(peer, [])]}[program]
         return Process(self.folder, peer, argv, port, cpu), port
 
     def _login(self, program, login):

@@ -18,6 +18,7 @@ class Workload:
     run: object  # (port, options) -> Done; None for the measurement of memory
     login: str = "open"
     relay_to: str = ""  # the upstream for the relay of bytes, if the workload is measured with it
+    version: str = "http/1.1"  # the HTTP version of idle connections, as TLS names it (ALPN)
 
 
 @dataclass
@@ -56,7 +57,8 @@ WORKLOADS = {
                              lambda port, options: load.push(port, _blob(options), chunked=True, scheme=options.scheme),
                              relay_to="SINK"),
     "push-h2": Workload("an upload over HTTP/2", "GiB", lambda port, options: load.push(port, _blob(options), "--http2")),
-    "idle": Workload("memory of an idle TLS connection", "connection", None),
+    "idle": Workload("memory of an idle TLS connection after one request over HTTP/1.1", "connection", None),
+    "idle-h2": Workload("the same after one request over HTTP/2", "connection", None, version="h2"),
 }
 SCALES = {"request": 1e6, "GiB": 1e3}
 
@@ -78,7 +80,7 @@ def measure(site, peer, workload, options):
     options.scheme = "http" if peer == "relay" else "https"
     try:
         if workload.run is None:
-            return Figure(idle_kib(proxy, port, options.idle))
+            return Figure(idle_kib(proxy, port, options.idle, workload.version))
         before = proxy.cpu()
         done = workload.run(port, options)
         cost = (proxy.cpu() - before) / done.work * SCALES[workload.unit]
@@ -87,10 +89,11 @@ def measure(site, peer, workload, options):
         proxy.stop()
 
 
-def idle_kib(proxy, port, count):
+def idle_kib(proxy, port, count, version):
     """Returns the resident memory that each of the connections adds, in KiB."""
     before = proxy.memory()
-    connections = load.Connections(port, count, load.head("GET", load.PING))
+    request = load.h2_request(load.PING) if version == "h2" else load.head("GET", load.PING)
+    connections = load.Connections(port, count, request, version)
     connections.read()
     time.sleep(SETTLED)
     grown = proxy.memory() - before

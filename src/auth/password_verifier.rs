@@ -10,7 +10,7 @@
 //! a hash is being computed, are used only after the limiter has agreed, and only for a bounded number of different
 //! credentials (`GuessLimiter::may_compare`).
 
-use std::collections::HashMap;
+use std::collections::hash_map::{self, HashMap};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -68,8 +68,17 @@ pub(super) enum VerifyError {
 /// The result of a job of the hash pool: whether the password is right.
 type HashResult = Result<bool, VerifyError>;
 
-/// The hashes that are being computed, with the cell that gets the result.
-type InFlight = HashMap<FlightKey, Arc<OnceCell<bool>>>;
+/// The hashes that are being computed.
+type InFlight = HashMap<FlightKey, Flight>;
+
+/// A hash that is being computed.
+#[derive(Debug, Default)]
+struct Flight {
+    /// Gets the result.
+    cell: Arc<OnceCell<bool>>,
+    /// The number of requests that wait for the result.
+    requests: usize,
+}
 
 /// Identifies the requests that wait for the same hash.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -300,17 +309,22 @@ struct SingleFlight<'a> {
 
 impl<'a> SingleFlight<'a> {
     fn join(state: &'a VerifierState, key: FlightKey) -> Self {
-        let cell = Arc::clone(state.in_flight.lock().entry(key).or_default());
+        let mut in_flight = state.in_flight.lock();
+        let flight = in_flight.entry(key).or_default();
+        flight.requests += 1;
+        let cell = Arc::clone(&flight.cell);
         Self { state, key, cell }
     }
 }
 
 impl Drop for SingleFlight<'_> {
     fn drop(&mut self) {
-        let mut in_flight = self.state.in_flight.lock();
-        // Two references are that of the map and this one. They are counted under the lock under which others join.
-        if Arc::strong_count(&self.cell) <= 2 {
-            in_flight.remove(&self.key);
+        if let hash_map::Entry::Occupied(mut flight) = self.state.in_flight.lock().entry(self.key) {
+            let requests = &mut flight.get_mut().requests;
+            *requests = requests.saturating_sub(1);
+            if *requests == 0 {
+                flight.remove();
+            }
         }
     }
 }

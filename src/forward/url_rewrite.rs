@@ -149,20 +149,21 @@ impl<F: Fn(&str) -> bool> UrlRewriter<'_, F> {
             if from.starts_with('"') {
                 is_quoted = !is_quoted;
             }
-            let url = from
-                .strip_prefix('<')
-                .filter(|_| !is_quoted)
-                .and_then(|inner| inner.split_once('>'));
-            rest = if let Some((url, after)) = url {
-                let rewritten = self.rewrite_url(url);
-                is_changed |= rewritten.is_some();
-                out.extend(["<", rewritten.as_deref().unwrap_or(url), ">"]);
-                after
-            } else {
+            let Some(inner) = from.strip_prefix('<').filter(|_| !is_quoted) else {
                 let (delimiter, after) = from.split_at_checked(1)?;
                 out.push_str(delimiter);
-                after
+                rest = after;
+                continue;
             };
+            let Some((url, after)) = inner.split_once('>') else {
+                // No URL follows. A search from each further `<` would read the value again and again.
+                rest = from;
+                break;
+            };
+            let rewritten = self.rewrite_url(url);
+            is_changed |= rewritten.is_some();
+            out.extend(["<", rewritten.as_deref().unwrap_or(url), ">"]);
+            rest = after;
         }
         out.push_str(rest);
         is_changed.then_some(out)
@@ -386,6 +387,22 @@ mod tests {
                 None
             );
             assert_eq!(rewriter.rewrite_links("<http://reg.example/a"), None);
+            assert_eq!(
+                rewriter.rewrite_links("<http://reg.example/a>, <<http://reg.example/b"),
+                Some("<https://reg.example/a>, <<http://reg.example/b".to_owned())
+            );
+        });
+    }
+
+    /// An upstream chooses how many brackets a field has. A search that reads the field again for each of them would occupy a
+    /// worker.
+    #[test]
+    fn links_without_an_end_are_read_in_linear_time() {
+        with_rewriter("reg.example", "reg.example", |rewriter| {
+            let began = std::time::Instant::now();
+            assert_eq!(rewriter.rewrite_links(&"<".repeat(1 << 21)), None);
+            let took = began.elapsed();
+            assert!(took < std::time::Duration::from_secs(5), "{took:?}");
         });
     }
 

@@ -176,5 +176,5 @@ impl Batch {
 pub(super) const MAX_BATCH_BYTES: usize = 64 * 1024;
 /// The maximum number of queued lines: a few seconds of a busy proxy.
 pub(super) const MAX_QUEUED_LINES: usize = 32 * 1024;
-/// The maximum number of queued bytes. A line may be as long as a request target.
+/// The maximum number of queued bytes. A line may have some KiB, if a client chooses long names.
 pub(super) const MAX_QUEUED_BYTES: usize = 8 << 20;

@@ -73,28 +73,34 @@ impl<T> FairQueue<T> {
 
     /// Removes and returns the oldest entry of the network whose turn it is.
     pub(crate) fn pop(&mut self) -> Option<T> {
-        self.pop_where(|_| true).map(|(_, entry)| entry)
+        self.pop_where(|_| true, |_| true).map(|(_, entry)| entry)
     }
 
-    /// Removes and returns the oldest entry of the first network, in the order of turns, that `may_be_served` accepts. A
-    /// network that is passed over keeps its turn.
+    /// Removes and returns the oldest entry of the first network, in the order of turns, that `may_serve` accepts and whose group
+    /// `may_serve_group` accepts. A network that is passed over keeps its turn.
+    ///
+    /// A group that is not accepted is passed over as a whole. It may have thousands of networks, and none of them is looked at.
     pub(crate) fn pop_where(
         &mut self,
-        may_be_served: impl Fn(ClientNetwork) -> bool,
+        may_serve_group: impl Fn(ClientNetworkGroup) -> bool,
+        may_serve: impl Fn(ClientNetwork) -> bool,
     ) -> Option<(ClientNetwork, T)> {
-        let is_servable = |networks: &Turns<ClientNetwork, VecDeque<T>>| {
-            networks.order.iter().any(|network| may_be_served(*network))
+        let position = |networks: &Turns<ClientNetwork, VecDeque<T>>| {
+            networks
+                .order
+                .iter()
+                .position(|network| may_serve(*network))
         };
         let groups = &self.groups;
-        let at = groups.order.iter().position(|group| {
-            let networks = groups.members.get(group);
-            networks.is_some_and(is_servable)
+        let mut candidates = groups.order.iter().enumerate();
+        let (group_at, at) = candidates.find_map(|(group_at, group)| {
+            let networks = groups.members.get(group)?;
+            may_serve_group(*group)
+                .then(|| position(networks))
+                .flatten()
+                .map(|at| (group_at, at))
         })?;
-        let (group, networks) = self.groups.take_turn(at)?;
-        let at = networks
-            .order
-            .iter()
-            .position(|network| may_be_served(*network))?;
+        let (group, networks) = self.groups.take_turn(group_at)?;
         let (network, entries) = networks.take_turn(at)?;
         let entry = entries.pop_front()?;
         let is_network_empty = entries.is_empty();
@@ -119,11 +125,22 @@ impl<T> FairQueue<T> {
         network: ClientNetwork,
         is_meant: impl FnMut(&T) -> bool,
     ) -> Option<T> {
+        self.take_from(network, |entries| {
+            let at = entries.iter().position(is_meant)?;
+            entries.remove(at)
+        })
+    }
+
+    /// Removes and returns the entry of `network` that `take` takes.
+    fn take_from(
+        &mut self,
+        network: ClientNetwork,
+        take: impl FnOnce(&mut VecDeque<T>) -> Option<T>,
+    ) -> Option<T> {
         let group = network.group();
         let networks = self.groups.members.get_mut(&group)?;
         let entries = networks.members.get_mut(&network)?;
-        let at = entries.iter().position(is_meant)?;
-        let removed = entries.remove(at);
+        let taken = take(entries)?;
         let is_network_empty = entries.is_empty();
         networks.len -= 1;
         if is_network_empty {
@@ -134,7 +151,7 @@ impl<T> FairQueue<T> {
         if is_group_empty {
             self.groups.leave(group);
         }
-        removed
+        Some(taken)
     }
 
     /// Removes the entries for which `keep` returns `false`.
@@ -152,11 +169,8 @@ impl<T> FairQueue<T> {
     fn evict_for(&mut self, network: ClientNetwork) -> Option<T> {
         let own_group = network.group();
         let own_len = self.groups.members.get(&own_group).map_or(0, |own| own.len);
-        let (group, networks) = self
-            .groups
-            .members
-            .iter_mut()
-            .max_by_key(|(_, networks)| networks.len)?;
+        let groups = self.groups.members.iter();
+        let (group, networks) = groups.max_by_key(|(_, networks)| networks.len)?;
         // Entries of another group are compared by group, entries of the same group by network.
         let min_len = if *group == own_group {
             networks.members.get(&network).map_or(0, VecDeque::len)
@@ -165,14 +179,13 @@ impl<T> FairQueue<T> {
         } else {
             return None;
         };
-        let entries = networks.members.values_mut().max_by_key(|own| own.len())?;
+        let networks = networks.members.iter();
+        let (largest, entries) = networks.max_by_key(|(_, entries)| entries.len())?;
         if *group == own_group && entries.len() <= min_len + 1 {
             return None;
         }
-        let evicted = entries.pop_back();
-        networks.drop_empty(VecDeque::len);
-        self.groups.drop_empty(|networks| networks.len);
-        evicted
+        let largest = *largest;
+        self.take_from(largest, VecDeque::pop_back)
     }
 }
 
@@ -347,10 +360,11 @@ mod tests {
                 ("192.0.2.3", "c1"),
             ],
         );
-        let a = network("192.0.2.1");
-        let (served, entry) = queue.pop_where(|network| network != a).unwrap();
+        let (a, b) = (network("192.0.2.1"), network("192.0.2.2"));
+        let (served, entry) = queue.pop_where(|_| true, |network| network != a).unwrap();
         assert_eq!((served, entry), (network("192.0.2.2"), "b1"));
-        assert_eq!(queue.pop_where(|_| false), None);
+        assert_eq!(queue.pop_where(|_| true, |_| false), None);
+        assert_eq!(queue.pop_where(|group| group == b.group(), |_| true), None);
         assert_eq!(drain(queue), ["a1", "c1"]);
     }
 
@@ -405,7 +419,7 @@ mod tests {
                         }
                         Err(_) => prop_assert!(queue.is_full()),
                     }
-                } else if let Some((served, entry)) = queue.pop_where(|_| true) {
+                } else if let Some((served, entry)) = queue.pop_where(|_| true, |_| true) {
                     let oldest = listed.iter().position(|(network, _)| *network == served);
                     prop_assert_eq!(oldest.map(|at| listed.remove(at)), Some((served, entry)));
                 } else {

@@ -287,6 +287,10 @@ impl Worker {
         }
     }
 
+    /// Serves one connection to its end.
+    ///
+    /// The future of the connection has room for the largest of the futures below, and the connection keeps that room while it is
+    /// idle. Therefore every future but that of an HTTPS connection has a box of its own.
     async fn serve(self, queued: QueuedConnection) {
         let QueuedConnection {
             stream,
@@ -317,7 +321,7 @@ impl Worker {
                 let accepted = AcceptedConnection::from_unix(stream, listener, settings.handshake);
                 if let Ok(accepted) = accepted {
                     let handler = self.behind_proxy_handler();
-                    connection::serve_behind_proxy(accepted, context, handler).await;
+                    Box::pin(connection::serve_behind_proxy(accepted, context, handler)).await;
                 }
                 return;
             }
@@ -328,7 +332,7 @@ impl Worker {
             return;
         };
         if has_proxy_header {
-            let Some(client) = accepted.read_proxy_header(shutdown).await else {
+            let Some(client) = Box::pin(accepted.read_proxy_header(shutdown)).await else {
                 return;
             };
             if !guard.permit.reassign(client) {
@@ -343,11 +347,16 @@ impl Worker {
             }
             Scheme::BehindProxy => {
                 let handler = self.behind_proxy_handler();
-                connection::serve_behind_proxy(accepted, context, handler).await;
+                Box::pin(connection::serve_behind_proxy(accepted, context, handler)).await;
             }
             // The accept loop passes connections of the admin listener to `admin`, never to a worker.
             Scheme::Http | Scheme::Admin => {
-                connection::serve_plain(accepted, context, self.http_handler()).await
+                Box::pin(connection::serve_plain(
+                    accepted,
+                    context,
+                    self.http_handler(),
+                ))
+                .await;
             }
         }
         drop(guard);
@@ -390,6 +399,17 @@ fn log_panic(ended: Result<(), JoinError>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// The size of the futures that an `async fn` returns.
+    fn future_size<A, B, F: Future>(_: impl FnOnce(A, B) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn the_future_of_an_idle_connection_is_small() {
+        let size = future_size(Worker::serve);
+        assert!(size <= 896, "{size} bytes");
+    }
 
     #[tokio::test]
     async fn a_worker_that_panics_is_noticed_and_counts_as_ended() {

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use crate::access_log::{ByteCounter, RequestId, RequestRecord};
 use crate::activity::ActivityTracker;
 use crate::body::{Body, BodyEnd, MinRate, Observer, RequestBody, UploadState};
-use crate::forwarded::{REQUEST_ID, set_api_version};
+use crate::forwarded::{REQUEST_ID, keep_digest_out_of_index, set_api_version};
 use crate::log::LogLimiter;
 use crate::metrics::Operation;
 use crate::registry::is_registry_path;
@@ -130,6 +130,7 @@ impl<'a> RequestScope<'a> {
         headers.insert(REQUEST_ID, self.id.header_value());
         if self.format.is_registry {
             set_api_version(headers);
+            keep_digest_out_of_index(headers);
         }
         if let Some(cors) = self.cors.take() {
             cors.apply(headers);
@@ -162,7 +163,8 @@ impl Observer for RequestBodyObserver {
 }
 
 /// The host as the request writes it, on one line and of a bounded length. The request may be malformed, so nothing is
-/// assumed of these bytes. If there are several Host fields, this is the first one.
+/// assumed of these bytes. If there are several Host fields, this is the first one. What precedes an `@` is left out, because it
+/// may be a password.
 fn requested_host(parts: &request::Parts) -> Option<String> {
     let authority = parts
         .uri
@@ -173,7 +175,10 @@ fn requested_host(parts: &request::Parts) -> Option<String> {
         Version::HTTP_2 => authority.or(field),
         _ => field.or(authority),
     };
-    let mut text = host?.escape_ascii().to_string();
+    let host = host?;
+    let start = host.iter().rposition(|byte| *byte == b'@');
+    let host = host.get(start.unwrap_or(0)..).unwrap_or_default();
+    let mut text = host.escape_ascii().to_string();
     if text.len() > MAX_HOST_LENGTH {
         text.truncate(MAX_HOST_LENGTH);
         text.push_str("...");

@@ -243,6 +243,7 @@ fn canonical_path_is_decoded_once_and_merged() {
         ("/a;b=c/..d;.", "/a/..d"),
         ("/a/;b", "/a/"),
         ("/;/a%3bb", "/a"),
+        ("/a%2Fb;x/c", "/a/b/c"),
         ("/a+b~", "/a+b~"),
     ];
     for (raw, path) in cases {
@@ -267,6 +268,11 @@ fn path_outside_the_grammar_is_rejected() {
         "/..;x=1/x",
         "/.;/x",
         "/a/..%3bx/b",
+        "/a;x=%2Fb/c",
+        "/a;%2f",
+        "/a%3Bx%2Fb/c",
+        "/a%2Fb;x%2Fc",
+        "/;%2Fa",
         "/..%5Cx",
         "/a%5c..",
         "/a%5Cb",

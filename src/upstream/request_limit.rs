@@ -236,7 +236,10 @@ impl RequestLimit {
         let mut outcome = Outcome::default();
         while state.queue.len() > 0 && state.active.total < self.max_active {
             let active = &state.active;
-            let next = state.queue.pop_where(|network| active.may_add(network));
+            let next = state.queue.pop_where(
+                |group| active.may_add_to(group),
+                |network| active.may_add(network),
+            );
             let Some((network, queued)) = next else {
                 break;
             };
@@ -421,6 +424,11 @@ impl Shares {
 
     fn free(&self) -> usize {
         self.max.saturating_sub(self.total)
+    }
+
+    /// Whether a network of `group` that has no request may have one.
+    fn may_add_to(&self, group: ClientNetworkGroup) -> bool {
+        self.of_group(group) < self.free().saturating_mul(2)
     }
 
     /// Whether `network` may have another request, by the thresholds in the description of the module.

@@ -92,6 +92,41 @@ fn a_long_user_agent_is_truncated_in_the_line() {
     }
 }
 
+/// Over HTTP/2, a client repeats a field that is in the table of HPACK with one byte, so that long values cost it nothing.
+#[test]
+fn a_long_path_or_method_is_truncated_in_the_line() {
+    let registry = Registry::accepting_all();
+    let path = |byte: &str, length: usize| format!("/{}", byte.repeat(length - 1));
+    for top in ["", JSON] {
+        let proxy = Proxy::start(&registry, config(top, ""));
+        for http in HttpVersion::BOTH {
+            for (method, target) in [
+                ("GET", path("a", 1024)),
+                ("GET", path("b", 1025)),
+                ("GET", path("\"", 8000)),
+                (&"M".repeat(32), path("c", 2)),
+                (&"N".repeat(8000), path("d", 2)),
+            ] {
+                let request = TestRequest::new(method, &target);
+                assert_eq!(exchange(&proxy, http, &request).status, 404);
+            }
+        }
+        let log = proxy.stop_and_read_access_log();
+        assert_eq!(log.lines().count(), 10, "{log}");
+        assert!(log.lines().all(|line| line.len() < 3000), "{log}");
+        for (shown, is_whole) in [
+            (path("a", 1024), true),
+            (path("b", 1024), false),
+            ("M".repeat(32), true),
+            ("N".repeat(32), false),
+        ] {
+            assert_eq!(log.matches(&shown).count(), 2, "{log}");
+            let shortened = log.matches(&format!("{shown}…")).count();
+            assert_eq!(shortened, if is_whole { 0 } else { 2 }, "{log}");
+        }
+    }
+}
+
 #[test]
 fn a_path_without_a_route_is_named_in_the_log_only() {
     let registry = Registry::accepting_all();
@@ -184,6 +219,21 @@ fn an_invalid_host_is_escaped_in_the_log() {
     drop(client);
     let lines = json(&proxy.stop_and_read_access_log());
     assert_eq!(lines[0]["host"], "a\\\"b\\xff\\x80<c>", "{}", lines[0]);
+}
+
+#[test]
+fn a_password_before_the_host_is_not_logged() {
+    let registry = Registry::accepting_all();
+    let proxy = Proxy::start(&registry, config(JSON, ""));
+    let mut client = Client::connect(&proxy);
+    client.send(b"GET / HTTP/1.1\r\nHost: alice:p@w@localhost\r\n\r\n".as_slice());
+    let response = client.read_response("GET");
+    assert_eq!(response.status, 400);
+    assert!(!response.text().contains("alice"), "{}", response.text());
+    drop(client);
+    let lines = json(&proxy.stop_and_read_access_log());
+    assert_eq!(lines[0]["host"], "@localhost", "{}", lines[0]);
+    assert!(!lines[0].to_string().contains("alice"), "{}", lines[0]);
 }
 
 #[test]

@@ -1,10 +1,11 @@
-//! The memory of HTTP/2 uploads that the upstream does not read: `limits.h2_memory` bounds the sum, and the bound does not block
-//! other requests.
+//! The memory of HTTP/2 connections. `limits.h2_memory` bounds the uploads that the upstream does not read, and the bound does not
+//! block other requests. What the responses leave in the header compression of an idle connection is small.
 
 use std::fs;
 use std::sync::Mutex;
 use std::sync::mpsc::channel;
 
+use crate::support::frames::{END_HEADERS, END_STREAM, Frame, HEADERS, RawH2, frame, header_block};
 use crate::support::h2::{self, H2Client, block_on, wait_until, with_time_limit};
 use crate::support::{
     HttpVersion, OK, PATIENCE, Proxy, Registry, TestRequest, config, exchange, pattern,
@@ -115,4 +116,37 @@ fn a_reload_changes_the_bound_for_open_uploads() {
         .status,
         200
     );
+}
+
+#[test]
+fn the_header_compression_of_a_connection_keeps_no_digest() {
+    let zeros = "0".repeat(64);
+    let response = format!(
+        "HTTP/1.1 200 OK\r\nDocker-Content-Digest: sha256:{zeros}\r\nContent-Length: 0\r\n\r\n"
+    );
+    let registry = Registry::start(move |exchange| exchange.send(&response));
+    let proxy = Proxy::start(&registry, config("", ""));
+    // The last value of SETTINGS_HEADER_TABLE_SIZE applies: the proxy may use its table.
+    let mut client = RawH2::connect_with(proxy.https(), &[(1, 4096)]);
+    let request = header_block(&[
+        (b":method", b"GET"),
+        (b":scheme", b"https"),
+        (b":authority", b"localhost"),
+        (b":path", b"/v2/a/manifests/x"),
+        (b"authorization", b"Basic YWxpY2U6cHc="),
+    ]);
+    for number in 0..3 {
+        let stream = client.next_stream_id();
+        client.send(frame(HEADERS, END_STREAM | END_HEADERS, stream, &request));
+        let is_head = |frame: &Frame| frame.kind == HEADERS && frame.stream == stream;
+        let head = std::iter::from_fn(|| client.read_frame())
+            .find(is_head)
+            .unwrap();
+        // The Huffman code of the digit 0 has five bits, all zero (RFC 7541 appendix B).
+        let is_literal = head.payload.windows(39).any(|bytes| bytes == [0; 39]);
+        assert!(
+            is_literal,
+            "response {number} refers to an entry of the table"
+        );
+    }
 }

@@ -104,6 +104,15 @@ fn path_parameters_do_not_change_the_route() {
             &TestRequest::new("GET", "/api;x/internal;y/z"),
         );
         assert_eq!(closed.status, 403);
+        // Only some servers read a separator here, so that no route is right for all of them.
+        for target in [
+            "/v2;x=%2Fa/_catalog",
+            "/api;x=%2Fui/internal",
+            "/page%3B%2f",
+        ] {
+            let ambiguous = exchange(&proxy, http, &TestRequest::new("GET", target));
+            assert_eq!(ambiguous.status, 400, "{target}");
+        }
     }
     assert!(registry.requests().is_empty());
     // The forwarded target keeps its parameters.

@@ -223,10 +223,12 @@ fn without_a_descriptor_for_the_upstream_the_status_is_503() {
     drop((clients, release));
 }
 
-/// Sends `count` requests with targets of about 15 KB over one connection, and returns the longest time until a response.
+/// Sends `count` requests over one connection, each of which is a log line of more than 2 KB, and returns the longest time until a
+/// response.
 fn send_requests(proxy: &ProxyProcess, count: usize) -> Duration {
     let mut client = proxy.client();
-    let request = TestRequest::new("GET", &format!("/v2/{}", "x".repeat(15_000)));
+    // The log escapes a quotation mark.
+    let request = TestRequest::new("GET", &format!("/v2/{}", "\"".repeat(1020)));
     let mut longest = Duration::ZERO;
     for _ in 0..count {
         let began = Instant::now();
@@ -240,7 +242,7 @@ fn send_requests(proxy: &ProxyProcess, count: usize) -> Duration {
 fn an_unread_standard_output_blocks_no_request_and_lost_lines_are_counted() {
     let registry = Registry::accepting_all();
     let mut proxy = ProxyProcess::start(&registry, "", None);
-    let count = 1500;
+    let count = 5000;
     let longest = send_requests(&proxy, count);
     assert!(longest < STALL, "{longest:?}");
     println!("the longest time of {count} requests: {longest:?}");

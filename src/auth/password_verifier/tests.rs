@@ -319,3 +319,25 @@ async fn a_request_waits_for_the_hash_of_another_no_longer_than_for_its_own() {
     release.send(()).unwrap();
     drop(held);
 }
+
+/// The requests that have waited for one hash end at the same time, on several workers.
+#[test]
+fn the_last_of_several_requests_removes_the_entry_of_their_hash() {
+    let verifier = verifier(Duration::from_secs(10));
+    let state = &verifier.state;
+    let have_joined = std::sync::Barrier::new(2);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for number in 0..20_000_u32 {
+                    let user = number.to_be_bytes();
+                    let key = state.cache.key(&user, &Password::new(Vec::new()), b"");
+                    let flight = SingleFlight::join(state, FlightKey::AllNetworks(key));
+                    have_joined.wait();
+                    drop(flight);
+                }
+            });
+        }
+    });
+    assert_eq!(state.in_flight.lock().len(), 0);
+}

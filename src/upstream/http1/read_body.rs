@@ -153,7 +153,7 @@ impl<S: AsyncRead + Unpin> BodyReader<S> {
                 }
             }
         }
-        Poll::Ready(freeze_or_copy(buffer))
+        Poll::Ready(buffer.freeze())
     }
 
     /// Ready only if the upstream has been silent for too long; the body has failed then.
@@ -247,16 +247,6 @@ impl<S: AsyncRead + Unpin> BodyReader<S> {
                 hint
             }
         }
-    }
-}
-
-/// Copies a small frame, so that an upstream that sends a few bytes at a time to a slow client does not keep 256 KiB in use for
-/// each frame.
-fn freeze_or_copy(buffer: Buffer) -> Bytes {
-    if buffer.filled().len() < MAX_COPIED_FRAME {
-        Bytes::copy_from_slice(buffer.filled())
-    } else {
-        buffer.freeze()
     }
 }
 
@@ -454,6 +444,3 @@ const MAX_EXTENSION: usize = 1024;
 
 /// The number of bytes of the trailer section.
 const MAX_TRAILERS: usize = 8 * 1024;
-
-/// Frames below this size are copied.
-const MAX_COPIED_FRAME: usize = 16 * 1024;

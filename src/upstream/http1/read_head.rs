@@ -5,8 +5,9 @@
 //! for a WebSocket. The buffer is large enough for a small body to arrive in the same read as the head.
 //!
 //! A head that could be read in two ways is rejected, because the next response on the connection would be expected where the
-//! wrong reading ends (RFC 9112 sections 6.3 and 11.2). Field values are slices of the buffer that they were received in.
-//! `transfer-encoding` is removed; the caller removes the other hop-by-hop fields.
+//! wrong reading ends (RFC 9112 sections 6.3 and 11.2). Field values are copied from the buffer that they were received in: h2 keeps
+//! those that it has put into the table of its header compression for as long as the client's connection is open, and a slice would
+//! keep the whole buffer. `transfer-encoding` is removed; the caller removes the other hop-by-hop fields.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -153,9 +154,10 @@ impl HeadBuffer {
         let Some(end) = end else {
             return Ok(None);
         };
-        let mut head = self.buffer.take().map(Buffer::freeze).unwrap_or_default();
-        let rest = head.split_off(end);
-        Ok(Some((parse(&head, self.request)?, rest)))
+        let head = buffer.filled().get(..end).unwrap_or_default();
+        let parsed = parse(head, self.request)?;
+        let rest = self.buffer.take().map(|buffer| buffer.freeze_from(end));
+        Ok(Some((parsed, rest.unwrap_or_default())))
     }
 
     fn skip_interim(&mut self, rest: Bytes) -> Result<(), Error> {
@@ -221,7 +223,7 @@ fn find_line_feed(bytes: &[u8], from: usize) -> Option<usize> {
 }
 
 /// Parses a complete `head`, including its empty line.
-fn parse(head: &Bytes, request: RequestKind) -> Result<Parsed, Error> {
+fn parse(head: &[u8], request: RequestKind) -> Result<Parsed, Error> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut raw = httparse::Response::new(&mut []);
     let parsed = httparse::ParserConfig::default().parse_response_with_uninit_headers(
@@ -239,7 +241,7 @@ fn parse(head: &Bytes, request: RequestKind) -> Result<Parsed, Error> {
     if status.is_informational() && !is_switch {
         return Ok(Parsed::Interim);
     }
-    let mut headers = to_header_map(head, raw.headers)?;
+    let mut headers = to_header_map(raw.headers)?;
     let framing = if is_switch {
         check_switch(&headers, version, request)?;
         ResponseFraming::UntilClose
@@ -294,12 +296,12 @@ fn check_switch(headers: &HeaderMap, version: Version, request: RequestKind) -> 
     Ok(())
 }
 
-/// All fields in their order. The values are slices of `head`.
-fn to_header_map(head: &Bytes, fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Error> {
+/// All fields in their order.
+fn to_header_map(fields: &[httparse::Header<'_>]) -> Result<HeaderMap, Error> {
     let mut headers = HeaderMap::with_capacity(fields.len() + ADDED_FIELDS);
     for field in fields {
         let name = HeaderName::from_bytes(field.name.as_bytes());
-        let value = HeaderValue::from_maybe_shared(head.slice_ref(field.value));
+        let value = HeaderValue::from_bytes(field.value);
         let (Ok(name), Ok(value)) = (name, value) else {
             return Err(MALFORMED_FIELD);
         };

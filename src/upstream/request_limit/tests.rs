@@ -83,6 +83,31 @@ async fn the_next_network_finds_permits_whatever_the_first_ones_use() {
     assert_unused(&limit);
 }
 
+/// A subscriber with a /48 can have a request of each of some thousand networks in the queue. Every request that is queued or ends
+/// looks for the next one to serve, under the lock that all workers share.
+#[tokio::test]
+async fn many_queued_networks_of_a_group_at_its_limit_cost_other_requests_little() {
+    let limit = Arc::new(RequestLimit::new(240, 10_000, SECOND * 60));
+    let subnet = |number: u32| network(&format!("2001:db8:1:{number:x}::1"));
+    let active = (0..400).filter_map(|number| limit.try_acquire(subnet(number)));
+    let mut active: Vec<_> = active.collect();
+    assert_eq!(active.len(), 160, "two thirds");
+    let began = std::time::Instant::now();
+    let mut queued: Vec<_> = (400..5400)
+        .map(|number| {
+            let (grant, granted) = oneshot::channel();
+            (limit.enqueue(subnet(number), grant).unwrap(), granted)
+        })
+        .collect();
+    let took = began.elapsed();
+    assert!(took < SECOND * 5, "{took:?}");
+    // The first network in the queue gets the permit of a request that ends, and no other network gets one.
+    active.pop();
+    let granted = queued.iter_mut().map(|(_, granted)| granted.try_recv());
+    let granted: Vec<_> = granted.collect();
+    assert!(granted[0].is_ok() && granted[1..].iter().all(Result::is_err));
+}
+
 #[tokio::test]
 async fn networks_without_requests_are_forgotten() {
     let limit = limit(4);

@@ -219,6 +219,27 @@ fn size_hints_are_exact_where_the_size_is_known() {
     });
 }
 
+/// Over HTTP/2, a client that does not read has many responses that wait for it, and none of them holds a permit of the upstream.
+#[test]
+fn a_small_response_keeps_no_buffer_while_it_waits_for_its_client() {
+    let kept = || crate::buffer_pool::kept().0;
+    for (size, used) in [(11, 0), (20_000, 1)] {
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n");
+        run(async {
+            let wire = Wire::new(
+                [[head.into_bytes(), vec![b'a'; size]].concat()],
+                After::Silence,
+            );
+            let exchanged = exchange(wire, Method::GET, Body::empty()).await;
+            let response = exchanged.ok().unwrap();
+            assert!(response.1.is_received());
+            let while_held = kept();
+            drop(response);
+            assert_eq!(kept() - while_held, used, "{size}");
+        });
+    }
+}
+
 #[test]
 fn a_large_frame_keeps_its_buffer_and_a_small_one_is_copied() {
     let kept = || crate::buffer_pool::kept().1;
@@ -235,5 +256,16 @@ fn a_large_frame_keeps_its_buffer_and_a_small_one_is_copied() {
             drop(data);
             assert_eq!(kept() - while_held, used, "{size}");
         });
+    }
+}
+
+#[test]
+fn the_fields_of_a_response_do_not_keep_the_buffer_of_its_head() {
+    let kept = || crate::buffer_pool::kept().0;
+    for response in [LENGTH, "HTTP/1.1 204 No Content\r\nETag: \"a\"\r\n\r\n"] {
+        let before = kept();
+        let received = get([response], After::Silence).ok().unwrap();
+        assert!(!received.parts.headers.is_empty());
+        assert_eq!(kept(), before.max(1), "the buffer is back in the pool");
     }
 }
