@@ -261,7 +261,7 @@ impl RouteMatch<'_> {
 
 /// Whether `prefix` is a prefix of `path` that ends on a segment boundary: `/v2/` is one of `/v2` and of `/v2/a`, but
 /// not of `/v20`.
-fn is_path_prefix(path: &str, prefix: &str) -> bool {
+pub(crate) fn is_path_prefix(path: &str, prefix: &str) -> bool {
     path.strip_prefix(prefix.trim_end_matches('/'))
         .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }

@@ -572,7 +572,10 @@ pub(crate) fn toml_string(value: &str) -> String {
             // In the file, `${` begins the name of a variable, unless another `$` precedes it.
             '{' if string.ends_with('$') => string.push_str("${"),
             _ if is_unprintable(character) => {
-                string.push_str(&format!("\\U{:08x}", u32::from(character)));
+                string.push_str(&match u32::from(character) {
+                    code @ ..=0xffff => format!("\\u{code:04X}"),
+                    code => format!("\\U{code:08X}"),
+                });
             }
             _ => string.push(character),
         }

@@ -1,10 +1,17 @@
 //! Translates nginx configurations for a registry into a `proxy.toml`.
 //!
-//! `cli` calls [`import`] for `tidegate import nginx`. `lexer` and `parser` read nginx's syntax, `includes` reads the files, `importer`
-//! translates the server blocks by means of the other modules, and `output` writes the result with the `remarks`. The importer
-//! does not open the files that a configuration names, such as certificates and password files.
+//! `cli` calls [`import`] for `tidegate import nginx`. The steps, each with its files:
 //!
-//! A directive that restricts access and has no counterpart, or that the importer does not know, closes its route. It is not proved that the importer finds every
+//! 1. Read: `lexer` and `parser` have nginx's syntax, `includes` and `template_files` the files, `scope` the inheritance of directives.
+//! 2. Translate by the usual meaning: `importer` the server blocks, `site` one of them, `routes` its locations by means of `access`,
+//!    `method_access`, `upstream`, `headers` and `if_blocks`; `main_context` the tables of the whole process, `webroot` the files of ACME
+//!    clients. `unsupported` has the reason of each directive that is not translated.
+//! 3. Compare: `compare` closes what tidegate (`tidegate_model`) would forward and nginx (`nginx_model`, with `exchange` and
+//!    `location_search`) would not, for the requests of `probes`. `stricter` lists the opposite.
+//! 4. Write: `output` writes the result with the `remarks`.
+//!
+//! The importer does not open the files that a configuration names, such as certificates and password files. A directive that restricts
+//! access and has no counterpart, or that the importer does not know, closes its route. It is not proved that the importer finds every
 //! restriction, so the output asks the operator to review each route.
 
 use std::path::{Path, PathBuf};

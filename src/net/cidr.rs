@@ -118,8 +118,23 @@ impl Cidr {
             && masked(address, prefix) == masked(self.address, prefix)
     }
 
+    /// The length of the prefix.
+    pub(crate) fn prefix(self) -> u8 {
+        self.prefix
+    }
+
+    /// Whether the network is one of IPv4 addresses.
+    pub(crate) fn is_ipv4(self) -> bool {
+        self.address.is_ipv4()
+    }
+
+    /// Whether the network contains every address of another one.
+    pub(crate) fn covers(self, other: Self) -> bool {
+        self.prefix <= other.prefix && self.overlaps(other.address, other.prefix)
+    }
+
     /// The first and the last address of the network as numbers.
-    fn range(self) -> (u128, u128) {
+    pub(crate) fn range(self) -> (u128, u128) {
         let (first, bits) = match self.address {
             IpAddr::V4(address) => (u128::from(u32::from(address)), 32),
             IpAddr::V6(address) => (u128::from(address), 128),
@@ -132,7 +147,7 @@ impl Cidr {
     }
 
     /// Whether the network contains `address`, which must be canonical.
-    fn contains(self, address: IpAddr) -> bool {
+    pub(crate) fn contains(self, address: IpAddr) -> bool {
         self.address.is_ipv4() == address.is_ipv4() && masked(address, self.prefix) == self.address
     }
 }

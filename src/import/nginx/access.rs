@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use crate::net::cidr::{self, Cidr};
 use crate::registry::is_registry_path;
 
 use crate::import::nginx::context::Context;
@@ -38,10 +39,10 @@ pub(crate) enum Requirement {
     Closed,
 }
 
-/// A password file and the realm that clients display.
+/// A password file and the realm that clients display; `None` for a realm that is not constant.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct PasswordFile {
-    htpasswd: String,
+pub(crate) struct PasswordFile {
+    pub(crate) htpasswd: String,
     realm: Option<String>,
 }
 
@@ -57,6 +58,7 @@ pub(crate) fn access(
         return Err(format!("{} has no counterpart", directive.name));
     }
     let login = login(context, scope)?;
+    warn_of_login(context, scope, login.as_ref());
     let networks = Networks::read(scope)?;
     let mut access = match by_method {
         Some(by_method) => with_methods(context, by_method, scope, login.as_ref(), path)?,
@@ -87,33 +89,40 @@ pub(crate) fn access(
 /// The error of [`access`] for a location that denies all addresses.
 pub(crate) const DENY_ALL: &str = "deny all";
 
-/// The password file in effect; `None` if no password is required.
-fn login(context: &mut Context<'_>, scope: &Scope<'_>) -> Result<Option<PasswordFile>, String> {
-    let Some(basic) = scope
-        .get("auth_basic")
-        .filter(|basic| basic.first() != "off")
-    else {
+/// The password file in effect; `None` if no password is required. The path of the file may have variables, which is an error.
+pub(crate) fn login(
+    context: &Context<'_>,
+    scope: &Scope<'_>,
+) -> Result<Option<PasswordFile>, &'static str> {
+    let basic = scope.get("auth_basic");
+    let file = scope.get("auth_basic_user_file");
+    let (Some(basic), Some(file)) = (basic.filter(|basic| basic.first() != "off"), file) else {
         return Ok(None);
     };
-    let Some(file) = scope.get("auth_basic_user_file") else {
-        context.remarks.warn(
+    let htpasswd = context.file_path(file.first());
+    let is_constant = |realm: &&str| !realm.contains('$') && !realm.chars().any(char::is_control);
+    Ok(Some(PasswordFile {
+        htpasswd: htpasswd.ok_or("auth_basic_user_file has variables")?,
+        realm: Some(basic.first()).filter(is_constant).map(str::to_owned),
+    }))
+}
+
+fn warn_of_login(context: &mut Context<'_>, scope: &Scope<'_>, login: Option<&PasswordFile>) {
+    let basic = scope.get("auth_basic");
+    let Some(basic) = basic.filter(|basic| basic.first() != "off") else {
+        return;
+    };
+    match login {
+        None => context.warn(
             basic.at,
             "auth_basic without auth_basic_user_file: nginx requires no password, and neither does tidegate",
-        );
-        return Ok(None);
-    };
-    let htpasswd = context
-        .file_path(file.first())
-        .ok_or("auth_basic_user_file has variables")?;
-    let realm = Some(basic.first().to_owned())
-        .filter(|realm| !realm.contains('$') && !realm.chars().any(char::is_control));
-    if realm.is_none() {
-        context.remarks.warn(
+        ),
+        Some(login) if login.realm.is_none() => context.warn(
             basic.at,
             "the realm of auth_basic is not constant; tidegate sends its default realm",
-        );
+        ),
+        Some(_) => {}
     }
-    Ok(Some(PasswordFile { htpasswd, realm }))
 }
 
 /// Translates rules that differ by method into grants.
@@ -131,10 +140,12 @@ fn with_methods(
         delete,
     } = by_method;
     let limit = scope.own().iter().find(|d| d.name == "limit_except");
-    let inside = match limit {
-        Some(limit) => login(context, &scope.inner(limit.inner()))?,
-        None => None,
-    };
+    let mut inside = None;
+    if let Some(limit) = limit {
+        let scope = scope.inner(limit.inner());
+        inside = login(context, &scope)?;
+        warn_of_login(context, &scope, inside.as_ref());
+    }
     let logins = [login_outside, inside.as_ref()];
     let login = |file: &String| {
         let mut known = logins.into_iter().flatten();
@@ -170,13 +181,13 @@ fn with_methods(
         (Password(file), Password(other), _) if file == other => {
             let at = at.or_else(|| Some(scope.own().first()?.at));
             if let Some(at) = at {
-                context.remarks.warn(at, CANCELS);
+                context.warn(at, CANCELS);
             }
             Ok(with_grants("basic", &login(file)?, to_users(WRITE)))
         }
         (Password(file), Password(_), _) => {
             if let Some(at) = at {
-                context.remarks.warn(
+                context.warn(
                     at,
                     "the password file in limit_except is another one: all users may read; grant actions = [\"push\"] to the users of that file, and add them to this one",
                 );
@@ -189,7 +200,7 @@ fn with_methods(
                 _ => &["push"][..],
             };
             if let Some(at) = at {
-                context.remarks.warn(
+                context.warn(
                     at,
                     "limit_except became mode = \"token\" with grants: reading needs no password, and docker logs in for a push",
                 );
@@ -247,15 +258,6 @@ fn auth_line(mode: &str, login: &PasswordFile) -> Line {
     Line::new("auth", Value::Table(table))
 }
 
-/// A network. A single address is a network whose prefix has all bits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Network {
-    address: IpAddr,
-    length: u32,
-    /// Whether the prefix length was written.
-    has_length: bool,
-}
-
 /// The `allow` and `deny` rules in effect, up to the first rule for all addresses.
 ///
 /// nginx applies the first rule that matches, tidegate the rule with the longest prefix. A rule that an earlier rule covers never
@@ -263,7 +265,7 @@ struct Network {
 #[derive(Debug, Default)]
 pub(crate) struct Networks {
     /// Whether the rule is an `allow`, and its network.
-    rules: Vec<(bool, Network)>,
+    rules: Vec<(bool, Cidr)>,
     /// Whether the last rule is an `allow all` or a `deny all`; `None` without such a rule.
     all: Option<bool>,
 }
@@ -281,13 +283,10 @@ impl Networks {
                 }
                 "unix:" => {}
                 text => {
-                    let network = Network::parse(text)
+                    let network = parse_network(text)
                         .ok_or_else(|| format!("{} does not name a network", rule.name))?;
-                    if !networks
-                        .rules
-                        .iter()
-                        .any(|(_, known)| known.covers(network))
-                    {
+                    let mut known = networks.rules.iter();
+                    if !known.any(|(_, known)| known.covers(network)) {
                         networks.rules.push((is_allow, network));
                     }
                 }
@@ -298,9 +297,8 @@ impl Networks {
 
     /// Whether the address is allowed; `None` if no rule matches it, which nginx also allows.
     pub(crate) fn decide(&self, client: IpAddr) -> Option<bool> {
-        let client = Network::of_address(client);
         let mut rules = self.rules.iter();
-        let rule = rules.find(|(_, network)| network.covers(client));
+        let rule = rules.find(|(_, network)| network.contains(client));
         rule.map(|(is_allow, _)| *is_allow).or(self.all)
     }
 
@@ -315,37 +313,29 @@ impl Networks {
     }
 
     /// The prefix length of a network if it contains the address.
-    pub(crate) fn prefix_containing(network: &str, client: IpAddr) -> Option<u32> {
-        let network = Network::parse(network)?;
-        network
-            .covers(Network::of_address(client))
-            .then_some(network.length)
+    pub(crate) fn prefix_containing(network: &str, client: IpAddr) -> Option<u8> {
+        let network = parse_network(network).filter(|network| network.contains(client));
+        network.map(Cidr::prefix)
     }
 
     /// Addresses inside of a network and directly around it.
     pub(crate) fn addresses_around(network: &str) -> Vec<IpAddr> {
-        let Some(Network {
-            address, length, ..
-        }) = Network::parse(network)
-        else {
+        let Some(network) = parse_network(network) else {
             return Vec::new();
         };
-        match address {
-            IpAddr::V4(address) => {
-                let first = address.to_bits();
-                let last = first | u32::MAX.checked_shr(length).unwrap_or(0);
-                let around = [first, last, first.wrapping_sub(1), last.wrapping_add(1)];
-                around.map(|bits| IpAddr::V4(bits.into())).to_vec()
-            }
-            IpAddr::V6(address) => {
-                let first = address.to_bits();
-                let last = first | u128::MAX.checked_shr(length).unwrap_or(0);
-                let around = [first, last, first.wrapping_sub(1), last.wrapping_add(1)];
-                // A mapped address is an IPv4 address for tidegate.
-                let around = around.map(|bits| IpAddr::V6(bits.into()).to_canonical());
-                around.into_iter().filter(IpAddr::is_ipv6).collect()
-            }
-        }
+        let (first, last) = network.range();
+        let around = [first, last, first.wrapping_sub(1), last.wrapping_add(1)].into_iter();
+        let around: Vec<IpAddr> = if network.is_ipv4() {
+            // Beyond the last address, the numbers begin again.
+            let bits = around.map(|bits| bits & u128::from(u32::MAX));
+            bits.filter_map(|bits| Some(IpAddr::V4(u32::try_from(bits).ok()?.into())))
+                .collect()
+        } else {
+            around.map(|bits| IpAddr::V6(bits.into())).collect()
+        };
+        // A mapped address is an IPv4 address for tidegate.
+        let is_canonical = |address: &IpAddr| *address == address.to_canonical();
+        around.into_iter().filter(is_canonical).collect()
     }
 
     /// Whether every address is allowed.
@@ -361,13 +351,10 @@ impl Networks {
     /// The keys of the route. There are none if all addresses are allowed, or none.
     fn lines(&self) -> Vec<Line> {
         let of_kind = |kind: bool| {
-            let rules = self
-                .rules
-                .iter()
-                .filter(move |(is_allow, _)| *is_allow == kind);
-            rules
-                .map(|(_, network)| network.format())
-                .collect::<Vec<_>>()
+            let rules = self.rules.iter();
+            let rules = rules.filter(|(is_allow, _)| *is_allow == kind);
+            let networks = rules.map(|(_, network)| short_form(*network));
+            networks.collect::<Vec<_>>()
         };
         let (mut allow, deny) = (of_kind(true), of_kind(false));
         if self.all != Some(false) {
@@ -387,68 +374,26 @@ impl Networks {
     }
 }
 
-impl Network {
-    fn of_address(address: IpAddr) -> Self {
-        Self {
-            address,
-            length: if address.is_ipv4() { 32 } else { 128 },
-            has_length: false,
-        }
-    }
-
-    /// Parses a network. As in nginx, the bits after the prefix are cleared. A mapped IPv4 address is not understood: nginx compares it
-    /// only with clients of a socket for both address families.
-    fn parse(text: &str) -> Option<Self> {
-        let (address, length) = match text.split_once('/') {
-            Some((address, length)) => (address, Some(length.parse::<u32>().ok()?)),
-            None => (text, None),
-        };
-        let address: IpAddr = address.parse().ok()?;
-        if address != address.to_canonical() {
-            return None;
-        }
-        let longest = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = length.unwrap_or(longest);
-        (prefix <= longest).then(|| Self {
-            address: clear_host_bits(address, prefix),
-            length: prefix,
-            has_length: length.is_some(),
-        })
-    }
-
-    fn covers(self, other: Self) -> bool {
-        let is_same_family = self.address.is_ipv4() == other.address.is_ipv4();
-        is_same_family
-            && self.length <= other.length
-            && clear_host_bits(other.address, self.length) == self.address
-    }
-
-    fn format(self) -> String {
-        if self.has_length {
-            return format!("{}/{}", self.address, self.length);
-        }
-        self.address.to_string()
-    }
+/// Parses a network. As in nginx, the bits after the prefix are cleared. A mapped IPv4 address is not understood: nginx compares it
+/// only with clients of a socket for both address families.
+fn parse_network(text: &str) -> Option<Cidr> {
+    let address: IpAddr = text.split('/').next()?.parse().ok()?;
+    let (Ok(network) | Err(cidr::Error::HostBits(network))) = text.parse::<Cidr>() else {
+        return None;
+    };
+    (address == address.to_canonical()).then_some(network)
 }
 
-fn clear_host_bits(address: IpAddr, length: u32) -> IpAddr {
-    match address {
-        IpAddr::V4(address) => {
-            let host_bits = 32_u32.saturating_sub(length);
-            let mask = u32::MAX.checked_shl(host_bits).unwrap_or(0);
-            IpAddr::V4((address.to_bits() & mask).into())
-        }
-        IpAddr::V6(address) => {
-            let host_bits = 128_u32.saturating_sub(length);
-            let mask = u128::MAX.checked_shl(host_bits).unwrap_or(0);
-            IpAddr::V6((address.to_bits() & mask).into())
-        }
-    }
+/// A network as an operator writes it: a single address without the length of its prefix.
+fn short_form(network: Cidr) -> String {
+    let text = network.to_string();
+    let suffix = if network.is_ipv4() { "/32" } else { "/128" };
+    text.strip_suffix(suffix).unwrap_or(&text).to_owned()
 }
 
 /// Formats a network for the `proxy.toml`. Returns `None` for a host name or a socket.
 pub(crate) fn format_network(text: &str) -> Option<String> {
-    Network::parse(text).map(Network::format)
+    parse_network(text).map(short_form)
 }
 
 const CANCELS: &str = "users may not delete, but a user who may push may cancel an upload of a layer, which is a DELETE as well";

@@ -4,7 +4,7 @@
 //! requests that differ in other properties have the same outcome.
 
 use std::cell::RefCell;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 
 use crate::import::nginx::access::{Networks, format_network};
@@ -39,12 +39,10 @@ pub(crate) enum Class {
     Value(String),
 }
 
-/// All lists of `allow` and `deny`, and all `geo` blocks.
+/// All lists of `allow` and `deny`, and all `geo` blocks, each with the position of its first directive.
 #[derive(Default)]
 pub(crate) struct ClientRules<'a> {
-    rules: RefCell<Vec<ClientRule<'a>>>,
-    /// The rules by the position of their first directive.
-    ids: RefCell<HashMap<SourcePos, RuleId>>,
+    rules: RefCell<Vec<(SourcePos, ClientRule<'a>)>>,
 }
 
 enum ClientRule<'a> {
@@ -64,9 +62,10 @@ impl<'a> ClientRules<'a> {
     }
 
     fn intern(&self, at: SourcePos, rule: ClientRule<'a>) -> RuleId {
-        *self.ids.borrow_mut().entry(at).or_insert_with(|| {
-            let mut rules = self.rules.borrow_mut();
-            rules.push(rule);
+        let mut rules = self.rules.borrow_mut();
+        let known = rules.iter().position(|(known, _)| *known == at);
+        known.unwrap_or_else(|| {
+            rules.push((at, rule));
             rules.len() - 1
         })
     }
@@ -74,8 +73,8 @@ impl<'a> ClientRules<'a> {
     /// What a rule says about a client.
     pub(crate) fn class(&self, id: RuleId, client: IpAddr) -> Class {
         match self.rules.borrow().get(id) {
-            Some(ClientRule::Networks(networks)) => Class::Access(networks.decide(client)),
-            Some(ClientRule::Geo(block)) => Class::Value(geo_value(block, client).to_owned()),
+            Some((_, ClientRule::Networks(networks))) => Class::Access(networks.decide(client)),
+            Some((_, ClientRule::Geo(block))) => Class::Value(geo_value(block, client).to_owned()),
             None => Class::Access(Some(false)),
         }
     }
@@ -83,8 +82,8 @@ impl<'a> ClientRules<'a> {
     /// The number of networks of a rule.
     pub(crate) fn len(&self, id: RuleId) -> usize {
         match self.rules.borrow().get(id) {
-            Some(ClientRule::Networks(networks)) => networks.len(),
-            Some(ClientRule::Geo(block)) => block.inner().len(),
+            Some((_, ClientRule::Networks(networks))) => networks.len(),
+            Some((_, ClientRule::Geo(block))) => block.inner().len(),
             None => 0,
         }
     }
@@ -164,7 +163,7 @@ fn has_own_client(block: &[Directive]) -> bool {
 
 /// The value of a `geo` block for an address: that of the longest network.
 fn geo_value(block: &Directive, client: IpAddr) -> &str {
-    let mut best: Option<(u32, &str)> = None;
+    let mut best: Option<(u8, &str)> = None;
     for entry in block.inner() {
         let length = match entry.name.as_str() {
             "default" => Some(0),

@@ -5,26 +5,24 @@
 //! none.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::rc::Rc;
 
 use http::Method;
 
-use crate::config;
 use crate::config::url::path_prefix;
-use crate::config::{Auth, Config};
+use crate::config::{self, Auth, Config};
+use crate::site::is_path_prefix;
 
 use crate::import::nginx::client_rules::{ClientSource, Dependencies, RuleId};
 use crate::import::nginx::nginx_model::{NginxModel, SelectedServer};
-use crate::import::nginx::output;
-use crate::import::nginx::output::{Line, OutputConfig, Route, RouteAction, Site};
+use crate::import::nginx::output::{self, Line, OutputConfig, Route, RouteAction, Site};
 use crate::import::nginx::parser::SourcePos;
 use crate::import::nginx::probes::{HostProbes, Probes};
 use crate::import::nginx::request::Request;
-use crate::import::nginx::tidegate_model;
-use crate::import::nginx::tidegate_model::{Forwarded, Routes, SiteMatch, Sites};
-use crate::import::nginx::verdict::{Cause, Outcome, Verdict};
+use crate::import::nginx::tidegate_model::{self, Forwarded, Routes, SiteMatch, Sites};
+use crate::import::nginx::verdict::{Outcome, Verdict};
 
 /// A remark with its position.
 type Warning = (SourcePos, String);
@@ -36,6 +34,19 @@ struct Difference {
     own_address: SocketAddr,
     forwarded: Forwarded,
     verdict: Verdict,
+}
+
+impl Difference {
+    /// What shows the difference, for a warning. `route` names the route that would forward the request.
+    fn shown(&self, route: &str) -> String {
+        let request = &self.request;
+        match self.verdict.outcome {
+            Outcome::Unknown => {
+                format!("the importer does not know whether nginx forwards {request}")
+            }
+            _ => format!("nginx does not forward {request} as {route} would"),
+        }
+    }
 }
 
 /// Closes all differences. Returns a warning for each change.
@@ -133,10 +144,8 @@ fn all_hosts(output: &OutputConfig) -> Vec<Vec<String>> {
 fn close_site(site: &mut Site, reason: &str, warnings: &mut Vec<Warning>) {
     let warning = format!("every route of this site is closed: {reason}");
     warnings.push((site.at, warning));
-    for route in &mut site.routes {
-        if matches!(route.action, RouteAction::Forward { .. }) {
-            close_route(route, reason);
-        }
+    for route in site.routes.iter_mut().filter(|route| route.is_forwarding()) {
+        route.action = closed(reason);
     }
 }
 
@@ -306,15 +315,7 @@ impl Round<'_, '_> {
                 .files
                 .extend(htpasswd.value.to_str().map(str::to_owned));
         }
-        let mut request = Request {
-            address: requests.address,
-            host: requests.host.to_owned(),
-            method: Method::GET,
-            path: path.to_owned(),
-            client: IpAddr::V4(Ipv4Addr::LOCALHOST),
-            valid_in: None,
-            has_certificate: false,
-        };
+        let mut request = Request::get(requests.address, requests.host, path);
         loop {
             let before = known.clone();
             let clients = self.clients(clients, probes, requests, route, &known);
@@ -525,12 +526,7 @@ fn respond(model: &NginxModel<'_>, server: Option<SelectedServer>, request: &Req
 impl Response {
     /// Whether nginx forwards the request as tidegate does: to the same upstream, with the same path, and with no fewer credentials.
     fn is_same(&self, forwarded: &Forwarded) -> bool {
-        let Outcome::Forward {
-            urls,
-            path,
-            sends_authorization,
-        } = &self.verdict.outcome
-        else {
+        let Outcome::Forward { urls, path, .. } = &self.verdict.outcome else {
             return false;
         };
         let bare = |path: &str| path.trim_end_matches('/').to_owned();
@@ -538,24 +534,31 @@ impl Response {
             || (self.is_slash_redirect && bare(path) == bare(&forwarded.path));
         is_same_path
             && forwarded.urls.iter().all(|url| urls.contains(url))
-            && (*sends_authorization || !forwarded.sends_authorization)
+            && self.sends_no_less(forwarded)
+    }
+
+    /// Whether the upstream receives the client's `Authorization` from nginx, or does not receive it from tidegate either.
+    fn sends_no_less(&self, forwarded: &Forwarded) -> bool {
+        let Outcome::Forward {
+            sends_authorization,
+            ..
+        } = self.verdict.outcome
+        else {
+            return false;
+        };
+        sends_authorization || !forwarded.sends_authorization
     }
 
     /// Whether nginx forwards the request to another upstream than tidegate does, because the path begins with the text of a location
     /// without being below it, such as `/v2x` for `location /v2`. A route of tidegate matches whole segments of a path, so that no route
     /// can stand for such paths, and clients do not request them.
     fn is_sibling_elsewhere(&self, forwarded: &Forwarded) -> bool {
-        let Outcome::Forward {
-            urls,
-            sends_authorization,
-            ..
-        } = &self.verdict.outcome
-        else {
+        let Outcome::Forward { urls, .. } = &self.verdict.outcome else {
             return false;
         };
         self.verdict.cause.is_sibling
             && !forwarded.urls.iter().any(|url| urls.contains(url))
-            && (*sends_authorization || !forwarded.sends_authorization)
+            && self.sends_no_less(forwarded)
     }
 }
 
@@ -573,11 +576,7 @@ fn close(
         verdict,
         ..
     } = difference;
-    let taken: Vec<String> = output
-        .sites
-        .iter()
-        .flat_map(|site| site.hosts.iter().cloned())
-        .collect();
+    let taken = all_hosts(output).concat();
     let site = output.sites.get_mut(forwarded.site)?;
     let is_other_server = verdict.server != Some(site.at);
     let is_pattern = forwarded.host != request.host;
@@ -647,8 +646,8 @@ fn narrow_hosts(site: &mut Site, difference: &Difference, names: Vec<String>) ->
     Some((site.at, what))
 }
 
-/// Closes the paths for which the cause decides: by a route of their own, or by the conditions of the cause's location, or
-/// else by closing the route.
+/// Closes the paths for which the cause decides: by routes of their own, or by the conditions of the cause's location, or else by
+/// closing the route. Returns `None` if an earlier difference of this round added the routes.
 fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
     let Difference {
         request,
@@ -656,104 +655,86 @@ fn close_path(site: &mut Site, difference: &Difference) -> Option<Warning> {
         verdict: Verdict { cause, .. },
         ..
     } = difference;
-    let model = site
-        .routes
-        .iter()
-        .find(|route| route.at == cause.at && matches!(route.action, RouteAction::Forward { .. }))
-        .cloned();
-    let is_own_route = forwarded.route.trim_end_matches('/') == request.path.trim_end_matches('/');
-    if cause.paths.contains(&request.path) && !is_own_route {
-        return close_few_paths(site, difference, model.as_ref());
-    }
+    let outer = forwarded.route.trim_end_matches('/');
     let cover = route_path(&cause.cover);
-    let is_narrower =
-        cover.len() > forwarded.route.trim_end_matches('/').len() && is_below(&request.path, cover);
-    if is_narrower {
-        let path = cover.to_owned();
-        let is_same = |route: &Route| route.path.trim_end_matches('/') == path;
-        if site.routes.iter().any(is_same) {
-            // An earlier difference of this round added the route.
-            return None;
-        }
-        let at = cause.at;
-        let (action, what) = match model {
-            Some(model) => (model.action, "has the conditions of"),
-            None => (respond_403(cause), "is closed because of"),
-        };
-        site.routes.push(Route {
-            at,
-            location: origin(cause),
-            path: path.clone(),
-            comment: None,
-            action,
-        });
-        let what = format!(
-            "the route {path} {what} {}: nginx does not forward {request} as the route {} would",
-            cause.label, forwarded.route
-        );
-        return Some((at, what));
+    let mut routes = site.routes.iter();
+    let conditions = routes.find(|route| route.at == cause.at && route.is_forwarding());
+    let conditions = conditions.cloned();
+    let is_few = cause.paths.contains(&request.path) && outer != request.path.trim_end_matches('/');
+    let paths: BTreeSet<&str> = if is_few {
+        let paths = cause.paths.iter().map(|path| path.trim_end_matches('/'));
+        let inner = paths.filter(|path| *path != outer && is_path_prefix(path, outer));
+        inner.collect()
+    } else if cover.len() > outer.len() && is_path_prefix(&request.path, cover) {
+        BTreeSet::from([cover])
+    } else {
+        return close_own_path(site, difference, conditions);
+    };
+    let is_new = |path: &&str| !site.routes.iter().any(|route| route.has_path(path));
+    let paths: Vec<String> = paths
+        .into_iter()
+        .filter(is_new)
+        .map(str::to_owned)
+        .collect();
+    if paths.is_empty() {
+        return None;
     }
-    let route = site
-        .routes
-        .iter_mut()
-        .find(|route| route.path == forwarded.route)?;
-    let what = match model.filter(|model| model.at != route.at) {
-        Some(model) => {
-            route.at = model.at;
-            take_conditions(&mut route.action, model.action);
-            "has the conditions of"
-        }
-        None => {
-            close_route(route, &cause.label);
-            "is closed because of"
-        }
+    let what = match (is_few, &conditions) {
+        (true, Some(_)) => "have the conditions of",
+        (true, None) => "are closed because of",
+        (false, Some(_)) => "has the conditions of",
+        (false, None) => "is closed because of",
     };
     let what = format!(
-        "the route {} {what} {}: nginx does not forward {request} as the route would",
-        route.path, cause.label
+        "the {} {} {what} {}: {}",
+        if is_few { "paths" } else { "route" },
+        paths.join(", "),
+        cause.label,
+        difference.shown(&format!("the route {}", forwarded.route))
     );
+    let location = cause.label.strip_prefix("location ");
+    let location = location.map_or_else(|| format!("for {}", cause.label), str::to_owned);
+    let action = conditions.map_or_else(|| closed(&cause.label), |route| route.action);
+    site.routes.extend(paths.into_iter().map(|path| Route {
+        at: cause.at,
+        location: location.clone(),
+        path,
+        comment: None,
+        action: action.clone(),
+    }));
     Some((cause.at, what))
 }
 
-/// Adds routes for the few paths that the cause's location matches: with its conditions, or closed.
-fn close_few_paths(
+/// Gives the route itself the conditions of the cause's location, or closes it.
+fn close_own_path(
     site: &mut Site,
     difference: &Difference,
-    model: Option<&Route>,
+    conditions: Option<Route>,
 ) -> Option<Warning> {
     let Difference {
-        request,
         forwarded,
         verdict: Verdict { cause, .. },
         ..
     } = difference;
-    let outer = forwarded.route.trim_end_matches('/');
-    let is_new = |path: &&str| {
-        let is_same = |route: &Route| route.path.trim_end_matches('/') == *path;
-        *path != outer && is_below(path, outer) && !site.routes.iter().any(is_same)
+    let mut routes = site.routes.iter_mut();
+    let route = routes.find(|route| route.path == forwarded.route)?;
+    let (what, remedy) = match conditions.filter(|conditions| conditions.at != route.at) {
+        Some(conditions) => {
+            route.at = conditions.at;
+            take_conditions(&mut route.action, conditions.action);
+            ("has the conditions of", "")
+        }
+        None => {
+            route.action = closed(&cause.label);
+            ("is closed because of", REMEDY)
+        }
     };
-    let paths = cause.paths.iter().map(|path| path.trim_end_matches('/'));
-    let paths: BTreeSet<String> = paths.filter(is_new).map(str::to_owned).collect();
-    for path in &paths {
-        site.routes.push(Route {
-            at: cause.at,
-            location: origin(cause),
-            path: path.clone(),
-            comment: None,
-            action: model.map_or_else(|| respond_403(cause), |model| model.action.clone()),
-        });
-    }
-    let what = match model {
-        Some(_) => "have the conditions of",
-        None => "are closed because of",
-    };
+    let shown = difference.shown("the route");
     let what = format!(
-        "the paths {} {what} {}: nginx does not forward {request} as the route {} would",
-        Vec::from_iter(paths.clone()).join(", "),
-        cause.label,
-        forwarded.route
+        "the route {} {what} {}: {shown}{remedy}",
+        route.path, cause.label
     );
-    (!paths.is_empty()).then_some((cause.at, what))
+    Some((cause.at, what))
 }
 
 /// The longest prefix of a cover that a route can have as its path, on a segment boundary.
@@ -766,12 +747,6 @@ fn route_path(cover: &str) -> &str {
         path = parent;
     }
     path
-}
-
-/// Whether a path is the prefix or below it.
-fn is_below(path: &str, prefix: &str) -> bool {
-    let rest = path.strip_prefix(prefix);
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 /// Replaces the conditions of an action by those of another one. The upstream remains, because nginx forwards most of the paths to it.
@@ -796,18 +771,8 @@ fn take_conditions(action: &mut RouteAction, model: RouteAction) {
     }
 }
 
-fn close_route(route: &mut Route, reason: &str) {
-    route.action = RouteAction::respond(403, Some(format!("closed: {reason}")));
-}
-
-/// What the comment of a route says about the directive that it was made for.
-fn origin(cause: &Cause) -> String {
-    let location = cause.label.strip_prefix("location ");
-    location.map_or_else(|| format!("for {}", cause.label), str::to_owned)
-}
-
-fn respond_403(cause: &Cause) -> RouteAction {
-    RouteAction::respond(403, Some(format!("closed: {}", cause.label)))
+fn closed(reason: &str) -> RouteAction {
+    RouteAction::respond(403, Some(format!("closed: {reason}")))
 }
 
 /// The maximum number of rounds. Each round closes at least one route or host, so more rounds are an error of the models.
@@ -822,6 +787,7 @@ const STEPS_PER_REQUEST: usize = 16;
 const TESTS_PER_REQUEST: usize = 100;
 /// The keys that decide about who may use a route.
 const CONDITIONS: &[&str] = &["auth", "allow", "deny", "satisfy"];
+const REMEDY: &str = "; write upstream and auth in place of respond when you know who may use it";
 const NO_END: &str = "the comparison with nginx did not end";
 const TOO_MANY: &str = "its paths, hosts, networks and password files are too many to compare them with nginx; import its server block without the others, with fewer of them, or compare each location by hand and write upstream and auth in place of respond";
 const NOT_COMPARED: &str = "the result has an error, so it is not compared with nginx: correct the nginx file and import again, or compare each location by hand and write upstream and auth in place of respond";

@@ -1,9 +1,9 @@
-//! What every step of the translation needs: the `upstream` blocks, the prefix of relative paths, and the remarks.
+//! What every step of the translation needs: the directives of `http`, the prefix of relative paths, and the remarks.
 
 use std::collections::HashMap;
 use std::path::Path;
 
-use crate::import::nginx::parser::Directive;
+use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::remarks::Remarks;
 
 /// The context of a translation.
@@ -36,5 +36,24 @@ impl<'a> Context<'a> {
             return None;
         }
         Some(self.prefix.join(text).to_string_lossy().into_owned())
+    }
+    /// Adds a warning, as [`Remarks::warn`] does.
+    pub(crate) fn warn(&mut self, at: SourcePos, what: impl Into<String>) {
+        self.remarks.warn(at, what);
+    }
+
+    /// Adds a directive without a counterpart by its name.
+    pub(crate) fn unsupported(&mut self, reason: &'static str, directive: &Directive) {
+        self.remarks.unsupported(reason, directive);
+    }
+
+    /// Adds a directive without a counterpart, described by other words than its name.
+    pub(crate) fn unsupported_as(
+        &mut self,
+        reason: &'static str,
+        at: SourcePos,
+        what: impl Into<String>,
+    ) {
+        self.remarks.unsupported_as(reason, at, what);
     }
 }

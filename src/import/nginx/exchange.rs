@@ -7,7 +7,7 @@ use crate::import::nginx::client_rules::{Class, ClientRules, Dependencies};
 use crate::import::nginx::if_blocks::{condition_words, is_chosen_by_client, is_filter};
 use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::pattern::{PatternCache, samples};
-use crate::import::nginx::request::{Request, RequestProperty, variable_name};
+use crate::import::nginx::request::{Request, RequestProperty, split_variable, variable_name};
 use crate::import::nginx::verdict::Cause;
 
 /// A request with what nginx keeps for it.
@@ -17,6 +17,10 @@ pub(crate) struct Exchange<'r> {
     pub(crate) path: String,
     /// The directive that changed the path first.
     pub(crate) changed_by: Option<Cause>,
+    /// Whether the rewrite directives changed the path, so that nginx searches the location of the new one.
+    pub(crate) is_changed: bool,
+    /// Whether nginx executes the rewrite directives of the server before it searches a location.
+    pub(crate) begins_with_server: bool,
     /// Whether `proxy_pass` replaces the text of its location; not after a `rewrite` with `break`.
     pub(crate) replaces_location: bool,
     /// Whether the request may enter `internal` locations.
@@ -60,6 +64,8 @@ impl<'r> Exchange<'r> {
             request,
             path: request.path.clone(),
             changed_by: None,
+            is_changed: false,
+            begins_with_server: true,
             replaces_location: true,
             is_internal: false,
             is_tls,
@@ -191,13 +197,7 @@ impl<'a> Environment<'a> {
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
             result.value.push_str(before);
-            let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-            let is_group = after.starts_with(|c: char| c.is_ascii_digit());
-            let (name, after) = match after.strip_prefix('{') {
-                Some(inner) => inner.split_once('}')?,
-                None if is_group => after.split_at(1),
-                None => after.split_at(after.find(|c| !is_name(c)).unwrap_or(after.len())),
-            };
+            let (name, after) = split_variable(after)?;
             match name.parse::<usize>() {
                 // The groups of another directive's pattern are not followed.
                 Ok(_) if groups.is_empty() => return None,
@@ -231,57 +231,47 @@ impl<'a> Environment<'a> {
             return value.clone();
         }
         let request = exchange.request;
-        let scheme = |tls: &str, plain: &str| {
+        let constant = InterpolatedText::constant;
+        let varied = InterpolatedText::varied;
+        let of_address = |text: &str| {
             self.note(|on| on.host = true);
-            Some(InterpolatedText::constant(if exchange.is_tls {
-                tls
-            } else {
-                plain
-            }))
+            constant(text)
         };
-        match name {
+        let found = match name {
             "request_method" => {
                 self.note(|on| on.method = true);
-                Some(InterpolatedText::varied(request.method.as_str()))
+                varied(request.method.as_str())
             }
             "host" | "http_host" => {
                 self.note(|on| on.host = true);
-                Some(InterpolatedText::varied(&request.host))
+                varied(&request.host)
             }
-            "uri" | "document_uri" => Some(InterpolatedText::varied(&exchange.path)),
-            "request_uri" => Some(InterpolatedText::varied(&request.path)),
+            "uri" | "document_uri" => varied(&exchange.path),
+            "request_uri" => varied(&request.path),
             "remote_addr" => {
                 self.note(|on| on.client_text = true);
-                Some(InterpolatedText::varied(&request.client.to_string()))
+                varied(&request.client.to_string())
             }
-            "server_port" => {
-                self.note(|on| on.host = true);
-                Some(InterpolatedText::constant(
-                    &request.address.port().to_string(),
-                ))
-            }
-            "server_name" => Some(InterpolatedText::constant(exchange.server_name)),
-            "scheme" => scheme("https", "http"),
-            "https" => scheme("on", ""),
-            "is_args" => Some(InterpolatedText::constant("")),
+            "server_port" => of_address(&request.address.port().to_string()),
+            "server_name" => constant(exchange.server_name),
+            "scheme" => of_address(if exchange.is_tls { "https" } else { "http" }),
+            "https" => of_address(if exchange.is_tls { "on" } else { "" }),
+            "is_args" => constant(""),
             // A balancer in front of tidegate reports https, because tidegate serves over TLS only.
-            "http_x_forwarded_proto" => Some(InterpolatedText::constant("https")),
-            "ssl_client_verify" if !exchange.verifies_certificate => None,
+            "http_x_forwarded_proto" => constant("https"),
+            "ssl_client_verify" if !exchange.verifies_certificate => return None,
             "ssl_client_verify" => {
                 self.note(|on| on.certificate = true);
-                let result = if request.has_certificate {
-                    "SUCCESS"
-                } else {
-                    "NONE"
-                };
-                Some(InterpolatedText::constant(result))
+                let has_certificate = request.has_certificate;
+                constant(if has_certificate { "SUCCESS" } else { "NONE" })
             }
             _ => {
                 let value = self.mapped(name, exchange, depth);
                 exchange.set(name, value.clone());
-                value
+                return value;
             }
-        }
+        };
+        Some(found)
     }
 
     /// The value of a variable that a `map` or a `geo` block defines.
@@ -292,15 +282,22 @@ impl<'a> Environment<'a> {
         depth: usize,
     ) -> Option<InterpolatedText> {
         let is_named = |arg: Option<&String>| arg.and_then(|arg| variable_name(arg)) == Some(name);
-        let block = self
-            .http
-            .iter()
-            .find(|d| matches!(d.name.as_str(), "map" | "geo") && is_named(d.args.last()))?;
+        // Of several definitions of a variable, the last one counts.
+        let mut blocks = self.http.iter();
+        let block = blocks.rfind(|d| d.block.is_some() && is_named(d.args.last()))?;
         if block.name == "map" {
-            let literals = || map_literals(block);
-            let source = self.compared(block.at, block.first(), exchange, depth + 1, literals)?;
+            let source = if is_chosen_by_client(block.first()) {
+                // A client need not send a value.
+                String::new()
+            } else {
+                let literals = || map_literals(block);
+                self.compared(block.at, block.first(), exchange, depth + 1, literals)?
+            };
             let result = self.map_value(block, &source)?;
             return self.interpolate_with(result, exchange, &[], depth + 1);
+        }
+        if block.name != "geo" {
+            return None;
         }
         let has_own_source = block.args.len() > 1 && block.first() != "$remote_addr";
         let is_plain = |entry: &Directive| !GEO_PARAMETERS.contains(&entry.name.as_str());
@@ -319,7 +316,8 @@ impl<'a> Environment<'a> {
 
     fn map_value<'m>(&self, block: &'m Directive, source: &str) -> Option<&'m str> {
         let entries = block.inner();
-        if entries.iter().any(|entry| entry.name == "hostnames") {
+        let is_parameter = |entry: &Directive| MAP_PARAMETERS.contains(&entry.name.as_str());
+        if entries.iter().any(is_parameter) {
             return None;
         }
         let exact = entries.iter().find(|entry| {
@@ -354,7 +352,7 @@ fn map_literals(block: &Directive) -> Option<Vec<String>> {
     for entry in block.inner() {
         match entry.name.strip_prefix('~') {
             Some(pattern) => literals.extend(samples(pattern.trim_start_matches('*'))?),
-            None if matches!(entry.name.as_str(), "default" | "volatile") => {}
+            None if entry.name == "default" => {}
             None => literals.push(entry.name.trim_start_matches('\\').to_owned()),
         }
     }
@@ -380,5 +378,7 @@ impl InterpolatedText {
 
 /// The maximum number of `map` blocks that depend on each other.
 const MAX_MAP_DEPTH: usize = 8;
+/// The entries of a `map` that the model does not follow, and an `include` of a file that could not be read.
+const MAP_PARAMETERS: &[&str] = &["hostnames", "volatile", "include"];
 /// The entries of a `geo` block that are no networks and that the model does not follow.
 const GEO_PARAMETERS: &[&str] = &["ranges", "delete", "proxy", "proxy_recursive", "include"];

@@ -88,9 +88,7 @@ fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>, has_users: bool
     for set_header in scope.all("proxy_set_header") {
         let (written, value) = (set_header.first(), set_header.arg(1));
         let Some(name) = field_name(written) else {
-            context
-                .remarks
-                .warn(set_header.at, "proxy_set_header names no header field");
+            context.warn(set_header.at, "proxy_set_header names no header field");
             continue;
         };
         if forwarded_word(set_header).is_some() {
@@ -104,9 +102,7 @@ fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>, has_users: bool
         } else if name == header::AUTHORIZATION {
             warn_of_authorization(context, set_header);
         } else if is_built_in(&name) || is_value_of_client(value, &name) {
-            context
-                .remarks
-                .unsupported_as(BUILT_IN, set_header.at, label(set_header));
+            context.unsupported_as(BUILT_IN, set_header.at, label(set_header));
         } else if let Some(value) = translated.filter(|value| HeaderValue::from_str(value).is_ok())
         {
             set(&mut table, written, &value, &name);
@@ -116,7 +112,7 @@ fn request_headers(context: &mut Context<'_>, scope: &Scope<'_>, has_users: bool
                 "{} is removed from requests: nginx set it to a value that tidegate does not have",
                 set_header.first()
             );
-            context.remarks.warn(set_header.at, what);
+            context.warn(set_header.at, what);
             set(&mut table, written, "", &name);
         }
     }
@@ -133,12 +129,10 @@ fn warn_of_authorization(context: &mut Context<'_>, set_header: &Directive) {
     if set_header.arg(1).is_empty() || set_header.arg(1) == "$http_authorization" {
         // The mode of `auth` says whether the field is forwarded.
         let label = label(set_header);
-        context
-            .remarks
-            .unsupported_as(BUILT_IN, set_header.at, label);
+        context.unsupported_as(BUILT_IN, set_header.at, label);
         return;
     }
-    context.remarks.warn(
+    context.warn(
         set_header.at,
         "proxy_set_header Authorization is left out: a proxy.toml holds no secrets; let the upstream trust tidegate's address instead",
     );
@@ -159,15 +153,11 @@ fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &He
             "X-Forwarded-Proto is https, or the value of a peer in listen.trusted_proxies"
         }
         "upgrade" | "connection" if !matches!(value, "" | "close" | "keep-alive") => {
-            context
-                .remarks
-                .unsupported_as(WEBSOCKETS, set_header.at, label(set_header));
+            context.unsupported_as(WEBSOCKETS, set_header.at, label(set_header));
             return;
         }
         "x-forwarded-proto" | "x-forwarded-for" | "x-real-ip" | "upgrade" | "connection" => {
-            context
-                .remarks
-                .unsupported_as(BUILT_IN, set_header.at, label(set_header));
+            context.unsupported_as(BUILT_IN, set_header.at, label(set_header));
             return;
         }
         _ => {
@@ -175,10 +165,10 @@ fn warn_of_reserved(context: &mut Context<'_>, set_header: &Directive, name: &He
                 "{} does not reach the upstream: tidegate removes this field",
                 set_header.first()
             );
-            return context.remarks.warn(set_header.at, what);
+            return context.warn(set_header.at, what);
         }
     };
-    context.remarks.warn(set_header.at, what);
+    context.warn(set_header.at, what);
 }
 
 /// Whether nginx passes WebSockets in a location.
@@ -193,18 +183,16 @@ fn response_headers(context: &mut Context<'_>, scope: &Scope<'_>, table: &mut Fi
     for add in scope.all("add_header") {
         let (written, value) = (add.first(), add.arg(1));
         let Some(name) = field_name(written) else {
-            context
-                .remarks
-                .warn(add.at, "add_header names no header field");
+            context.warn(add.at, "add_header names no header field");
             continue;
         };
         if name.as_str().starts_with("access-control-") {
             continue;
         }
         if is_reserved(&name) || is_built_in(&name) {
-            context.remarks.unsupported_as(BUILT_IN, add.at, label(add));
+            context.unsupported_as(BUILT_IN, add.at, label(add));
         } else if value.contains('$') {
-            context.remarks.unsupported_as(VARIABLE, add.at, label(add));
+            context.unsupported_as(VARIABLE, add.at, label(add));
         } else if !value.is_empty() && HeaderValue::from_str(value).is_ok() {
             is_always &= add.arg(2) == "always";
             set(table, written, value, &name);
@@ -228,13 +216,13 @@ fn cors(context: &mut Context<'_>, scope: &Scope<'_>) -> Option<Line> {
         if add.name != "add_header" || !name.starts_with("access-control-") {
             continue;
         }
-        context.remarks.unsupported_as(CORS, add.at, label(add));
+        context.unsupported_as(CORS, add.at, label(add));
         if name != "access-control-allow-origin" {
             continue;
         }
         let origin = add.arg(1);
         if external_url(origin).is_err() {
-            context.remarks.warn(
+            context.warn(
                 add.at,
                 "pages of any origin had access; name the origins, as in cors = [\"https://ui.example.com\"]",
             );

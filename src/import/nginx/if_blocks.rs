@@ -78,15 +78,22 @@ pub(crate) fn note(context: &mut Context<'_>, block: &[Directive]) {
         if is_filter(&words, context.http) {
             let is_of_docker = words.iter().any(|word| word.contains("docker"));
             if is_of_docker {
-                context
-                    .remarks
-                    .unsupported_as(OLD_DOCKER, condition.at, name);
+                context.unsupported_as(OLD_DOCKER, condition.at, name);
             } else {
                 let what = format!(
                     "{name} is left out: tidegate does not filter by User-Agent, Referer or query, so these requests are forwarded"
                 );
-                context.remarks.warn(condition.at, what);
+                context.warn(condition.at, what);
             }
+            continue;
+        }
+        let is_of_client = |d: &&Directive| d.name == "map" && is_chosen_by_client(d.first());
+        let mut maps = context.http.iter().filter(is_of_client);
+        if maps.any(|map| words.first().is_some_and(|variable| map.arg(1) == variable)) {
+            let what = format!(
+                "{name} is left out: tidegate does not filter by User-Agent, Referer or query, so the value of a request without them counts for all requests"
+            );
+            context.warn(condition.at, what);
             continue;
         }
         let decides = |d: &Directive| {
@@ -94,7 +101,7 @@ pub(crate) fn note(context: &mut Context<'_>, block: &[Directive]) {
                 || d.name.ends_with("_pass")
         };
         if !condition.inner().iter().any(decides) {
-            context.remarks.warn(
+            context.warn(
                 condition.at,
                 format!("{name} is left out: a proxy.toml has no conditions"),
             );

@@ -1,6 +1,6 @@
 //! The translation of all server blocks: decides which of them become sites, and at which addresses the sites are reached.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::SocketAddr;
 use std::path::Path;
 
@@ -13,7 +13,7 @@ use crate::import::nginx::listen::{Address, Listen};
 use crate::import::nginx::main_context;
 use crate::import::nginx::main_context::ListenAddresses;
 use crate::import::nginx::nginx_model::NginxModel;
-use crate::import::nginx::output::{OutputConfig, RouteAction};
+use crate::import::nginx::output::OutputConfig;
 use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::probes::Probes;
 use crate::import::nginx::remarks::Remarks;
@@ -29,7 +29,7 @@ use crate::import::nginx::webroot::ChallengeLocation;
 pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, Remarks), Error> {
     let mut context = Context::new(&input.http, prefix);
     for (at, what) in &input.missing {
-        context.remarks.warn(*at, format!("include: {what}"));
+        context.warn(*at, format!("include: {what}"));
     }
     if let Some(wanted) = &input.wanted
         && let Some(first) = input.http.iter().find(|d| d.at.file == 0)
@@ -39,10 +39,10 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
         let what = format!(
             "read as well, because it includes {names}; its other server blocks are not imported"
         );
-        context.remarks.unsupported_as(AROUND, first.at, what);
+        context.unsupported_as(AROUND, first.at, what);
     }
     if let Some(first) = input.http.first().filter(|_| !input.has_http_block) {
-        context.remarks.warn(first.at, NO_HTTP_BLOCK);
+        context.warn(first.at, NO_HTTP_BLOCK);
     }
     let warnings_of_input = context.remarks.warning_count();
     let servers = servers(&Scope::new(&input.http));
@@ -71,14 +71,14 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
     let mut void = BTreeSet::new();
     add_positions(
         &input.http,
-        &closed_since(&forwarding, &output),
+        &closed_since(forwarding, &output),
         false,
         &mut void,
     );
     let is_void = |at| void.contains(&at);
     context.remarks.forget_warnings(warnings_of_input, is_void);
     for (at, what) in warnings {
-        context.remarks.warn(at, what);
+        context.warn(at, what);
     }
     context.remarks.stricter = stricter::list(&output, &model, &probes);
     unsupported::note(&input.main, &mut context.remarks);
@@ -100,30 +100,27 @@ pub(crate) fn translate(input: &Input, prefix: &Path) -> Result<(OutputConfig, R
     Ok((output, context.remarks))
 }
 
-/// A route: the position of its site, its path, and the position of its location.
-type RouteKey = (SourcePos, String, SourcePos);
-
-fn forwarding_routes(output: &OutputConfig) -> Vec<RouteKey> {
-    let mut found = Vec::new();
+/// The positions of the locations of all routes that forward, by the position of the site and the path of the route.
+fn forwarding_routes(output: &OutputConfig) -> BTreeMap<(SourcePos, String), SourcePos> {
+    let mut found = BTreeMap::new();
     for site in &output.sites {
-        let routes = site.routes.iter();
-        let forwarding = routes.filter(|route| matches!(route.action, RouteAction::Forward { .. }));
-        found.extend(forwarding.map(|route| (site.at, route.path.clone(), route.at)));
+        let forwarding = site.routes.iter().filter(|route| route.is_forwarding());
+        found.extend(forwarding.map(|route| ((site.at, route.path.clone()), route.at)));
     }
     found
 }
 
 /// The locations of which no route forwards requests any more.
-fn closed_since(before: &[RouteKey], output: &OutputConfig) -> BTreeSet<SourcePos> {
-    let open = forwarding_routes(output);
-    let is_open = |known: &&RouteKey| {
-        let mut open = open.iter();
-        open.any(|(site, path, _)| *site == known.0 && *path == known.1)
-    };
-    let (open, closed): (Vec<_>, Vec<_>) = before.iter().partition(is_open);
-    let open: BTreeSet<_> = open.into_iter().map(|(.., at)| *at).collect();
-    let closed = closed.into_iter().map(|(.., at)| *at);
-    closed.filter(|at| !open.contains(at)).collect()
+fn closed_since(
+    before: BTreeMap<(SourcePos, String), SourcePos>,
+    output: &OutputConfig,
+) -> BTreeSet<SourcePos> {
+    let after = forwarding_routes(output);
+    let all = before.into_iter();
+    let (open, closed): (Vec<_>, Vec<_>) = all.partition(|(key, _)| after.contains_key(key));
+    let positions = |routes: Vec<(_, SourcePos)>| routes.into_iter().map(|(_, at)| at).collect();
+    let (open, closed): (BTreeSet<_>, BTreeSet<_>) = (positions(open), positions(closed));
+    &closed - &open
 }
 
 /// Adds the positions of the directives in these locations, without those in locations inside of them.
@@ -249,7 +246,7 @@ impl<'a> Importer<'_, 'a> {
         let scopes: Vec<_> = sites.iter().map(|site| site.scope.clone()).collect();
         output.listen = main_context::listen_table(context, addresses, &scopes);
         output.log = main_context::log_table(context, &scopes);
-        output.tls = main_context::tls_table(&scopes);
+        output.tls = main_context::tls_table(context, &scopes);
         output.limits = main_context::limits_table(context, &scopes);
         self.place_sites(servers);
         self.output.sites.sort_by_key(|site| site.at);
@@ -263,17 +260,15 @@ impl<'a> Importer<'_, 'a> {
         let is_redirect = response
             .and_then(|response| response.args.last())
             .is_some_and(|target| target.contains("://"));
-        if rejects_handshake || (response.is_some() && !is_redirect) {
-            let remarks = &mut self.context.remarks;
-            remarks.unsupported_as(OTHER_HOSTS, at, "server");
-            return true;
-        }
-        if response.is_some() || !server.is_proxy() {
-            let remarks = &mut self.context.remarks;
-            remarks.unsupported_as(NO_PROXY, at, "server");
-            return true;
-        }
-        false
+        let reason = if rejects_handshake || (response.is_some() && !is_redirect) {
+            OTHER_HOSTS
+        } else if response.is_some() || !server.is_proxy() {
+            NO_PROXY
+        } else {
+            return false;
+        };
+        self.context.unsupported_as(reason, at, "server");
+        true
     }
 
     fn add_site(&mut self, server: &ServerBlock<'a>, transport: Transport) -> bool {
@@ -323,7 +318,7 @@ impl<'a> Importer<'_, 'a> {
         if let Some(first) = plain.first()
             && !server.redirects_to_https()
         {
-            self.context.remarks.warn(first.at, NO_TLS);
+            self.context.warn(first.at, NO_TLS);
         }
         self.challenges.extend(webroot::locations(server.directive));
         self.addresses.http.extend(plain);
@@ -341,7 +336,7 @@ impl<'a> Importer<'_, 'a> {
         }
         if !server.is_proxy() {
             let at = server.directive.at;
-            self.context.remarks.unsupported_as(NO_PROXY, at, "server");
+            self.context.unsupported_as(NO_PROXY, at, "server");
             return;
         }
         let has_site = !names.is_empty() && names.iter().all(|name| self.taken.contains_key(name));
@@ -355,7 +350,7 @@ impl<'a> Importer<'_, 'a> {
             self.add_site(server, Transport::BehindProxy);
             return;
         }
-        self.context.remarks.warn(server.directive.at, NO_TLS);
+        self.context.warn(server.directive.at, NO_TLS);
         if has_site || has_return || self.add_site(server, Transport::TlsInPlaceOfPlain) {
             self.addresses.http.extend(server.listens.iter().cloned());
         }
@@ -378,7 +373,7 @@ impl<'a> Importer<'_, 'a> {
         for ((site, origin), list) in self.output.sites.iter_mut().zip(&self.sites).zip(&lists) {
             site.addresses = pairs(origin, &all);
             if has_address && list.is_empty() {
-                self.context.remarks.warn(site.at, NO_ADDRESS);
+                self.context.warn(site.at, NO_ADDRESS);
                 site.hosts.clear();
             } else if has_address && is_limited {
                 site.listen.clone_from(list);

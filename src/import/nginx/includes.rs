@@ -7,6 +7,8 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use regex::Regex;
+
 use crate::bounded_file;
 use crate::config::problem::quote;
 use crate::import::nginx::unsupported;
@@ -347,12 +349,12 @@ fn matching_names(
     } else {
         directory
     };
-    let pattern: Vec<char> = pattern.chars().collect();
+    let compiled = name_pattern(pattern);
     let is_match = |name: &String| {
         // As in the shell, a wildcard does not match a dot at the beginning of a name.
-        let is_hidden = name.starts_with('.') && pattern.first() != Some(&'.');
-        let name: Vec<char> = name.chars().collect();
-        !is_hidden && matches(&pattern, &name)
+        let is_hidden = name.starts_with('.') && !pattern.starts_with('.');
+        let compiled = compiled.as_ref();
+        !is_hidden && compiled.is_some_and(|compiled| compiled.is_match(name))
     };
     let names = files.names(listed).unwrap_or_else(|error| {
         let is_absent = [io::ErrorKind::NotFound, io::ErrorKind::NotADirectory];
@@ -365,74 +367,51 @@ fn matching_names(
     matching.map(|name| directory.join(name)).collect()
 }
 
-/// Matches a name by backtracking to the last `*` only, so the time is bounded by the product of both lengths.
-fn matches(pattern: &[char], name: &[char]) -> bool {
-    let (mut at, mut seen) = (0, 0);
-    let mut star: Option<(usize, usize)> = None;
-    while let Some(character) = name.get(seen) {
-        if pattern.get(at) == Some(&'*') {
-            star = Some((at, seen));
-            at += 1;
-        } else if let Some(length) = match_one(pattern.get(at..).unwrap_or_default(), *character) {
-            at += length;
-            seen += 1;
-        } else if let Some((star_at, star_seen)) = star {
-            star = Some((star_at, star_seen + 1));
-            at = star_at + 1;
-            seen = star_seen + 1;
-        } else {
-            return false;
+/// The regular expression for a name that matches a pattern; `None` if no name does.
+fn name_pattern(pattern: &str) -> Option<Regex> {
+    let mut text = String::from("(?s)^");
+    let mut rest = pattern.chars();
+    while let Some(next) = rest.next() {
+        match next {
+            '*' => text.push_str(".*"),
+            '?' => text.push('.'),
+            '[' => match character_class(rest.as_str()) {
+                Some((class, after)) => {
+                    text.push_str(&class);
+                    rest = after.chars();
+                }
+                None => text.push_str("\\["),
+            },
+            _ => text.push_str(&escaped(next)),
         }
     }
-    let rest = pattern.get(at..).unwrap_or_default();
-    rest.iter().all(|character| *character == '*')
+    Regex::new(&format!("{text}$")).ok()
 }
 
-/// Returns the length of the first part of the pattern if this part matches the character.
-fn match_one(pattern: &[char], character: char) -> Option<usize> {
-    match pattern {
-        ['?', ..] => Some(1),
-        ['[', set @ ..] => match set_end(set) {
-            Some(end) => {
-                set_contains(set.get(..end).unwrap_or_default(), character).then_some(end + 2)
-            }
-            None => (character == '[').then_some(1),
-        },
-        [literal, ..] => (*literal == character).then_some(1),
-        [] => None,
-    }
-}
-
-/// Finds the `]` of a set. A `]` directly at the beginning belongs to the set.
-fn set_end(set: &[char]) -> Option<usize> {
-    let skipped = if set.first().is_some_and(|c| matches!(c, '!' | '^')) {
-        2
-    } else {
-        1
-    };
-    let found = set.iter().skip(skipped).position(|c| *c == ']')?;
-    Some(found + skipped)
-}
-
-fn set_contains(set: &[char], character: char) -> bool {
-    let (is_negated, mut set) = match set {
-        ['!' | '^', rest @ ..] => (true, rest),
-        _ => (false, set),
-    };
-    let mut is_found = false;
-    loop {
-        match set {
-            [] => return is_found != is_negated,
-            [low, '-', high, rest @ ..] => {
-                is_found |= (*low..=*high).contains(&character);
-                set = rest;
-            }
-            [literal, rest @ ..] => {
-                is_found |= *literal == character;
-                set = rest;
-            }
+/// The set that begins a text after its `[`, as a regular expression, and what follows it; `None` if the set has no end. A `]` directly
+/// at the beginning belongs to the set.
+fn character_class(text: &str) -> Option<(String, &str)> {
+    let set = text.strip_prefix(['!', '^']);
+    let (start, set) = set.map_or(("[", text), |set| ("[^", set));
+    let first = set.chars().next()?.len_utf8();
+    let (set, after) = set.split_at_checked(first + set.get(first..)?.find(']')?)?;
+    let mut class = String::from(start);
+    let mut rest: &[char] = &set.chars().collect::<Vec<_>>();
+    while let Some((character, after)) = rest.split_first() {
+        class.push_str(&escaped(*character));
+        rest = after;
+        if let ['-', high, after @ ..] = after {
+            class.extend(["-", &escaped(*high)]);
+            rest = after;
         }
     }
+    class.push(']');
+    Some((class, after.strip_prefix(']')?))
+}
+
+/// A character as a regular expression.
+fn escaped(character: char) -> String {
+    format!("\\x{{{:x}}}", u32::from(character))
 }
 
 /// The files of nginx and certbot without directives about access or upstreams.

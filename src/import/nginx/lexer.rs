@@ -29,6 +29,20 @@ pub(crate) struct SyntaxError {
     pub(crate) remedy: String,
 }
 
+impl SyntaxError {
+    pub(crate) fn new(
+        position: Position,
+        what: impl Into<String>,
+        remedy: impl Into<String>,
+    ) -> Self {
+        Self {
+            position,
+            what: what.into(),
+            remedy: remedy.into(),
+        }
+    }
+}
+
 /// Splits one text into tokens.
 pub(crate) struct Lexer<'a> {
     rest: Peekable<Chars<'a>>,
@@ -166,11 +180,11 @@ impl<'a> Lexer<'a> {
         loop {
             match self.advance() {
                 None => {
-                    return Err(SyntaxError {
+                    return Err(SyntaxError::new(
                         position,
-                        what: format!("the string that begins here with {mark} does not end"),
-                        remedy: format!("write {mark} where it ends"),
-                    });
+                        format!("the string that begins here with {mark} does not end"),
+                        format!("write {mark} where it ends"),
+                    ));
                 }
                 Some('\\') => self.escape(&mut word),
                 Some(next) if next == mark => break,
@@ -184,13 +198,11 @@ impl<'a> Lexer<'a> {
     fn check_after_string(&mut self, mark: char) -> Result<(), SyntaxError> {
         match self.rest.peek() {
             None | Some(' ' | '\t' | '\r' | '\n' | ';' | '{' | ')') => Ok(()),
-            Some(next) => Err(SyntaxError {
-                position: self.position,
-                what: format!("{} follows a string directly", quote(&next.to_string())),
-                remedy: format!(
-                    "put a blank or ; between, or write \\{mark} for a {mark} in the string"
-                ),
-            }),
+            Some(next) => Err(SyntaxError::new(
+                self.position,
+                format!("{} follows a string directly", quote(&next.to_string())),
+                format!("put a blank or ; between, or write \\{mark} for a {mark} in the string"),
+            )),
         }
     }
 

@@ -68,40 +68,35 @@ impl<'a> LocationIndex<'a> {
                 continue;
             };
             let at = index.nodes.len();
-            let (name, cover) = match matcher {
-                Matcher::Exact(name) => (name, name.trim_end_matches('/').to_owned()),
-                Matcher::Prefix(name) | Matcher::NoRegex(name) => (name, cover_of(name)),
-                Matcher::Regex { pattern, .. } => {
-                    let cover = cover_of(&literal_prefix(pattern));
-                    let is_longer = cover.len() >= outer_cover.len();
-                    (
-                        "",
-                        if is_longer {
-                            cover
-                        } else {
-                            outer_cover.to_owned()
-                        },
-                    )
-                }
-                Matcher::Named => continue,
-            };
+            let mut cover = String::new();
+            let mut name = "";
             match matcher {
-                Matcher::Exact(name) => {
-                    index.exact.insert(name, at);
+                Matcher::Exact(path) => {
+                    path.trim_end_matches('/').clone_into(&mut cover);
+                    name = path;
+                    index.exact.insert(path, at);
                 }
-                Matcher::Prefix(name) | Matcher::NoRegex(name) => {
-                    index.prefixes.insert(name, at);
-                    index.lengths.insert(name.len());
+                Matcher::Prefix(path) | Matcher::NoRegex(path) => {
+                    cover = cover_of(path);
+                    name = path;
+                    index.prefixes.insert(path, at);
+                    index.lengths.insert(path.len());
                 }
-                Matcher::Regex { .. } if is_file_protection(directive) => continue,
                 Matcher::Regex {
                     pattern,
                     ignores_case,
-                } => {
+                } if !is_file_protection(directive) => {
+                    let own = cover_of(&literal_prefix(pattern));
+                    let is_longer = own.len() >= outer_cover.len();
+                    cover = if is_longer {
+                        own
+                    } else {
+                        outer_cover.to_owned()
+                    };
                     let compiled = cache.compiled(pattern, ignores_case);
                     index.patterns.push((compiled, at));
                 }
-                Matcher::Named => {}
+                Matcher::Regex { .. } | Matcher::Named => continue,
             }
             let has_handler = directive.inner().iter().any(|d| d.name.ends_with("_pass"));
             if let Some(bare) = name.strip_suffix('/').filter(|_| has_handler) {
@@ -184,14 +179,8 @@ impl<'a> LocationNode<'a> {
         cache: &PatternCache,
     ) -> Self {
         let scope = outer.inner(directive.inner());
-        let name = match matcher {
-            Matcher::Exact(name) | Matcher::Prefix(name) | Matcher::NoRegex(name) => name,
-            Matcher::Regex { .. } | Matcher::Named => "",
-        };
         Self {
-            directive,
             inner: LocationIndex::new(&scope, &cover, cache),
-            scope,
             cover,
             paths: match matcher {
                 Matcher::Regex {
@@ -202,8 +191,8 @@ impl<'a> LocationNode<'a> {
                     .unwrap_or_default(),
                 _ => Vec::new(),
             },
-            name,
             ends_search: matches!(matcher, Matcher::NoRegex(_)),
+            ..Self::alone(directive, scope)
         }
     }
 

@@ -67,7 +67,7 @@ pub(crate) fn listen_table(
                 "a name is not an address with a port"
             };
             let what = format!("listen {text} is left out: {why}");
-            context.remarks.warn(listen.at, what);
+            context.warn(listen.at, what);
         }
     }
     let mut lines = Vec::new();
@@ -97,33 +97,30 @@ pub(crate) fn listen_table(
     lines
 }
 
-/// The `set_real_ip_from` of all sites, and whether all sites have the same.
-fn real_ip_from<'a>(scopes: &[Scope<'a>]) -> (Vec<&'a Directive>, bool) {
-    let settings = |scope: &Scope<'_>| {
-        let from = peers(std::slice::from_ref(scope)).into_iter();
-        let mut from: Vec<_> = from.map(|from| from.first().to_owned()).collect();
-        from.sort();
-        let header = Some(scope.value("real_ip_header")).filter(|_| !from.is_empty());
-        (from, header.map(str::to_owned))
+/// The `set_real_ip_from` of all sites; `None` if the sites differ.
+fn real_ip_from<'a>(scopes: &[Scope<'a>]) -> Option<Vec<&'a Directive>> {
+    let settings = |scope: &Scope<'a>| {
+        let from: BTreeSet<_> = peers(scope).iter().map(|from| from.first()).collect();
+        let header = scope.value("real_ip_header");
+        let header = (!from.is_empty()).then_some(header);
+        (from, header)
     };
-    let first = scopes.first().map(settings);
-    if scopes.iter().all(|scope| Some(settings(scope)) == first) {
-        (peers(scopes), true)
-    } else {
-        (Vec::new(), false)
-    }
+    let mut all = scopes.iter().map(settings);
+    let first = all.next();
+    let is_same = all.all(|other| Some(other) == first);
+    is_same.then(|| scopes.iter().flat_map(peers).collect())
 }
 
 /// The `set_real_ip_from` without `unix:`: tidegate trusts every peer of a Unix socket.
-fn peers<'a>(scopes: &[Scope<'a>]) -> Vec<&'a Directive> {
-    let mut all = all_of(scopes, "set_real_ip_from");
+fn peers<'a>(scope: &Scope<'a>) -> Vec<&'a Directive> {
+    let mut all = scope.all("set_real_ip_from");
     all.retain(|from| from.first() != "unix:");
     all
 }
 
 /// Whether `listen.trusted_proxies` has a network: the peers of an address without TLS.
 pub(crate) fn has_trusted_proxies(scopes: &[Scope<'_>]) -> bool {
-    let (from, _) = real_ip_from(scopes);
+    let from = real_ip_from(scopes).unwrap_or_default();
     let mut headers = scopes.iter().map(|scope| scope.value("real_ip_header"));
     let mut from = from.iter();
     from.any(|from| format_network(from.first()).is_some())
@@ -136,16 +133,18 @@ fn proxy_lines(
     addresses: &ListenAddresses,
     scopes: &[Scope<'_>],
 ) -> Vec<Line> {
-    let (from, is_same) = real_ip_from(scopes);
-    if !is_same && let Some(from) = peers(scopes).first() {
-        context.remarks.warn(from.at, OWN_PROXIES);
-    }
+    let from = real_ip_from(scopes).unwrap_or_else(|| {
+        if let Some(from) = scopes.iter().flat_map(peers).next() {
+            context.warn(from.at, OWN_PROXIES);
+        }
+        Vec::new()
+    });
     let mut networks: Vec<String> = Vec::new();
     for from in from {
         match format_network(from.first()) {
             Some(network) if !networks.contains(&network) => networks.push(network),
             Some(_) => {}
-            None => context.remarks.warn(
+            None => context.warn(
                 from.at,
                 "set_real_ip_from does not name a network, and is left out",
             ),
@@ -157,7 +156,7 @@ fn proxy_lines(
         let mut from = networks.clone();
         if from.is_empty() {
             from.extend(["0.0.0.0/0".to_owned(), "::/0".to_owned()]);
-            context.remarks.warn(
+            context.warn(
                 listen.at,
                 "any peer that reaches the port can name any client address: put the balancer's network into listen.proxy_protocol",
             );
@@ -177,11 +176,15 @@ fn proxy_lines(
         line = line.with_comment(
             "tidegate believes their X-Forwarded-For; nginx read another header field",
         );
-        if let Some(from) = all_of(scopes, "set_real_ip_from").first() {
+        if let Some(from) = scopes
+            .iter()
+            .flat_map(|scope| scope.all("set_real_ip_from"))
+            .next()
+        {
             let what = format!(
                 "nginx read the client's address from {header}; tidegate reads X-Forwarded-For"
             );
-            context.remarks.warn(from.at, what);
+            context.warn(from.at, what);
         }
     }
     lines.push(line);
@@ -223,9 +226,7 @@ fn log_file(
         return None;
     }
     let Some(path) = context.file_path(name).filter(|_| !name.contains(':')) else {
-        context
-            .remarks
-            .warn(log.at, "this log is not a file; standard output is used");
+        context.warn(log.at, "this log is not a file; standard output is used");
         return None;
     };
     let own = match path.strip_prefix("/var/log/nginx/") {
@@ -246,7 +247,7 @@ fn log_file(
 }
 
 /// Translates `ssl_protocols` into the table `tls`.
-pub(crate) fn tls_table(scopes: &[Scope<'_>]) -> Vec<Line> {
+pub(crate) fn tls_table(context: &mut Context<'_>, scopes: &[Scope<'_>]) -> Vec<Line> {
     let written: Vec<_> = scopes
         .iter()
         .filter_map(|scope| scope.get("ssl_protocols"))
@@ -256,10 +257,11 @@ pub(crate) fn tls_table(scopes: &[Scope<'_>]) -> Vec<Line> {
     }
     let has = |protocols: &Directive, version: &str| protocols.args.iter().any(|a| a == version);
     let has_old = |p: &Directive| has(p, "TLSv1") || has(p, "TLSv1.1") || has(p, "SSLv3");
-    let is_1_3_only = written.len() == scopes.len()
-        && written
-            .iter()
-            .all(|p| has(p, "TLSv1.3") && !has(p, "TLSv1.2") && !has_old(p));
+    let is_1_3 = |p: &Directive| has(p, "TLSv1.3") && !has(p, "TLSv1.2") && !has_old(p);
+    let is_1_3_only = written.len() == scopes.len() && written.iter().all(|p| is_1_3(p));
+    if !is_1_3_only && let Some(strict) = written.iter().find(|p| is_1_3(p)) {
+        context.warn(strict.at, OTHER_VERSIONS);
+    }
     let version = if is_1_3_only { "1.3" } else { "1.2" };
     let comment = if written.iter().any(|p| has_old(p)) {
         "TLS 1.0 and 1.1 are not supported; every registry client of the last ten years supports 1.2"
@@ -277,7 +279,7 @@ pub(crate) fn limits_table(context: &mut Context<'_>, scopes: &[Scope<'_>]) -> V
         let times = written.iter().filter_map(|d| units::parse_time(d.first()));
         let Some(longest) = times.max().filter(|time| *time > 0) else {
             for directive in &written {
-                context.remarks.warn(
+                context.warn(
                     directive.at,
                     format!("{name} is not a time that limits.{key} can have"),
                 );
@@ -310,15 +312,12 @@ fn first_of<'a>(
     let found: Vec<_> = scopes.iter().filter_map(|scope| scope.get(name)).collect();
     let first = found.first().copied()?;
     for other in found.iter().filter(|other| other.first() != first.first()) {
-        context.remarks.unsupported(reason, other);
+        context.unsupported(reason, other);
     }
     Some(first)
 }
 
-fn all_of<'a>(scopes: &[Scope<'a>], name: &str) -> Vec<&'a Directive> {
-    scopes.iter().flat_map(|scope| scope.all(name)).collect()
-}
-
+const OTHER_VERSIONS: &str = "this server block has TLS 1.3 alone, and another one has TLS 1.2: tls.min_version is the same for all sites, and is 1.2; write 1.3 if all clients have it";
 const OWN_PROXIES: &str = "set_real_ip_from is left out: it differs between the server blocks, and listen.trusted_proxies would be believed on every site";
 /// nginx's directives with the key in `limits` and the default of both in milliseconds.
 const TIMEOUTS: &[(&str, &str, u64)] = &[

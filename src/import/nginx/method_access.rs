@@ -11,8 +11,7 @@ use crate::import::nginx::access::{MethodAccess, Networks, Requirement};
 use crate::import::nginx::location_search::LocationNode;
 use crate::import::nginx::nginx_model::NginxModel;
 use crate::import::nginx::parser::{Directive, SourcePos};
-use crate::import::nginx::probes::USUAL_CLIENT;
-use crate::import::nginx::request::Request;
+use crate::import::nginx::request::{Request, USUAL_CLIENT};
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::verdict::Outcome;
 
@@ -33,19 +32,38 @@ pub(crate) fn read<'a>(
     let prefix = if prefix.is_empty() { "/v2" } else { prefix };
     let mut found: Option<MethodAccess> = None;
     for client in clients {
+        let mut is_by_method = false;
         let requirement = |method: Method| {
-            let request = Request {
-                address: SocketAddr::from(([127, 0, 0, 1], 443)),
-                host: model.first_name(server).to_owned(),
+            let address = SocketAddr::from(([127, 0, 0, 1], 443));
+            let path = format!("{prefix}/q/manifests/t");
+            let mut request = Request {
                 method,
-                path: format!("{prefix}/q/manifests/t"),
                 client,
-                valid_in: None,
                 has_certificate: true,
+                ..Request::get(address, model.first_name(server), &path)
             };
-            requirement(model, server, location, request)
+            let mut respond = |file: Option<String>| {
+                request.valid_in = file;
+                model.take_dependencies();
+                let outcome = model.respond_in(server, location, &request);
+                let read = model.take_dependencies();
+                is_by_method |= read.method;
+                (outcome, read.files)
+            };
+            match respond(None) {
+                (Outcome::Forward { .. }, _) => Some(Requirement::Nothing),
+                // What the model does not know is not the business of grants: `compare` closes it.
+                (Outcome::Unknown, _) => None,
+                (Outcome::Closed, files) => {
+                    let mut files = files.into_iter();
+                    let file = files.find(|file| {
+                        let (outcome, _) = respond(Some(file.clone()));
+                        matches!(outcome, Outcome::Forward { .. })
+                    });
+                    Some(file.map_or(Requirement::Closed, Requirement::Password))
+                }
+            }
         };
-        model.take_dependencies();
         let methods = [
             Method::GET,
             Method::HEAD,
@@ -55,8 +73,6 @@ pub(crate) fn read<'a>(
             Method::DELETE,
         ];
         let all: Option<Vec<_>> = methods.into_iter().map(requirement).collect();
-        let is_by_method = model.take_dependencies().method;
-        // What the model does not know is not the business of grants: `compare` closes it.
         let Some(all) = all.filter(|_| is_by_method) else {
             return Ok(None);
         };
@@ -79,41 +95,6 @@ pub(crate) fn read<'a>(
         }
     }
     Ok(found)
-}
-
-/// What nginx requires for a request without credentials; `None` if this is not known.
-fn requirement<'a>(
-    model: &NginxModel<'a>,
-    server: SourcePos,
-    location: &LocationNode<'a>,
-    mut request: Request,
-) -> Option<Requirement> {
-    let before = model.take_dependencies();
-    let mut respond = |file: Option<String>| {
-        request.valid_in = file;
-        let outcome = model.respond_in(server, location, &request);
-        (outcome, model.take_dependencies())
-    };
-    let (outcome, dependencies) = respond(None);
-    let mut files: BTreeSet<String> = dependencies.files.clone();
-    let method = before.method || dependencies.method;
-    let result = match outcome {
-        Outcome::Forward { .. } => Some(Requirement::Nothing),
-        Outcome::Unknown => None,
-        Outcome::Closed => {
-            files.retain(|file| {
-                let (outcome, _) = respond(Some(file.clone()));
-                matches!(outcome, Outcome::Forward { .. })
-            });
-            Some(
-                files
-                    .pop_first()
-                    .map_or(Requirement::Closed, Requirement::Password),
-            )
-        }
-    };
-    model.note_method(method);
-    result
 }
 
 /// Addresses inside of all networks that a block and the blocks in it name, and around these networks.

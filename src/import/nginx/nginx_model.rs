@@ -10,12 +10,9 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::rc::Rc;
 
-use http::Method;
-
-use crate::config::problem::Position;
 use crate::config::url::upstream_url;
 
-use crate::import::nginx::access::{Networks, removes_authorization};
+use crate::import::nginx::access::{self, Networks, removes_authorization};
 use crate::import::nginx::client_rules::{Class, ClientRules, ClientSource, Dependencies, RuleId};
 use crate::import::nginx::context::Context;
 use crate::import::nginx::exchange::{Environment, Exchange};
@@ -24,7 +21,6 @@ use crate::import::nginx::location::{Matcher, is_file_protection};
 use crate::import::nginx::location_search::{LocationIndex, LocationMatch, LocationNode, cover_of};
 use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::pattern::{PatternCache, literal_prefix};
-use crate::import::nginx::probes::USUAL_CLIENT;
 use crate::import::nginx::request::Request;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::server_block::ServerBlock;
@@ -41,7 +37,7 @@ pub(crate) struct NginxModel<'a> {
     /// The local addresses that requests named so far.
     listeners: RefCell<HashMap<SocketAddr, Listener>>,
     /// The access rules of each block, by the address of its directive.
-    access: RefCell<HashMap<*const Directive, Rc<AccessRules<'a>>>>,
+    access: RefCell<HashMap<*const Directive, Rc<KnownAccess<'a>>>>,
     /// The number of steps of the location searches so far.
     steps: Cell<usize>,
 }
@@ -82,44 +78,24 @@ struct Listener {
 }
 
 /// The access control in effect in a block.
-struct AccessRules<'a> {
-    /// A directive whose effect the model does not know.
-    restriction: Option<&'a Directive>,
-    networks: NetworkRules,
-    password: Password,
+struct AccessRules {
+    /// The list of `allow` and `deny`.
+    networks: Option<RuleId>,
+    /// The file in which credentials must be valid.
+    password_file: Option<String>,
     is_any: bool,
 }
 
-enum NetworkRules {
-    None,
-    Rule(RuleId),
-    Unreadable,
-}
+/// The access control in effect in a block; `Err` if the model does not know it, with the directive to blame if there is one.
+type KnownAccess<'a> = Result<AccessRules, Option<&'a Directive>>;
 
-enum Password {
-    NotRequired,
-    /// Credentials must be valid in this file.
-    File(String),
-    Unknown,
-}
-
-/// What a block of rewrite directives does with a request.
-enum Rewrite<'a> {
-    /// The request goes on in the block. After an `if` that applies, its configuration is in effect.
-    Continue(Option<(&'a Directive, Scope<'a>)>),
-    /// nginx searches the location of the changed path.
-    Search,
-    /// A directive ends the request, or it is not known what happens.
-    End(Cause),
-}
-
-/// What a location does with a request.
-enum Handled {
-    Done(Outcome),
-    /// nginx searches the location of the changed path.
-    Search,
-    /// An internal redirect, which begins with the rewrite directives of the server.
-    Redirect,
+/// How a list of rewrite directives ends if none of them ends the request.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Flow {
+    /// The directives after the list follow.
+    Next,
+    /// `last` or `break`: no further rewrite directive is executed.
+    Stop,
 }
 
 impl<'a> NginxModel<'a> {
@@ -222,17 +198,9 @@ impl<'a> NginxModel<'a> {
         Verdict {
             outcome: Outcome::Closed,
             cause: Cause {
-                at: first.unwrap_or_else(|| SourcePos {
-                    file: 0,
-                    position: Position::default(),
-                }),
+                at: first.unwrap_or_default(),
                 label: format!("no server block at {}", request.address),
-                cover: String::new(),
-                paths: Vec::new(),
-                is_slash_redirect: false,
-                is_only_missing: false,
-                is_sibling: false,
-                is_unknown: false,
+                ..Cause::default()
             },
             server: None,
         }
@@ -357,15 +325,10 @@ impl<'a> NginxModel<'a> {
         let verify = server.block.scope.value("ssl_verify_client");
         let verifies = matches!(verify, "on" | "optional");
         let mut exchange = Exchange::new(request, server.block.is_tls(), server.name, verifies);
-        let result = match self.rewrite(&server.block.scope, "", &mut exchange) {
-            Rewrite::End(cause) => Err(cause),
-            Rewrite::Continue(_) | Rewrite::Search => {
-                self.in_location(server, location, &mut exchange)
-            }
-        };
-        match result {
-            Ok(Handled::Done(outcome)) => outcome,
-            Ok(Handled::Search | Handled::Redirect) => Outcome::Unknown,
+        let rewritten = self.rewrite(&server.block.scope, "", &mut exchange);
+        match rewritten.and_then(|_| self.in_location(server, location, &mut exchange)) {
+            Ok(Some(outcome)) => outcome,
+            Ok(None) => Outcome::Unknown,
             Err(cause) if cause.is_unknown => Outcome::Unknown,
             Err(_) => Outcome::Closed,
         }
@@ -391,19 +354,10 @@ impl<'a> NginxModel<'a> {
         if selected.is_unknown || (selected.is_tls && verifies) {
             return None;
         }
-        let request = Request {
-            address,
-            host: host.to_owned(),
-            method: Method::GET,
-            path: path.to_owned(),
-            client: USUAL_CLIENT.into(),
-            valid_in: None,
-            has_certificate: false,
-        };
+        let request = Request::get(address, host, path);
         let mut exchange = Exchange::new(&request, selected.is_tls, server.name, verifies);
         self.take_dependencies();
-        let is_unchanged = |rewrite| matches!(rewrite, Rewrite::Continue(None));
-        if !is_unchanged(self.rewrite(scope, "", &mut exchange)) {
+        if self.rewrite(scope, "", &mut exchange).ok()?.is_some() || exchange.is_changed {
             return None;
         }
         let found = match server.locations.find(path, &self.steps) {
@@ -424,7 +378,11 @@ impl<'a> NginxModel<'a> {
         if has_other_handler
             || location.scope.get("internal").is_some()
             || files.any(|files| files.first() != "$uri")
-            || !is_unchanged(self.rewrite(&location.scope, "", &mut exchange))
+            || self
+                .rewrite(&location.scope, "", &mut exchange)
+                .ok()?
+                .is_some()
+            || exchange.is_changed
         {
             return None;
         }
@@ -478,22 +436,14 @@ impl<'a> NginxModel<'a> {
         servers.find(|server| server.block.directive.at == at)
     }
 
-    /// Notes that the method of the request was read, if it was.
-    pub(crate) fn note_method(&self, is_read: bool) {
-        self.environment.note(|on| on.method |= is_read);
-    }
-
     fn phases(
         &self,
         server: &Server<'a>,
         exchange: &mut Exchange<'_>,
     ) -> Result<(Outcome, Cause), Cause> {
-        let mut begins_with_server = true;
         for _ in 0..MAX_REDIRECTS {
-            if begins_with_server
-                && let Rewrite::End(cause) = self.rewrite(&server.block.scope, "", exchange)
-            {
-                return Err(cause);
+            if std::mem::take(&mut exchange.begins_with_server) {
+                self.rewrite(&server.block.scope, "", exchange)?;
             }
             let location = match server.locations.find(&exchange.path, &self.steps) {
                 LocationMatch::Location(location) => location,
@@ -520,54 +470,51 @@ impl<'a> NginxModel<'a> {
             if is_for_redirects && !exchange.is_internal {
                 return Err(Cause::location(location, None));
             }
-            match self.in_location(server, location, exchange)? {
-                Handled::Done(outcome) => {
-                    let cause = Cause {
-                        is_sibling: location.is_sibling(&exchange.request.path),
-                        ..Cause::location(location, None)
-                    };
-                    return Ok((outcome, cause));
-                }
-                Handled::Search => begins_with_server = false,
-                Handled::Redirect => begins_with_server = true,
+            if let Some(outcome) = self.in_location(server, location, exchange)? {
+                let cause = Cause {
+                    is_sibling: location.is_sibling(&exchange.request.path),
+                    ..Cause::location(location, None)
+                };
+                return Ok((outcome, cause));
             }
         }
         Err(Cause::new(server.block.directive, ""))
     }
 
+    /// What a location does with a request; `None` if nginx searches the location of another path.
     fn in_location(
         &self,
         server: &Server<'a>,
         location: &LocationNode<'a>,
         exchange: &mut Exchange<'_>,
-    ) -> Result<Handled, Cause> {
+    ) -> Result<Option<Outcome>, Cause> {
         let own = location.scope.own();
         let limit = own.iter().find(|d| d.name == "limit_except");
         let limited = limit.filter(|limit| self.is_limited(limit, exchange));
         // The block of a limit_except has neither the rewrite directives nor the try_files of its location.
-        let block = if let Some(limit) = limited {
-            Some((limit, location.scope.inner(limit.inner())))
+        let block = if limited.is_some() {
+            limited
         } else {
-            match self.rewrite(&location.scope, &location.cover, exchange) {
-                Rewrite::Continue(block) => block,
-                Rewrite::Search => return Ok(Handled::Search),
-                Rewrite::End(cause) => {
-                    // A page or a 404 for every client is no restriction beside a whole word; a 403 or a redirect may be one.
-                    let label = cause.label.as_str();
-                    let is_public = matches!(label, "return 404" | "return 410")
-                        || label.starts_with("return 2");
-                    return Err(Cause {
-                        is_only_missing: is_public && location.is_sibling(&exchange.path),
-                        paths: location.paths.clone(),
-                        ..cause
-                    });
+            let rewritten = self.rewrite(&location.scope, &location.cover, exchange);
+            let applied = rewritten.map_err(|cause| {
+                // A page or a 404 for every client is no restriction beside a whole word; a 403 or a redirect may be one.
+                let label = cause.label.as_str();
+                let is_public =
+                    matches!(label, "return 404" | "return 410") || label.starts_with("return 2");
+                Cause {
+                    is_only_missing: is_public && location.is_sibling(&exchange.path),
+                    paths: location.paths.clone(),
+                    ..cause
                 }
+            })?;
+            if exchange.is_changed {
+                return Ok(None);
             }
+            applied
         };
-        let (directive, scope) = match &block {
-            Some((directive, scope)) => (*directive, scope),
-            None => (location.directive, &location.scope),
-        };
+        let inner = block.map(|block| location.scope.inner(block.inner()));
+        let directive = block.unwrap_or(location.directive);
+        let scope = inner.as_ref().unwrap_or(&location.scope);
         self.check_access(location, directive, scope, exchange)?;
         let try_files = own.iter().find(|d| d.name == "try_files");
         if let Some(files) = try_files.filter(|_| block.is_none()) {
@@ -583,8 +530,7 @@ impl<'a> NginxModel<'a> {
             is_only_missing: location.is_sibling(&exchange.path) || location.is_for_file_names(),
             ..Cause::location(location, None)
         })?;
-        self.forward(location, pass, scope, exchange)
-            .map(Handled::Done)
+        self.forward(location, pass, scope, exchange).map(Some)
     }
 
     /// Whether a `limit_except` limits the method of the request.
@@ -602,7 +548,7 @@ impl<'a> NginxModel<'a> {
         location: &LocationNode<'a>,
         files: &Directive,
         exchange: &mut Exchange<'_>,
-    ) -> Result<Handled, Cause> {
+    ) -> Result<Option<Outcome>, Cause> {
         let closed = || Cause::location(location, Some(files));
         let target = files.args.last().map_or("", String::as_str);
         if target.starts_with('=') {
@@ -617,88 +563,75 @@ impl<'a> NginxModel<'a> {
                 ..cause
             });
         }
-        let target = self.environment.interpolate(target, exchange);
-        let target = target.ok_or_else(|| closed().unknown())?.value;
-        let path = target.split('?').next().unwrap_or_default();
+        let target = path_without_query(target);
+        let path = target.and_then(|target| self.environment.interpolate(target, exchange));
+        let path = path.ok_or_else(|| closed().unknown())?.value;
         if path == exchange.path {
             exchange.is_internal = true;
         } else {
-            exchange.change_path(path.to_owned(), closed());
+            exchange.change_path(path, closed());
         }
-        Ok(Handled::Redirect)
+        // An internal redirect begins with the rewrite directives of the server.
+        exchange.begins_with_server = true;
+        Ok(None)
     }
 
-    /// Executes the rewrite directives of a block.
-    fn rewrite(&self, scope: &Scope<'a>, cover: &str, exchange: &mut Exchange<'_>) -> Rewrite<'a> {
-        let mut block = None;
-        let mut is_changed = false;
-        for directive in scope.own() {
-            match self.rewrite_directive(directive, cover, exchange) {
-                Executed::Next => {}
-                Executed::Changed => is_changed = true,
-                Executed::Last => {
-                    is_changed = true;
-                    break;
-                }
-                Executed::Break => {
-                    is_changed = false;
-                    break;
-                }
-                Executed::End(cause) => return Rewrite::End(cause),
-                Executed::If(ends) => {
-                    block = Some((directive, scope.inner(directive.inner())));
-                    match ends {
-                        Ends::Next(changed) => is_changed |= changed,
-                        Ends::Last => {
-                            is_changed = true;
-                            break;
-                        }
-                        Ends::Break => {
-                            is_changed = false;
-                            break;
-                        }
-                    }
-                }
-            }
-        }
-        if is_changed {
-            Rewrite::Search
-        } else {
-            Rewrite::Continue(block)
-        }
-    }
-
-    fn rewrite_directive(
+    /// Executes the rewrite directives of a block; then [`Exchange::is_changed`] says whether nginx searches the location of another path.
+    /// Returns the last `if` that applied, whose configuration is in effect. A request that ends here is an error, also if it is not known
+    /// what happens.
+    fn rewrite(
         &self,
-        directive: &Directive,
+        scope: &Scope<'a>,
         cover: &str,
         exchange: &mut Exchange<'_>,
-    ) -> Executed {
-        let environment = &self.environment;
-        match directive.name.as_str() {
-            "return" => {
-                let target = directive.args.last().map_or("", String::as_str);
-                let target = environment.interpolate(target, exchange);
-                let with_slash = format!("{}/", exchange.request.path);
-                Executed::End(Cause {
-                    is_slash_redirect: target
-                        .is_some_and(|target| target.value.ends_with(&with_slash)),
-                    ..Cause::new(directive, cover)
-                })
+    ) -> Result<Option<&'a Directive>, Cause> {
+        let mut applied = None;
+        exchange.is_changed = false;
+        self.execute(scope.own(), cover, exchange, &mut applied)?;
+        Ok(applied)
+    }
+
+    fn execute(
+        &self,
+        directives: &'a [Directive],
+        cover: &str,
+        exchange: &mut Exchange<'_>,
+        applied: &mut Option<&'a Directive>,
+    ) -> Result<Flow, Cause> {
+        for directive in directives {
+            let cause = || Cause::new(directive, cover);
+            let flow = match directive.name.as_str() {
+                "return" => {
+                    let target = directive.args.last().map_or("", String::as_str);
+                    let target = self.environment.interpolate(target, exchange);
+                    let with_slash = format!("{}/", exchange.request.path);
+                    return Err(Cause {
+                        is_slash_redirect: target
+                            .is_some_and(|target| target.value.ends_with(&with_slash)),
+                        ..cause()
+                    });
+                }
+                "rewrite" => self.rewrite_path(directive, cover, exchange)?,
+                "break" => {
+                    exchange.is_changed = false;
+                    Flow::Stop
+                }
+                // The upstream receives this query in place of that of the client.
+                "set" if directive.first() == "$args" => return Err(cause().unknown()),
+                "set" => {
+                    let value = self.environment.interpolate(directive.arg(1), exchange);
+                    exchange.set(directive.first().trim_start_matches('$'), value);
+                    Flow::Next
+                }
+                name if name.starts_with("set_by_") => return Err(cause().unknown()),
+                "if" => self.if_block(directive, cover, exchange, applied)?,
+                _ => Flow::Next,
+            };
+            if flow == Flow::Stop {
+                return Ok(flow);
             }
-            "rewrite" => self.rewrite_path(directive, cover, exchange),
-            "break" => Executed::Break,
-            "set" => {
-                let value = environment.interpolate(directive.arg(1), exchange);
-                exchange.set(directive.first().trim_start_matches('$'), value);
-                Executed::Next
-            }
-            name if name.starts_with("set_by_") => {
-                Executed::End(Cause::new(directive, cover).unknown())
-            }
-            "if" => self.if_block(directive, cover, exchange),
-            _ => Executed::Next,
         }
+        Ok(Flow::Next)
     }
 
     fn rewrite_path(
@@ -706,91 +639,77 @@ impl<'a> NginxModel<'a> {
         directive: &Directive,
         cover: &str,
         exchange: &mut Exchange<'_>,
-    ) -> Executed {
+    ) -> Result<Flow, Cause> {
         let pattern = directive.first();
         let own_cover = cover_of(&literal_prefix(pattern));
         let is_narrower = own_cover.len() > cover.len() && exchange.changed_by.is_none();
         let cause = Cause::new(directive, if is_narrower { &own_cover } else { cover });
         let groups = match self.environment.patterns.captures(pattern, &exchange.path) {
             Some(Some(groups)) => groups,
-            Some(None) => return Executed::Next,
-            None => return Executed::End(cause.unknown()),
+            Some(None) => return Ok(Flow::Next),
+            None => return Err(cause.unknown()),
         };
         let (target, flag) = (directive.arg(1), directive.arg(2));
-        let is_redirect = ["http://", "https://", "$scheme"]
-            .iter()
-            .any(|start| target.starts_with(start));
-        if is_redirect || matches!(flag, "redirect" | "permanent") {
-            return Executed::End(cause);
+        let mut schemes = ["http://", "https://", "$scheme"].into_iter();
+        if schemes.any(|scheme| target.starts_with(scheme))
+            || matches!(flag, "redirect" | "permanent")
+        {
+            return Err(cause);
         }
-        let target = target.split('?').next().unwrap_or_default();
-        let Some(path) = self
-            .environment
-            .interpolate_groups(target, exchange, &groups)
-        else {
-            return Executed::End(cause.unknown());
+        let path = path_without_query(target)
+            .and_then(|path| self.environment.interpolate_groups(path, exchange, &groups));
+        let Some(path) = path else {
+            return Err(cause.unknown());
         };
         if !path.starts_with('/') {
-            return Executed::End(cause);
+            return Err(cause);
         }
         exchange.change_path(path, cause);
-        match flag {
-            "last" => Executed::Last,
-            "break" => {
-                exchange.replaces_location = false;
-                Executed::Break
-            }
-            _ => Executed::Changed,
+        exchange.is_changed = flag != "break";
+        if flag == "break" {
+            exchange.replaces_location = false;
         }
+        Ok(if matches!(flag, "last" | "break") {
+            Flow::Stop
+        } else {
+            Flow::Next
+        })
     }
 
     fn if_block(
         &self,
-        directive: &Directive,
+        directive: &'a Directive,
         cover: &str,
         exchange: &mut Exchange<'_>,
-    ) -> Executed {
-        let Some(holds) = self.environment.condition(directive, exchange) else {
-            let changes_handler = directive.inner().iter().any(|d| d.name.ends_with("_pass"));
-            let path = exchange.path.clone();
-            let executed = exchange.maybe(|exchange| self.inside_if(directive, cover, exchange));
-            let has_effect = changes_handler
-                || exchange.path != path
-                || !matches!(executed, Executed::If(Ends::Next(false)));
-            if has_effect {
-                return Executed::End(Cause::new(directive, cover).unknown());
-            }
-            return Executed::Next;
+        applied: &mut Option<&'a Directive>,
+    ) -> Result<Flow, Cause> {
+        let ended = |cause: Cause| Cause {
+            is_unknown: cause.is_unknown,
+            ..Cause::new(directive, cover)
         };
-        if holds {
-            self.inside_if(directive, cover, exchange)
-        } else {
-            Executed::Next
+        let holds = self.environment.condition(directive, exchange);
+        if holds == Some(false) {
+            return Ok(Flow::Next);
         }
-    }
-
-    fn inside_if(
-        &self,
-        directive: &Directive,
-        cover: &str,
-        exchange: &mut Exchange<'_>,
-    ) -> Executed {
-        let mut is_changed = false;
-        for inner in directive.inner() {
-            match self.rewrite_directive(inner, cover, exchange) {
-                Executed::Next | Executed::If(_) => {}
-                Executed::Changed => is_changed = true,
-                Executed::Last => return Executed::If(Ends::Last),
-                Executed::Break => return Executed::If(Ends::Break),
-                Executed::End(cause) => {
-                    return Executed::End(Cause {
-                        is_unknown: cause.is_unknown,
-                        ..Cause::new(directive, cover)
-                    });
-                }
-            }
+        if holds == Some(true) {
+            *applied = Some(directive);
+            let flow = self.execute(directive.inner(), cover, exchange, &mut None);
+            return flow.map_err(ended);
         }
-        Executed::If(Ends::Next(is_changed))
+        let changes_handler = directive.inner().iter().any(|d| d.name.ends_with("_pass"));
+        let path = exchange.path.clone();
+        let was_changed = std::mem::take(&mut exchange.is_changed);
+        let flow =
+            exchange.maybe(|exchange| self.execute(directive.inner(), cover, exchange, &mut None));
+        let has_effect = changes_handler
+            || exchange.path != path
+            || exchange.is_changed
+            || flow.ok() != Some(Flow::Next);
+        exchange.is_changed = was_changed;
+        if has_effect {
+            return Err(Cause::new(directive, cover).unknown());
+        }
+        Ok(Flow::Next)
     }
 
     /// Checks access control: client networks and passwords, under `satisfy`.
@@ -802,74 +721,61 @@ impl<'a> NginxModel<'a> {
         exchange: &Exchange<'_>,
     ) -> Result<(), Cause> {
         let rules = self.access_rules(directive, scope);
-        if let Some(restriction) = rules.restriction {
-            return Err(Cause::location(location, Some(restriction)).unknown());
-        }
-        let closed = || Cause::location(location, None);
-        let network = match rules.networks {
-            NetworkRules::None => None,
-            NetworkRules::Unreadable => return Err(closed().unknown()),
-            NetworkRules::Rule(rule) => {
-                self.environment.note(|on| {
-                    on.rules.insert(rule);
-                });
-                match self.rules().class(rule, exchange.request.client) {
-                    Class::Access(decision) => decision,
-                    Class::Value(_) => Some(false),
+        let rules = rules.as_ref().as_ref();
+        let rules = rules.map_err(|decisive| Cause::location(location, *decisive).unknown())?;
+        let network = rules.networks.and_then(|rule| {
+            self.environment.note(|on| {
+                on.rules.insert(rule);
+            });
+            match self.rules().class(rule, exchange.request.client) {
+                Class::Access(decision) => decision,
+                Class::Value(_) => Some(false),
+            }
+        });
+        let password = rules.password_file.as_ref().map(|file| {
+            self.environment.note(|on| {
+                if !on.files.contains(file) {
+                    on.files.insert(file.clone());
                 }
-            }
-        };
-        let password = match &rules.password {
-            Password::NotRequired => None,
-            Password::Unknown => return Err(closed().unknown()),
-            Password::File(file) => {
-                self.environment.note(|on| {
-                    if !on.files.contains(file) {
-                        on.files.insert(file.clone());
-                    }
-                });
-                Some(exchange.request.valid_in.as_ref() == Some(file))
-            }
-        };
+            });
+            exchange.request.valid_in.as_ref() == Some(file)
+        });
         let is_allowed = if rules.is_any {
             let decisions = [network, password];
             decisions.contains(&Some(true)) || !decisions.contains(&Some(false))
         } else {
             network != Some(false) && password != Some(false)
         };
-        if is_allowed { Ok(()) } else { Err(closed()) }
+        if is_allowed {
+            Ok(())
+        } else {
+            Err(Cause::location(location, None))
+        }
     }
 
-    fn access_rules(&self, directive: &'a Directive, scope: &Scope<'a>) -> Rc<AccessRules<'a>> {
+    fn access_rules(&self, directive: &'a Directive, scope: &Scope<'a>) -> Rc<KnownAccess<'a>> {
         let key = std::ptr::from_ref(directive);
         if let Some(known) = self.access.borrow().get(&key) {
             return Rc::clone(known);
         }
-        let basic = scope.value("auth_basic");
-        let file = scope.value("auth_basic_user_file");
-        let password = if basic.is_empty() || basic == "off" || file.is_empty() {
-            Password::NotRequired
-        } else {
-            let file = self.context.file_path(file);
-            file.map_or(Password::Unknown, Password::File)
-        };
-        let first = scope.any_of(&["allow", "deny"]).first().map(|rule| rule.at);
-        let networks = match Networks::read(scope) {
-            Ok(networks) if networks.is_empty() => NetworkRules::None,
-            Ok(networks) => {
-                let at = first.unwrap_or(directive.at);
-                NetworkRules::Rule(self.rules().networks(at, networks))
-            }
-            Err(_) => NetworkRules::Unreadable,
-        };
-        let rules = Rc::new(AccessRules {
-            restriction: unsupported::restriction(scope),
-            networks,
-            password,
-            is_any: scope.value("satisfy") == "any",
-        });
+        let rules = Rc::new(self.read_access(directive, scope));
         self.access.borrow_mut().insert(key, Rc::clone(&rules));
         rules
+    }
+
+    fn read_access(&self, directive: &Directive, scope: &Scope<'a>) -> KnownAccess<'a> {
+        if let Some(restriction) = unsupported::restriction(scope) {
+            return Err(Some(restriction));
+        }
+        let login = access::login(self.context, scope).map_err(|_| None)?;
+        let networks = Networks::read(scope).map_err(|_| None)?;
+        let first = scope.any_of(&["allow", "deny"]).first().map(|rule| rule.at);
+        let at = first.unwrap_or(directive.at);
+        Ok(AccessRules {
+            networks: (!networks.is_empty()).then(|| self.rules().networks(at, networks)),
+            password_file: login.map(|login| login.htpasswd),
+            is_any: scope.value("satisfy") == "any",
+        })
     }
 
     fn forward(
@@ -880,29 +786,26 @@ impl<'a> NginxModel<'a> {
         exchange: &Exchange<'_>,
     ) -> Result<Outcome, Cause> {
         let unknown = || Cause::location(location, Some(pass)).unknown();
-        let written = pass.first();
-        let has_variables = written.contains('$');
         // nginx sends a path with variables as it is, also if it is the whole request target.
-        let written = match written.strip_suffix("$request_uri") {
-            Some(address) => address,
-            None => written,
-        };
-        let address = self.environment.interpolate(written, exchange);
+        let whole_target = pass.first().strip_suffix("$request_uri");
+        let written = path_without_query(whole_target.unwrap_or_else(|| pass.first()));
+        let address = written.and_then(|written| self.environment.interpolate(written, exchange));
         let target = address
             .as_ref()
             .and_then(|address| PassTarget::parse(&address.value))
             .filter(|target| !target.is_chosen_by_code(self.context))
             .ok_or_else(unknown)?;
-        let path = if written.len() < pass.first().len() {
-            exchange.request.path.clone()
-        } else if target.path.is_empty() {
+        let target_path = path_without_query(&target.path).ok_or_else(unknown)?;
+        let path = if whole_target.is_some() {
+            format!("{target_path}{}", exchange.request.path)
+        } else if target_path.is_empty() {
             exchange.path.clone()
-        } else if has_variables {
-            target.path.split('?').next().unwrap_or_default().to_owned()
+        } else if pass.first().contains('$') {
+            target_path.to_owned()
         } else if exchange.replaces_location {
             let replaced = location.name.len().min(exchange.path.len());
             let rest = exchange.path.get(replaced..).unwrap_or_default();
-            format!("{}{rest}", target.path)
+            format!("{target_path}{rest}")
         } else {
             exchange.path.clone()
         };
@@ -916,26 +819,14 @@ impl<'a> NginxModel<'a> {
     }
 }
 
-/// What a rewrite directive does.
-enum Executed {
-    Next,
-    /// The path is changed, and the next directive follows.
-    Changed,
-    /// The path is changed, and nginx searches its location.
-    Last,
-    /// The request stays in its location.
-    Break,
-    /// An `if` applies.
-    If(Ends),
-    End(Cause),
-}
-
-/// How the directives in an `if` end.
-enum Ends {
-    /// The next directive follows; with whether the path is changed.
-    Next(bool),
-    Last,
-    Break,
+/// A target without its query, if this is empty or the one of the client; `None` if it is another one.
+fn path_without_query(target: &str) -> Option<&str> {
+    let path = target.strip_suffix("$is_args$args").unwrap_or(target);
+    match path.split_once('?') {
+        None => Some(path),
+        Some((path, "" | "$args" | "$query_string")) => Some(path),
+        Some(_) => None,
+    }
 }
 
 /// nginx's limit of internal redirects.

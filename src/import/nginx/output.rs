@@ -5,6 +5,8 @@
 use std::fmt::{self, Display, Write as _};
 use std::net::SocketAddr;
 
+use crate::config::toml_string;
+
 use crate::import::nginx::parser::SourcePos;
 use crate::import::nginx::remarks::{Remarks, file_and_line};
 
@@ -88,6 +90,17 @@ pub(crate) enum RouteAction {
     Files(String),
     /// Does something that tidegate does not do, with the reason. The route is written only inside of a route that forwards.
     NotSupported(String),
+}
+
+impl Route {
+    /// Whether the route stands for a path, with or without a slash at its end.
+    pub(crate) fn has_path(&self, path: &str) -> bool {
+        self.path.trim_end_matches('/') == path.trim_end_matches('/')
+    }
+
+    pub(crate) fn is_forwarding(&self) -> bool {
+        matches!(self.action, RouteAction::Forward { .. })
+    }
 }
 
 impl RouteAction {
@@ -270,7 +283,7 @@ fn write_route(text: &mut String, route: &Route, files: &[String]) {
         } => {
             match content {
                 Some((key, value)) => {
-                    let value = Quoted(value);
+                    let value = toml_string(value);
                     push(
                         text,
                         format_args!("respond = {{ status = {status}, {key} = {value} }}"),
@@ -281,7 +294,7 @@ fn write_route(text: &mut String, route: &Route, files: &[String]) {
             write_comment(text, comment.as_deref());
         }
         RouteAction::Files(directory) => {
-            let directory = Quoted(directory);
+            let directory = toml_string(directory);
             push(text, format_args!("respond = {{ files = {directory} }}\n"));
         }
         RouteAction::NotSupported(why) => {
@@ -361,59 +374,28 @@ fn unique(files: &[String]) -> Vec<&String> {
 impl Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Text(text) => Quoted(text).fmt(f),
+            Self::Text(text) => f.write_str(&toml_string(text)),
             Self::Flag(flag) => flag.fmt(f),
             Self::List(list) => {
-                f.write_str("[")?;
-                for (number, text) in list.iter().enumerate() {
-                    let gap = if number == 0 { "" } else { ", " };
-                    write!(f, "{gap}{}", Quoted(text))?;
-                }
-                f.write_str("]")
+                let list: Vec<_> = list.iter().map(|text| toml_string(text)).collect();
+                write!(f, "[{}]", list.join(", "))
             }
             Self::Table(table) => {
-                f.write_str("{ ")?;
-                for (number, (key, value)) in table.iter().enumerate() {
-                    let gap = if number == 0 { "" } else { ", " };
-                    write!(f, "{gap}{} = {value}", Key(key))?;
-                }
-                f.write_str(" }")
+                let entry = |(key, value): &(String, Self)| format!("{} = {value}", toml_key(key));
+                let entries: Vec<_> = table.iter().map(entry).collect();
+                write!(f, "{{ {} }}", entries.join(", "))
             }
         }
     }
 }
 
 /// A key: bare where TOML permits it, quoted for example for the name of a header field.
-struct Key<'a>(&'a str);
-
-impl Display for Key<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let is_bare = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
-        if !self.0.is_empty() && self.0.bytes().all(is_bare) {
-            return f.write_str(self.0);
-        }
-        Quoted(self.0).fmt(f)
+fn toml_key(key: &str) -> String {
+    let is_bare = |byte: u8| byte.is_ascii_lowercase() || byte == b'_';
+    if !key.is_empty() && key.bytes().all(is_bare) {
+        return key.to_owned();
     }
-}
-
-/// A basic string of TOML, with its escapes, in which no variable of the environment is replaced.
-struct Quoted<'a>(&'a str);
-
-impl Display for Quoted<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_char('"')?;
-        let mut before = None;
-        for character in self.0.chars() {
-            let follows_dollar = before.replace(character) == Some('$');
-            match character {
-                '{' if follows_dollar => f.write_str("${")?,
-                '"' | '\\' => write!(f, "\\{character}")?,
-                _ if character.is_control() => write!(f, "\\u{:04X}", u32::from(character))?,
-                _ => f.write_char(character)?,
-            }
-        }
-        f.write_char('"')
-    }
+    toml_string(key)
 }
 
 /// The text of a comment. Control characters and characters that reorder the text around them are escaped.

@@ -10,7 +10,7 @@ use crate::config::problem::{Position, quote};
 use crate::import::nginx::lexer::{Lexer, SyntaxError, Token};
 
 /// A position in one of the files that were read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct SourcePos {
     /// The index of the file, in the order in which the files were read.
     pub(crate) file: usize,
@@ -127,11 +127,11 @@ fn take_directive(
 ) -> Result<Directive, SyntaxError> {
     let mut taken = words.drain(..);
     let Some((name, position)) = taken.next() else {
-        return Err(SyntaxError {
-            position: sign_position,
-            what: format!("{sign} without a directive before it"),
-            remedy: format!("remove this {sign}, or write the directive that belongs to it"),
-        });
+        return Err(SyntaxError::new(
+            sign_position,
+            format!("{sign} without a directive before it"),
+            format!("remove this {sign}, or write the directive that belongs to it"),
+        ));
     };
     Ok(Directive {
         name,
@@ -160,19 +160,19 @@ fn check_arguments(
     let Some((word, position)) = first_extra.or(next_directive) else {
         return Ok(());
     };
-    Err(SyntaxError {
-        position: *name_position,
-        what: format!(
+    Err(SyntaxError::new(
+        *name_position,
+        format!(
             "the directive {} would have {} as an argument (line {})",
             quote(name),
             quote(word),
             position.line
         ),
-        remedy: format!(
+        format!(
             "write ; before {}, or put it on the line before if it is an argument; nginx -t checks the number of arguments",
             quote(word)
         ),
-    })
+    ))
 }
 
 fn check_complete(
@@ -189,11 +189,11 @@ fn check_complete(
     } else {
         position
     };
-    Err(SyntaxError {
+    Err(SyntaxError::new(
         position,
-        what: format!("the directive {} has no ; before {before}", quote(name)),
-        remedy: missing_end_remedy(name),
-    })
+        format!("the directive {} has no ; before {before}", quote(name)),
+        missing_end_remedy(name),
+    ))
 }
 
 fn missing_end_remedy(name: &str) -> String {
@@ -204,22 +204,22 @@ fn missing_end_remedy(name: &str) -> String {
 }
 
 fn stray_brace(position: Position) -> SyntaxError {
-    SyntaxError {
+    SyntaxError::new(
         position,
-        what: "} without an open block".to_owned(),
-        remedy: "remove it, or look for a { that is missing above".to_owned(),
-    }
+        "} without an open block",
+        "remove it, or look for a { that is missing above",
+    )
 }
 
 fn unclosed(opener: &Directive) -> SyntaxError {
-    SyntaxError {
-        position: opener.at.position,
-        what: format!(
+    SyntaxError::new(
+        opener.at.position,
+        format!(
             "the block {} that begins here does not end",
             quote(&opener.name)
         ),
-        remedy: "write } where it ends".to_owned(),
-    }
+        "write } where it ends",
+    )
 }
 
 /// Limits the nesting, because later steps walk over nested blocks by recursion.
@@ -227,11 +227,11 @@ fn check_depth(depth: usize, position: Position) -> Result<(), SyntaxError> {
     if depth < MAX_DEPTH {
         return Ok(());
     }
-    Err(SyntaxError {
+    Err(SyntaxError::new(
         position,
-        what: format!("more than {MAX_DEPTH} blocks within each other"),
-        remedy: "close the blocks above".to_owned(),
-    })
+        format!("more than {MAX_DEPTH} blocks within each other"),
+        "close the blocks above",
+    ))
 }
 
 /// The number of arguments that nginx accepts at most, for directives whose number is fixed.

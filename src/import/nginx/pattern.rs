@@ -118,58 +118,10 @@ pub(crate) fn may_match_empty(pattern: &str) -> bool {
     Regex::new(&pattern).map_or(true, |regex| regex.is_match(b""))
 }
 
-/// Replaces each look-ahead and look-behind by an empty group; `None` if a group does not end.
+/// Replaces each look-ahead and look-behind by an empty group. One that has groups remains, and the pattern is not understood.
 fn without_look_around(pattern: &str) -> Option<String> {
-    let mut result = String::new();
-    let mut rest = pattern;
-    let mut is_in_class = false;
-    while let Some(next) = rest.chars().next() {
-        let starts = ["(?=", "(?!", "(?<=", "(?<!"];
-        if !is_in_class && starts.iter().any(|start| rest.starts_with(start)) {
-            result.push_str("(?:)");
-            rest = rest.get(end_of_group(rest)?..)?;
-            continue;
-        }
-        let length = if next == '\\' {
-            1 + rest.chars().nth(1)?.len_utf8()
-        } else {
-            next.len_utf8()
-        };
-        match next {
-            '[' => is_in_class = true,
-            ']' => is_in_class = false,
-            _ => {}
-        }
-        let (part, after) = rest.split_at_checked(length)?;
-        result.push_str(part);
-        rest = after;
-    }
-    Some(result)
-}
-
-/// The position after the group with which a text begins.
-fn end_of_group(text: &str) -> Option<usize> {
-    let mut depth = 0_usize;
-    let mut is_in_class = false;
-    let mut characters = text.char_indices();
-    while let Some((at, next)) = characters.next() {
-        match next {
-            '\\' => {
-                characters.next()?;
-            }
-            '[' => is_in_class = true,
-            ']' => is_in_class = false,
-            '(' if !is_in_class => depth += 1,
-            ')' if !is_in_class => {
-                depth = depth.checked_sub(1)?;
-                if depth == 0 {
-                    return Some(at + 1);
-                }
-            }
-            _ => {}
-        }
-    }
-    None
+    let look_around = regex::Regex::new(r"\(\?<?[=!][^()]*\)").ok()?;
+    Some(look_around.replace_all(pattern, "(?:)").into_owned())
 }
 
 fn expand(hir: &Hir) -> Option<Vec<Vec<u8>>> {

@@ -1,5 +1,7 @@
 //! The variables of nginx in texts that tidegate fills in: the placeholders of `respond` and `request_headers`.
 
+use crate::import::nginx::request::split_variable;
+
 /// Replaces each variable of a text by the placeholder that `placeholder` returns for its name; `None` if there is none for one of them,
 /// or if the text itself would be read as a placeholder.
 pub(crate) fn translate(
@@ -10,11 +12,7 @@ pub(crate) fn translate(
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('$') {
         push_literal(&mut result, before)?;
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let (name, after) = match after.strip_prefix('{') {
-            Some(inner) => inner.split_once('}')?,
-            None => after.split_at(after.find(|c| !is_name(c)).unwrap_or(after.len())),
-        };
+        let (name, after) = split_variable(after)?;
         result.push_str(placeholder(name)?);
         rest = after;
     }

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeSet, HashMap};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::rc::Rc;
 
 use http::Method;
@@ -18,7 +18,7 @@ use crate::import::nginx::if_blocks::condition_words;
 use crate::import::nginx::location::Matcher;
 use crate::import::nginx::parser::{Directive, SourcePos};
 use crate::import::nginx::pattern::{PatternCache, samples};
-use crate::import::nginx::request::RequestProperty;
+use crate::import::nginx::request::{RequestProperty, USUAL_CLIENT};
 
 /// The properties of the requests that are compared.
 pub(crate) struct Probes {
@@ -78,13 +78,19 @@ impl Probes {
         &self.hosts
     }
 
-    /// The paths around all literals of a server block; `None` if there are too many.
-    pub(crate) fn paths_of(&self, server: SourcePos) -> Option<BTreeSet<String>> {
+    /// What `http` and these server blocks name.
+    fn named(&self, servers: impl IntoIterator<Item = SourcePos>) -> Literals {
         let mut named = self.common.clone();
-        if let Some(literals) = self.servers.get(&server) {
+        let servers = servers.into_iter();
+        for literals in servers.filter_map(|at| self.servers.get(&at)) {
             named.extend(literals);
         }
-        named.all_paths(&self.patterns)
+        named
+    }
+
+    /// The paths around all literals of a server block; `None` if there are too many.
+    pub(crate) fn paths_of(&self, server: SourcePos) -> Option<BTreeSet<String>> {
+        self.named([server]).all_paths(&self.patterns)
     }
 
     /// The properties of the requests that nginx's server block at `server` and tidegate's site receive; `site_at` is the server
@@ -95,13 +101,7 @@ impl Probes {
         site_at: SourcePos,
         site: &Site,
     ) -> Option<HostProbes> {
-        let mut named = self.common.clone();
-        let own = server.filter(|server| *server != site_at);
-        for at in own.into_iter().chain([site_at]) {
-            if let Some(literals) = self.servers.get(&at) {
-                named.extend(literals);
-            }
-        }
+        let named = self.named(server.into_iter().chain([site_at]));
         let mut known = self.paths.borrow_mut();
         let paths = known
             .entry((server, site_at))
@@ -470,6 +470,4 @@ const MAX_HOSTS: usize = 5000;
 const METHODS: [&str; 8] = [
     "GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "X-OTHER",
 ];
-/// A client that no directive names, unless it names all of them.
-pub(crate) const USUAL_CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);
 const UNKNOWN_HOST: &str = "unknown-host.invalid";

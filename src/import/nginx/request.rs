@@ -1,7 +1,7 @@
 //! A request whose outcome the two models compare.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use http::Method;
 
@@ -22,6 +22,21 @@ pub struct Request {
     pub valid_in: Option<String>,
     /// Whether the client presents a valid certificate.
     pub has_certificate: bool,
+}
+
+impl Request {
+    /// A GET of a client that no directive names, without credentials.
+    pub(crate) fn get(address: SocketAddr, host: &str, path: &str) -> Self {
+        Self {
+            address,
+            host: host.to_owned(),
+            method: Method::GET,
+            path: path.to_owned(),
+            client: USUAL_CLIENT.into(),
+            valid_in: None,
+            has_certificate: false,
+        }
+    }
 }
 
 /// A property of a request that the probes vary and that a variable of nginx has as its value.
@@ -72,13 +87,20 @@ impl RequestProperty {
 
 /// The name of a variable, if a text is one variable and nothing else: `$name` or `${name}`.
 pub(crate) fn variable_name(text: &str) -> Option<&str> {
-    let name = text.strip_prefix('$')?;
-    let inner = name
-        .strip_prefix('{')
-        .and_then(|name| name.strip_suffix('}'));
-    let name = inner.unwrap_or(name);
+    let (name, rest) = split_variable(text.strip_prefix('$')?)?;
     let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
-    (!name.is_empty() && name.bytes().all(is_name)).then_some(name)
+    (rest.is_empty() && !name.is_empty() && name.bytes().all(is_name)).then_some(name)
+}
+
+/// The name of the variable whose `$` precedes the text, and what follows the variable; `None` if its `}` is missing. As in nginx, the
+/// number of a group has one digit.
+pub(crate) fn split_variable(text: &str) -> Option<(&str, &str)> {
+    let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+    match text.strip_prefix('{') {
+        Some(inner) => inner.split_once('}'),
+        None if text.starts_with(|c: char| c.is_ascii_digit()) => Some(text.split_at(1)),
+        None => Some(text.split_at(text.find(|c| !is_name(c)).unwrap_or(text.len()))),
+    }
 }
 
 impl fmt::Display for Request {
@@ -93,3 +115,6 @@ impl fmt::Display for Request {
         }
     }
 }
+
+/// A client that no directive names, unless it names all of them.
+pub(crate) const USUAL_CLIENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 9);

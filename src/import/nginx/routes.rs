@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 
 use crate::config::redirect_location;
+use crate::site::is_path_prefix;
 
 use crate::import::nginx::access;
 use crate::import::nginx::access::DENY_ALL;
@@ -49,7 +50,7 @@ pub(crate) fn all<'a>(
             Paths::Internal => {
                 let label = location.directive.label();
                 let at = location.directive.at;
-                context.remarks.unsupported_as(INTERNAL, at, label);
+                context.unsupported_as(INTERNAL, at, label);
             }
             Paths::Pattern => warn_of_pattern(context, location.directive),
             _ => {}
@@ -65,9 +66,8 @@ pub(crate) fn all<'a>(
 
 /// Adds a route, unless there is one for the same path that does more.
 fn add(context: &mut Context<'_>, routes: &mut Vec<Route>, route: Route) {
-    let is_same =
-        |known: &&mut Route| known.path.trim_end_matches('/') == route.path.trim_end_matches('/');
-    let Some(known) = routes.iter_mut().find(is_same) else {
+    let mut same = routes.iter_mut();
+    let Some(known) = same.find(|known| known.has_path(&route.path)) else {
         routes.push(route);
         return;
     };
@@ -78,7 +78,7 @@ fn add(context: &mut Context<'_>, routes: &mut Vec<Route>, route: Route) {
             "location {} is left out: another location is the route for {}",
             route.location, route.path
         );
-        context.remarks.warn(route.at, what);
+        context.warn(route.at, what);
     }
 }
 
@@ -92,10 +92,12 @@ fn split_for_websockets(
         let mut at = locations.iter().filter(|l| l.directive.at == route.at);
         at.any(|location| headers::passes_websockets(&location.effective))
     };
-    let has_registry = routes.iter().any(|route| is_below(&route.path, "/v2"));
+    let has_registry = routes
+        .iter()
+        .any(|route| is_path_prefix(&route.path, "/v2"));
     let mut registries = Vec::new();
     for route in routes.iter_mut() {
-        if is_below(&route.path, "/v2") || !has_websockets(route) {
+        if is_path_prefix(&route.path, "/v2") || !has_websockets(route) {
             continue;
         }
         let whole = route.clone();
@@ -107,7 +109,7 @@ fn split_for_websockets(
         }
         if !grants.is_empty() {
             let what = "WebSockets do not pass on this route, because it has grants";
-            context.remarks.warn(route.at, what);
+            context.warn(route.at, what);
             continue;
         }
         let line = Line::new("registry", Value::Flag(false));
@@ -138,7 +140,7 @@ fn warn_of_pattern(context: &mut Context<'_>, location: &Directive) {
             "{label} is left out: a route is a prefix; its requests take the route of their path, unless it is closed"
         )
     };
-    context.remarks.warn(location.at, what);
+    context.warn(location.at, what);
 }
 
 /// `try_files $uri @name`: without files, every request that passes the location goes on to the named location.
@@ -229,7 +231,7 @@ fn action<'a>(
         Err(why) if why == DENY_ALL => return RouteAction::respond(403, Some(why)),
         Err(why) => {
             context.remarks.forget_warnings(warnings, |_| true);
-            context.remarks.warn(
+            context.warn(
                 at,
                 format!("the route is closed, because its access control has no key ({why}): write upstream and auth in place of respond when you know who may use it"),
             );
@@ -250,7 +252,7 @@ fn action<'a>(
         Err(why) => {
             context.remarks.forget_warnings(warnings, |_| true);
             let what = format!("the location is left out: {why}");
-            context.remarks.warn(pass.at, &what);
+            context.warn(pass.at, &what);
             RouteAction::NotSupported(why)
         }
         Ok(upstream) => {
@@ -259,6 +261,10 @@ fn action<'a>(
                 lines.push(Line::new("registry", Value::Flag(false)).with_comment(
                     "the path of the upstream differs: tidegate does not read the requests as those of a registry",
                 ));
+                if !headers::passes_websockets(scope) {
+                    let line = Line::new("websocket", Value::Flag(false));
+                    lines.push(line.with_comment("nginx passes no WebSockets here"));
+                }
             }
             lines.extend(access.lines);
             lines.extend(max_body(context, scope, at));
@@ -300,7 +306,7 @@ fn static_response(context: &mut Context<'_>, response: &Directive, path: &str) 
         }
         301 | 302 | 303 | 307 | 308 => {
             if target.trim_end_matches('/') == path.trim_end_matches('/') {
-                context.remarks.unsupported(BUILT_IN, response);
+                context.unsupported(BUILT_IN, response);
                 return RouteAction::NotSupported("nginx redirects here".to_owned());
             }
             match text().filter(|location| redirect_location(location).is_ok()) {
@@ -311,14 +317,14 @@ fn static_response(context: &mut Context<'_>, response: &Directive, path: &str) 
                 },
                 None => {
                     let what = "the destination of this redirect has a value that tidegate does not know; left out";
-                    context.remarks.warn(response.at, what);
+                    context.warn(response.at, what);
                     RouteAction::NotSupported("nginx redirects here".to_owned())
                 }
             }
         }
         _ => {
             let what = "tidegate does not send this status by itself; left out";
-            context.remarks.warn(response.at, what);
+            context.warn(response.at, what);
             RouteAction::NotSupported("nginx responds here".to_owned())
         }
     }
@@ -336,18 +342,16 @@ fn without_upstream(context: &mut Context<'_>, location: &Location<'_>) -> Strin
     let own = location.effective.own();
     if own.iter().any(|d| other.contains(&d.name.as_str())) {
         let what = "the upstream does not speak HTTP";
-        context.remarks.warn(location.directive.at, what);
+        context.warn(location.directive.at, what);
         return what.to_owned();
     }
-    context
-        .remarks
-        .unsupported_as(FILES, location.directive.at, location.directive.label());
+    context.unsupported_as(FILES, location.directive.at, location.directive.label());
     "nginx serves files here".to_owned()
 }
 
 fn max_body(context: &mut Context<'_>, scope: &Scope<'_>, at: SourcePos) -> Option<Line> {
     let Some(written) = scope.get("client_max_body_size") else {
-        context.remarks.unsupported_as(
+        context.unsupported_as(
             UNLIMITED,
             at,
             "no client_max_body_size, whose default in nginx is 1 MiB",
@@ -356,14 +360,12 @@ fn max_body(context: &mut Context<'_>, scope: &Scope<'_>, at: SourcePos) -> Opti
     };
     match units::parse_size(written.first()) {
         Some(0) => {
-            context
-                .remarks
-                .unsupported_as(UNLIMITED, written.at, "client_max_body_size 0");
+            context.unsupported_as(UNLIMITED, written.at, "client_max_body_size 0");
             None
         }
         Some(size) => Some(Line::text("max_body", units::format_size(size))),
         None => {
-            context.remarks.warn(
+            context.warn(
                 written.at,
                 "client_max_body_size is not a size; the result has no limit",
             );
@@ -379,12 +381,9 @@ fn prefix_comment(path: &str) -> Option<String> {
 
 /// Removes the routes that respond with 404 where no other route would forward the request.
 fn without_redundant(routes: Vec<Route>) -> Vec<Route> {
-    let forwarding: Vec<String> = routes
-        .iter()
-        .filter(|route| matches!(route.action, RouteAction::Forward { .. }))
-        .map(|route| route.path.clone())
-        .collect();
-    let is_inside = |path: &str| forwarding.iter().any(|outer| is_below(path, outer));
+    let forwarding = routes.iter().filter(|route| route.is_forwarding());
+    let forwarding: Vec<String> = forwarding.map(|route| route.path.clone()).collect();
+    let is_inside = |path: &str| forwarding.iter().any(|outer| is_path_prefix(path, outer));
     let mut needed: Vec<Route> = routes
         .into_iter()
         .filter(|route| match route.action {
@@ -405,12 +404,6 @@ fn without_redundant(routes: Vec<Route>) -> Vec<Route> {
         }
     }
     needed
-}
-
-/// Whether a path is a prefix of another one on a segment boundary.
-fn is_below(path: &str, outer: &str) -> bool {
-    let rest = path.strip_prefix(outer.trim_end_matches('/'));
-    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 const FILES: &str = "tidegate serves no files and no pages";

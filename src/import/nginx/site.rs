@@ -30,7 +30,7 @@ pub(crate) fn site<'a>(
     if_blocks::note(context, server.directive.inner());
     let routes = routes::all(context, model, server);
     if routes.is_empty() {
-        context.remarks.warn(
+        context.warn(
             server.directive.at,
             "the server block is left out: none of its locations could be imported",
         );
@@ -55,7 +55,7 @@ fn site_hosts(
     let at = server.directive.at;
     let found = hosts(server.directive);
     for name in &found.unsupported {
-        context.remarks.warn(
+        context.warn(
             at,
             format!("server_name {name} is left out: a host is a name or *.name, without regular expressions"),
         );
@@ -77,7 +77,7 @@ fn site_hosts(
     let total = names.len();
     names.retain(|name| is_new(name));
     if names.len() < total {
-        context.remarks.warn(
+        context.warn(
             at,
             "an earlier server block has the same host, and only that one receives its requests",
         );
@@ -89,9 +89,7 @@ fn certificate(context: &mut Context<'_>, server: &ServerBlock<'_>) -> Line {
     let certs = server.scope.all("ssl_certificate");
     let keys = server.scope.all("ssl_certificate_key");
     for more in certs.iter().skip(1) {
-        context
-            .remarks
-            .warn(more.at, "a site has one certificate; the first one is used");
+        context.warn(more.at, "a site has one certificate; the first one is used");
     }
     let constant = |found: &[&Directive]| {
         let first = found.first()?;
@@ -104,7 +102,7 @@ fn certificate(context: &mut Context<'_>, server: &ServerBlock<'_>) -> Line {
             Line::new("tls", Value::table([("cert", &*cert), ("key", &*key)]))
         }
         _ => {
-            context.remarks.warn(
+            context.warn(
                 server.directive.at,
                 "no certificate file: clients have to trust tidegate's own CA, or write tls = { cert = \"…\", key = \"…\" }",
             );
@@ -131,7 +129,7 @@ fn client_certificates(context: &mut Context<'_>, server: &ServerBlock<'_>) -> V
         "optional" => "optional",
         "off" => return Vec::new(),
         _ => {
-            context.remarks.warn(
+            context.warn(
                 verify.at,
                 "ssl_verify_client requested certificates without verification; tidegate requests none",
             );

@@ -7,16 +7,15 @@ use std::net::SocketAddr;
 
 use http::Method;
 
-use crate::config;
-use crate::config::{Auth, Config};
+use crate::config::{self, Auth, Config};
+use crate::site::is_path_prefix;
 
 use crate::import::nginx::compare::build;
 use crate::import::nginx::nginx_model::{NginxModel, SelectedServer};
 use crate::import::nginx::output::{OutputConfig, RouteAction, Site};
 use crate::import::nginx::probes::Probes;
 use crate::import::nginx::request::Request;
-use crate::import::nginx::tidegate_model;
-use crate::import::nginx::tidegate_model::{SiteMatch, Sites};
+use crate::import::nginx::tidegate_model::{self, SiteMatch, Sites};
 use crate::import::nginx::verdict::Outcome;
 
 /// Describes the differences, the sites in their order. The list is empty if the configuration has errors.
@@ -105,7 +104,7 @@ impl StricterSearch<'_, '_> {
         origin: Option<usize>,
     ) {
         for path in ["/v2/", "/"] {
-            let mut request = request(address, host, path);
+            let mut request = Request::get(address, host, path);
             if self.is_forwarded_with_any_file(server, &mut request) {
                 match origin {
                     Some(origin) => self.add(origin, &request, OTHER_ADDRESS.to_owned()),
@@ -168,7 +167,7 @@ impl StricterSearch<'_, '_> {
         let mut work = 0_usize;
         for path in paths {
             let route = routes.find(path);
-            let mut request = request(address, host, path);
+            let mut request = Request::get(address, host, path);
             for has_certificate in certificates {
                 request.has_certificate = *has_certificate;
                 request.valid_in = None;
@@ -264,37 +263,24 @@ impl StricterSearch<'_, '_> {
 
     /// The response of tidegate to a path that has no route which forwards.
     fn own_response(&self, site: SiteMatch<'_>, path: &str) -> String {
-        let written = self
-            .sites
-            .get(site.index)
-            .map_or(&[][..], |site| &site.routes);
-        let mut prefix = path.trim_end_matches('/');
-        loop {
-            let found = written
-                .iter()
-                .find(|route| route.path.trim_end_matches('/') == prefix);
-            if let Some(route) = found {
-                let (status, comment) = match &route.action {
-                    RouteAction::Respond {
-                        status, comment, ..
-                    } => (*status, comment.as_deref()),
-                    RouteAction::Files(_) => (404, Some("files over listen.http only")),
-                    RouteAction::Forward { .. } | RouteAction::NotSupported(_) => {
-                        return format!("the response of the route {}", route.path);
-                    }
-                };
-                let why = comment.map(|why| format!(" ({why})"));
-                return format!(
-                    "{status} by the route {}{}",
-                    route.path,
-                    why.unwrap_or_default()
-                );
+        let written = self.sites.get(site.index);
+        let routes = written.into_iter().flat_map(|site| &site.routes);
+        let matching = routes.filter(|route| is_path_prefix(path, &route.path));
+        let Some(route) = matching.max_by_key(|route| route.path.trim_end_matches('/').len())
+        else {
+            return "404, because no route has this path".to_owned();
+        };
+        let (status, comment) = match &route.action {
+            RouteAction::Respond {
+                status, comment, ..
+            } => (*status, comment.as_deref()),
+            RouteAction::Files(_) => (404, Some("files over listen.http only")),
+            RouteAction::Forward { .. } | RouteAction::NotSupported(_) => {
+                return format!("the response of the route {}", route.path);
             }
-            let Some((parent, _)) = prefix.rsplit_once('/') else {
-                return "404, because no route has this path".to_owned();
-            };
-            prefix = parent;
-        }
+        };
+        let why = comment.map(|why| format!(" ({why})")).unwrap_or_default();
+        format!("{status} by the route {}{why}", route.path)
     }
 
     fn add(&mut self, site: usize, request: &Request, reason: String) {
@@ -308,18 +294,6 @@ impl StricterSearch<'_, '_> {
         if self.reasons.insert((site, reason)) {
             self.found.push((site, line));
         }
-    }
-}
-
-fn request(address: SocketAddr, host: &str, path: &str) -> Request {
-    Request {
-        address,
-        host: host.to_owned(),
-        method: Method::GET,
-        path: path.to_owned(),
-        client: crate::import::nginx::probes::USUAL_CLIENT.into(),
-        valid_in: None,
-        has_certificate: false,
     }
 }
 

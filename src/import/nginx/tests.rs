@@ -424,6 +424,134 @@ fn nothing_is_opened_that_was_closed() {
     }
 }
 
+/// What stands in a server block with these maps.
+fn server_with(maps: &str, inner: &str) -> Import {
+    let text = format!(
+        "{maps} server {{ listen 443 ssl; server_name a.example; ssl_certificate c; ssl_certificate_key k; client_max_body_size 0; {inner} }}"
+    );
+    imported(&text).unwrap()
+}
+
+/// A route has no query of its own.
+#[test]
+fn a_query_that_nginx_adds_closes() {
+    for (inner, is_open) in [
+        ("set $args ro=1; proxy_pass http://r;", false),
+        ("rewrite ^(.*)$ $1?ro=1 break; proxy_pass http://r;", false),
+        ("proxy_pass http://r$uri?ro=1;", false),
+        ("set $up r; proxy_pass http://$up$uri?ro=1;", false),
+        ("set $up \"r/?ro=1\"; proxy_pass http://$up;", false),
+        ("rewrite ^(.*)$ $1?$args break; proxy_pass http://r;", true),
+        ("rewrite ^(.*)$ $1? break; proxy_pass http://r;", true),
+        ("proxy_pass http://r$uri$is_args$args;", true),
+        ("proxy_pass http://r$uri?$args;", true),
+        ("proxy_pass http://r$request_uri;", true),
+    ] {
+        let other = "location /other/ { proxy_pass http://other; }";
+        let done = server(&format!("location / {{ {inner} }} {other}"));
+        let has_upstream = done.toml.contains("\nupstream = \"http://r\"");
+        assert_eq!(has_upstream, is_open, "{inner}\n{}", done.toml);
+    }
+}
+
+#[test]
+fn a_path_before_the_target_of_the_request_is_part_of_the_path() {
+    for (pass, is_open) in [
+        ("http://r$request_uri", true),
+        ("http://r/v2$request_uri", false),
+    ] {
+        let done = server(&format!("location /v2 {{ proxy_pass {pass}; }}"));
+        let has_upstream = done.toml.contains("\nupstream");
+        assert_eq!(has_upstream, is_open, "{pass}\n{}", done.toml);
+    }
+}
+
+#[test]
+fn the_last_definition_of_a_variable_counts() {
+    let inner = "if ($closed) { return 403; } location / { proxy_pass http://r; }";
+    let open = "map $uri $closed { default 0; }";
+    for later in [
+        "map $uri $closed { default 0; ~admin 1; }",
+        "geo $closed { default 0; 192.0.2.0/24 1; }",
+        "split_clients $uri $closed { 50% 1; * 0; }",
+    ] {
+        let done = server_with(&format!("{open} {later}"), inner);
+        assert!(!done.toml.contains("\nupstream"), "{later}\n{}", done.toml);
+        let done = server_with(&format!("{later} {open}"), inner);
+        has(&done, &["\nupstream"]);
+    }
+}
+
+#[test]
+fn a_map_with_entries_that_are_not_known_closes() {
+    let inner = "if ($closed) { return 403; } location / { proxy_pass http://r; }";
+    for entry in ["include gone.map;", "hostnames;", "volatile;"] {
+        let done = server_with(&format!("map $uri $closed {{ {entry} default 0; }}"), inner);
+        assert!(!done.toml.contains("\nupstream"), "{entry}\n{}", done.toml);
+    }
+}
+
+#[test]
+fn a_map_of_the_user_agent_is_a_filter() {
+    for (map, condition, is_open) in [
+        (
+            "$http_user_agent $bot { default 0; ~*sqlmap 1; }",
+            "$bot",
+            true,
+        ),
+        (
+            "$query_string $bot { default \"\"; ~union 1; }",
+            "$bot = 1",
+            true,
+        ),
+        (
+            "$http_user_agent $bot { default 1; ~docker 0; }",
+            "$bot",
+            false,
+        ),
+        (
+            "$http_user_agent $bot { default 0; \"\" 1; }",
+            "$bot",
+            false,
+        ),
+        ("$http_x_key $bot { default 0; sesame 1; }", "$bot", false),
+    ] {
+        let inner =
+            format!("if ({condition}) {{ return 403; }} location / {{ proxy_pass http://r; }}");
+        let done = server_with(&format!("map {map}"), &inner);
+        let has_upstream = done.toml.contains("\nupstream");
+        assert_eq!(has_upstream, is_open, "{map}\n{}", done.toml);
+        let is_filter = |warning: &String| warning.contains("does not filter by User-Agent");
+        assert!(!is_open || done.warnings.iter().any(is_filter), "{map}");
+    }
+}
+
+/// nginx requires the password: only the realm `off` turns it off.
+#[test]
+fn an_empty_realm_requires_the_password() {
+    let done = server(
+        "location ~ admin { auth_basic \"\"; auth_basic_user_file u; proxy_pass http://r; } location / { proxy_pass http://r; }",
+    );
+    assert!(!done.toml.contains("\nupstream"), "{}", done.toml);
+}
+
+#[test]
+fn directives_without_effect_on_access_close_nothing() {
+    for directive in [
+        "max_headers 100;",
+        "proxy_pass_trailers on;",
+        "gunzip_buffers 32 4k;",
+        "postpone_gzipping 20;",
+        "modern_browser msie 5.5;",
+        "proxy_send_lowat 0;",
+    ] {
+        let done = server(&format!(
+            "{directive} location / {{ proxy_pass http://r; }}"
+        ));
+        has(&done, &["\nupstream = \"http://r\""]);
+    }
+}
+
 /// The probes have no request that such a condition matches, or only some of them.
 #[test]
 fn a_condition_without_probes_closes() {
@@ -1594,6 +1722,39 @@ fn websockets_pass_where_they_passed_in_nginx() {
             .iter()
             .any(|warning| warning.contains("WebSockets"))
     );
+}
+
+#[test]
+fn a_server_block_with_tls_1_3_alone_beside_another_one_has_a_warning() {
+    let block = |name: &str, version: &str| {
+        format!(
+            "server {{ listen 443 ssl; server_name {name}; ssl_certificate c; ssl_certificate_key k; ssl_protocols {version}; location / {{ proxy_pass http://r; }} }}"
+        )
+    };
+    for (second, is_warned) in [("TLSv1.2 TLSv1.3", true), ("TLSv1.3", false)] {
+        let text = block("a.example", "TLSv1.3") + &block("b.example", second);
+        let done = imported(&text).unwrap();
+        let is_named = |warning: &String| warning.contains("TLS 1.3 alone");
+        assert_eq!(
+            done.warnings.iter().any(is_named),
+            is_warned,
+            "{}",
+            done.toml
+        );
+    }
+}
+
+#[test]
+fn websockets_do_not_pass_where_nginx_did_not_pass_them() {
+    let upgrade = "proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade;";
+    for (fields, is_closed) in [("", true), (upgrade, false)] {
+        let done = server(&format!(
+            "location /ui/ {{ {fields} proxy_pass http://127.0.0.1:81/app/; }}"
+        ));
+        has(&done, &["registry = false"]);
+        let toml = &done.toml;
+        assert_eq!(toml.contains("websocket = false"), is_closed, "{toml}");
+    }
 }
 
 #[test]

@@ -5,6 +5,7 @@ use crate::config::url::{host_header, upstream_address, upstream_url};
 use crate::import::nginx::context::Context;
 use crate::import::nginx::output::{Line, Value};
 use crate::import::nginx::parser::Directive;
+use crate::import::nginx::request::split_variable;
 use crate::import::nginx::scope::Scope;
 use crate::import::nginx::units;
 
@@ -130,7 +131,7 @@ pub(crate) fn upstream(
     let count = urls.len();
     urls.retain(|url| upstream_url(url).is_ok());
     if urls.len() < count {
-        context.remarks.warn(
+        context.warn(
             pass.at,
             "an address of the upstream is not valid, and is left out",
         );
@@ -138,7 +139,7 @@ pub(crate) fn upstream(
     if urls.len() > MAX_URLS {
         urls.truncate(MAX_URLS);
         let what = format!("an upstream has at most {MAX_URLS} addresses; the others are left out");
-        context.remarks.warn(pass.at, what);
+        context.warn(pass.at, what);
     }
     if urls.is_empty() {
         return Err("the upstream has no address that tidegate can use".to_owned());
@@ -171,11 +172,9 @@ fn warn_of_unused_servers(context: &mut Context<'_>, target: &PassTarget) {
     for server in block.all("server") {
         let has = |word: &str| server.args.iter().any(|arg| arg == word);
         if has("down") {
-            context
-                .remarks
-                .unsupported_as(UNUSED_SERVER, server.at, "server … down");
+            context.unsupported_as(UNUSED_SERVER, server.at, "server … down");
         } else if has("backup") {
-            context.remarks.warn(
+            context.warn(
                 server.at,
                 "a backup server is left out: tidegate uses all addresses of an upstream equally",
             );
@@ -191,7 +190,7 @@ fn warn_of_name(context: &mut Context<'_>, pass: &Directive, target: &PassTarget
         let what = format!(
             "{name} has no port, and no upstream block has this name: if nginx.conf or another file has one, import that file as well"
         );
-        context.remarks.warn(pass.at, what);
+        context.warn(pass.at, what);
     }
 }
 
@@ -213,7 +212,7 @@ fn host(context: &mut Context<'_>, scope: &Scope<'_>, target: &PassTarget) -> Op
         name if !name.contains('$') && host_header(name).is_ok() => Some(name.to_owned()),
         _ => {
             let what = "the upstream receives the Host of the client; nginx sent another value";
-            context.remarks.warn(set.at, what);
+            context.warn(set.at, what);
             None
         }
     }
@@ -270,7 +269,7 @@ fn certificate_authority(
         table.push(("ca".to_owned(), Value::Text(ca)));
     }
     if scope.value("proxy_ssl_verify") != "on" {
-        context.remarks.warn(
+        context.warn(
             pass.at,
             "nginx did not verify the upstream's certificate, tidegate does: name its CA with ca = \"…\" in the route's upstream",
         );
@@ -288,7 +287,7 @@ fn certificate_authority(
         match resolve_variables(name.first(), scope) {
             Some(text) => table.push(("server_name".to_owned(), Value::Text(text))),
             None if name.first() == "$proxy_host" => {}
-            None => context.remarks.warn(
+            None => context.warn(
                 name.at,
                 "the name in the TLS handshake with the upstream is that of its URL: server_name cannot have a variable",
             ),
@@ -303,14 +302,13 @@ fn resolve_variables(text: &str, scope: &Scope<'_>) -> Option<String> {
         let Some((before, behind)) = text.split_once('$') else {
             return Some(text);
         };
-        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
-        let (name, rest) = match behind.strip_prefix('{') {
-            Some(inner) => inner.split_once('}')?,
-            None => behind.split_at(behind.find(|c| !is_name(c)).unwrap_or(behind.len())),
-        };
+        let (name, rest) = split_variable(behind)?;
         let value = match name {
             // With the whole request target after the address, nginx sends what it sends without a path.
-            "request_uri" | "uri" if rest.is_empty() => "",
+            "request_uri" if rest.is_empty() => "",
+            "uri" if matches!(rest, "" | "$is_args$args" | "?$args") => {
+                return Some(before.to_owned());
+            }
             _ => scope.variable(name)?,
         };
         text = format!("{before}{value}{rest}");

@@ -31,7 +31,7 @@ pub enum Outcome {
 }
 
 /// The directive that decides about a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Cause {
     /// Where the directive is written.
     pub(crate) at: SourcePos,
@@ -67,11 +67,7 @@ impl Cause {
             at: directive.at,
             label,
             cover: cover.to_owned(),
-            paths: Vec::new(),
-            is_slash_redirect: false,
-            is_only_missing: false,
-            is_sibling: false,
-            is_unknown: false,
+            ..Self::default()
         }
     }
 

@@ -73,10 +73,8 @@ pub(crate) fn add_routes(
             site.listen
                 .extend(addresses.iter().map(|(written, _)| written.clone()));
         }
-        let is_same = |route: &Route| {
-            route.path.trim_end_matches('/') == ACME_CHALLENGE_PATH.trim_end_matches('/')
-        };
-        site.routes.retain(|route| !is_same(route));
+        site.routes
+            .retain(|route| !route.has_path(ACME_CHALLENGE_PATH));
         let route = Route {
             at: found.at,
             location: found.location,
@@ -91,7 +89,7 @@ pub(crate) fn add_routes(
         .filter(|location| !servers.contains(&location.server));
     for ChallengeLocation { directive, .. } in left {
         let what = format!("{}: {NOT_TRANSLATED}", directive.label());
-        context.remarks.warn(directive.at, what);
+        context.warn(directive.at, what);
     }
     translated
 }
