@@ -11,8 +11,6 @@
 //! [`FairShare`] is plain data, which its owner locks. [`FairLimit`] is the same for owners that need no other data under the lock.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -34,15 +32,42 @@ pub(crate) enum ShareRule {
     GroupPartOfFree(usize),
 }
 
-/// The number of permits held: in total, by client network, and by client network group.
+/// The number of permits held: in total, by client network group, and by client network.
 #[derive(Debug)]
 pub(crate) struct FairShare {
     limit: usize,
     rule: ShareRule,
     held: usize,
-    /// No entry of the two maps is zero, so they never have more entries than there are held permits.
-    networks: HashMap<ClientNetwork, usize>,
-    groups: HashMap<ClientNetworkGroup, usize>,
+    /// A group that holds no permits any more stays in the map for a while, so that its next permit needs no new entry.
+    groups: HashMap<ClientNetworkGroup, GroupCount>,
+}
+
+/// The number of permits that one group holds.
+#[derive(Debug, Default)]
+struct GroupCount {
+    held: usize,
+    /// The networks of the group that hold permits, with their number. Most groups have one: that of an IPv4 address always.
+    networks: Vec<(ClientNetwork, usize)>,
+}
+
+impl ShareRule {
+    /// Whether a network that holds `of_network` permits, in a group that holds `of_group`, gets another one while `free` permits of
+    /// `limit` are not held.
+    fn allows(self, limit: usize, free: usize, of_network: usize, of_group: usize) -> bool {
+        if free == 0 {
+            return false;
+        }
+        match self {
+            Self::AtMost(max) => {
+                let max = max.min(limit.div_ceil(2));
+                of_network < max && of_group < free.max(max)
+            }
+            Self::FewerThanFree => of_network < free && of_group < free.saturating_mul(2),
+            Self::GroupPartOfFree(divisor) => free
+                .checked_div(divisor)
+                .is_some_and(|part| of_group < part),
+        }
+    }
 }
 
 impl FairShare {
@@ -52,7 +77,6 @@ impl FairShare {
             limit,
             rule,
             held: 0,
-            networks: HashMap::new(),
             groups: HashMap::new(),
         }
     }
@@ -69,54 +93,51 @@ impl FairShare {
 
     /// The number of permits that the networks of `group` hold.
     pub(crate) fn held_by(&self, group: ClientNetworkGroup) -> usize {
-        self.groups.get(&group).copied().unwrap_or_default()
+        self.groups.get(&group).map_or(0, |count| count.held)
     }
 
     /// Whether `network` would get a permit.
     pub(crate) fn may_take(&self, network: ClientNetwork) -> bool {
-        let of_network = self.networks.get(&network).copied().unwrap_or_default();
-        self.is_allowed(of_network, self.held_by(network.group()))
+        let count = self.groups.get(&network.group());
+        let (of_network, of_group) =
+            count.map_or((0, 0), |count| (count.held_by(network), count.held));
+        self.rule
+            .allows(self.limit, self.free(), of_network, of_group)
     }
 
     /// Whether a network of `group` that holds no permit would get one.
     pub(crate) fn may_take_in(&self, group: ClientNetworkGroup) -> bool {
-        self.is_allowed(0, self.held_by(group))
-    }
-
-    /// Whether a network that holds `of_network` permits, in a group that holds `of_group`, would get another one.
-    fn is_allowed(&self, of_network: usize, of_group: usize) -> bool {
-        let free = self.free();
-        if free == 0 {
-            return false;
-        }
-        match self.rule {
-            ShareRule::AtMost(max) => {
-                let max = max.min(self.limit.div_ceil(2));
-                of_network < max && of_group < free.max(max)
-            }
-            ShareRule::FewerThanFree => of_network < free && of_group < free.saturating_mul(2),
-            ShareRule::GroupPartOfFree(divisor) => free
-                .checked_div(divisor)
-                .is_some_and(|part| of_group < part),
-        }
+        self.rule
+            .allows(self.limit, self.free(), 0, self.held_by(group))
     }
 
     /// Takes a permit for `network`. Returns `false` and changes nothing if all permits are held, or if the network or its group
     /// has its share.
     #[must_use]
     pub(crate) fn take(&mut self, network: ClientNetwork) -> bool {
-        let may_take = self.may_take(network);
-        if may_take {
-            self.held += 1;
-            self.add(network);
+        let (rule, limit, free) = (self.rule, self.limit, self.free());
+        // One look-up in the map for a group that is known: this is called for each request.
+        if let Some(count) = self.groups.get_mut(&network.group()) {
+            if !rule.allows(limit, free, count.held_by(network), count.held) {
+                return false;
+            }
+            count.add(network);
+        } else {
+            if !rule.allows(limit, free, 0, 0) {
+                return false;
+            }
+            self.count_of(network.group()).add(network);
         }
-        may_take
+        self.held += 1;
+        true
     }
 
     /// Returns a permit of `network`.
     pub(crate) fn give_back(&mut self, network: ClientNetwork) {
         self.held = self.held.saturating_sub(1);
-        self.remove(network);
+        if let Some(count) = self.groups.get_mut(&network.group()) {
+            count.remove(network);
+        }
     }
 
     /// Passes a permit of `from` on to `to`. Returns `false` and changes nothing if `to` or its group has its share.
@@ -130,28 +151,55 @@ impl FairShare {
         let is_taken = self.take(to);
         if !is_taken {
             self.held += 1;
-            self.add(from);
+            self.count_of(from.group()).add(from);
         }
         is_taken
     }
 
-    fn add(&mut self, network: ClientNetwork) {
-        *self.networks.entry(network).or_default() += 1;
-        *self.groups.entry(network.group()).or_default() += 1;
-    }
-
-    fn remove(&mut self, network: ClientNetwork) {
-        decrement(&mut self.networks, network);
-        decrement(&mut self.groups, network.group());
+    /// The count of a group, which is created if there is none.
+    fn count_of(&mut self, group: ClientNetworkGroup) -> &mut GroupCount {
+        if self.groups.len() == self.groups.capacity() {
+            // Before the map grows, the groups without permits are removed. It grows as well if few were, so that the next groups
+            // do not search it again.
+            self.groups.retain(|_, count| count.held > 0);
+            self.groups.reserve(self.groups.len() + 1);
+        }
+        self.groups.entry(group).or_default()
     }
 }
 
-/// Subtracts one from a count, and removes a count of zero.
-fn decrement<K: Eq + Hash>(counts: &mut HashMap<K, usize>, key: K) {
-    if let Entry::Occupied(mut count) = counts.entry(key) {
-        *count.get_mut() -= 1;
-        if *count.get() == 0 {
-            count.remove();
+impl GroupCount {
+    fn held_by(&self, network: ClientNetwork) -> usize {
+        let known = self.networks.iter().find(|(known, _)| *known == network);
+        known.map_or(0, |(_, held)| *held)
+    }
+
+    fn add(&mut self, network: ClientNetwork) {
+        self.held += 1;
+        let known = self
+            .networks
+            .iter_mut()
+            .find(|(known, _)| *known == network);
+        match known {
+            Some((_, held)) => *held += 1,
+            None => self.networks.push((network, 1)),
+        }
+    }
+
+    fn remove(&mut self, network: ClientNetwork) {
+        let position = self
+            .networks
+            .iter()
+            .position(|(known, _)| *known == network);
+        let Some(index) = position else {
+            return;
+        };
+        self.held = self.held.saturating_sub(1);
+        if let Some((_, held)) = self.networks.get_mut(index) {
+            *held = held.saturating_sub(1);
+            if *held == 0 {
+                self.networks.swap_remove(index);
+            }
         }
     }
 }
@@ -235,7 +283,18 @@ mod tests {
             share.give_back(held);
         }
         assert_eq!(share.held(), 0);
-        assert!(share.networks.is_empty() && share.groups.is_empty());
+        assert!(share.groups.values().all(|count| count.networks.is_empty()));
+    }
+
+    #[test]
+    fn groups_without_permits_are_forgotten() {
+        let mut share = FairShare::new(10, ShareRule::AtMost(2));
+        for group in 0..10_000_u32 {
+            let own = network(&std::net::Ipv4Addr::from(group).to_string());
+            assert!(share.take(own));
+            share.give_back(own);
+        }
+        assert!(share.groups.len() < 100, "{}", share.groups.len());
     }
 
     #[test]
@@ -271,8 +330,9 @@ mod tests {
         assert!(share.take(balancer));
         assert!(!share.pass(balancer, client), "the client has its share");
         assert!(share.pass(balancer, balancer));
-        assert_eq!(share.networks[&balancer], 1);
-        assert_eq!((share.networks[&client], share.held()), (2, 3));
+        let of = |share: &FairShare, own: ClientNetwork| share.groups[&own.group()].held_by(own);
+        assert_eq!((of(&share, balancer), of(&share, client)), (1, 2));
+        assert_eq!(share.held(), 3);
         // The last free permit can be passed on to a client that holds none.
         share.give_back(balancer);
         assert!(share.take(network("192.0.2.3")) && share.take(balancer));
@@ -337,7 +397,8 @@ mod tests {
                 let unknown = subnet(group, 9);
                 prop_assert_eq!(share.may_take_in(unknown.group()), share.may_take(unknown));
                 let of = |wanted| list.iter().filter(|held| **held == wanted).count();
-                prop_assert_eq!(share.networks.get(&own).copied().unwrap_or_default(), of(own));
+                let count = share.groups.get(&own.group());
+                prop_assert_eq!(count.map_or(0, |count| count.held_by(own)), of(own));
                 let max = if let ShareRule::AtMost(max) = rule { max } else { 6 };
                 prop_assert!(of(own) <= max);
                 let of_group = list.iter().filter(|held| held.group() == own.group()).count();
@@ -346,7 +407,7 @@ mod tests {
             for held in list {
                 share.give_back(held);
             }
-            prop_assert!(share.networks.is_empty() && share.groups.is_empty());
+            prop_assert!(share.groups.values().all(|count| count.held == 0 && count.networks.is_empty()));
         }
     }
 }
