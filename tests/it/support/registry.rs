@@ -353,6 +353,10 @@ impl RecordedRequest {
 /// or reset.
 fn read_head(reader: &mut BufReader<Box<dyn Socket>>) -> Option<RecordedRequest> {
     let first = read_line(reader).ok()?;
+    // The first byte of a TLS handshake, where a test lets the proxy expect TLS. The random bytes after it may contain a CRLF.
+    if first.starts_with('\u{16}') {
+        return None;
+    }
     let mut words = first.split(' ');
     let (method, target) = (words.next()?.to_owned(), words.next()?.to_owned());
     assert_eq!(words.collect::<Vec<_>>(), ["HTTP/1.1"], "{first:?}");
