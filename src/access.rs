@@ -227,12 +227,12 @@ impl Access {
     /// request. All others must log in.
     pub fn require_login(&self, identity: &Identity) -> Result<(), Denied> {
         let is_known = Principal::from(identity).is_known();
-        let may_know = match self {
+        let needs_no_login = match self {
             Self::Everyone => true,
             Self::Verified => is_known,
             Self::Granted(grants) => is_known || may_ping(&grants.current(), identity),
         };
-        if may_know {
+        if needs_no_login {
             Ok(())
         } else {
             Err(Denied::Anonymous)

@@ -1,8 +1,8 @@
 //! The one body type for requests and responses.
 //!
-//! `service`, `rejection` and `admin` create small bodies with [`full_response`], `upstream` creates streamed bodies from the socket of an upstream, and
-//! [`RequestBody`] turns what a client sends into a body. A body carries data frames only: trailers are dropped where a body is
-//! created, so no user of this type has to consider them. Nothing here collects a body or writes it to disk: each frame is
+//! `service`, `rejection` and `admin` create small bodies with [`full_response`], `upstream` creates streamed bodies from the
+//! socket of an upstream, and [`RequestBody`] turns what a client sends into a body. A body carries data frames only: trailers
+//! are dropped where a body is created, so no user of this type has to consider them. Nothing here collects a body or writes it to disk: each frame is
 //! passed on before the next one is read.
 //!
 //! The submodules bound what a client can do with a body: [`MinRate`] is the slowest rate that is tolerated, and

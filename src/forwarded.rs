@@ -151,9 +151,11 @@ pub(crate) const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwar
 pub(crate) const REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// The id of the request, which connects the logs of the proxy, the upstream and the client.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// The version of the registry API. Old docker clients expect it in every response.
+/// The digest of the blob or the manifest in a response.
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
-const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+/// The version of the registry API. A registry sends it with every response, and old docker clients expect it there.
+pub(crate) const API_VERSION: HeaderName =
+    HeaderName::from_static("docker-distribution-api-version");
 const REGISTRY_2_0: HeaderValue = HeaderValue::from_static("registry/2.0");
 
 #[cfg(test)]

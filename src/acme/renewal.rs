@@ -155,8 +155,9 @@ impl HostState {
         }
     }
 
-    /// Brings forward the times that are further away than they can be, unless the clock was set back. A machine may start with a
-    /// clock that is years fast, and its certificates must be renewed all the same.
+    /// Limits each planned time to the longest interval for which it can have been planned, counted from `now`. A planned time is
+    /// further away only if the clock was set back after it was planned. Without the limit, a machine that starts with a clock
+    /// that is years fast would renew no certificate for years once its clock is right.
     fn follow_clock(&mut self, now: OffsetDateTime) {
         self.due = self.due.min(now + CHECK_INTERVAL);
         self.retry_at = self.retry_at.min(now + MAX_DELAY);

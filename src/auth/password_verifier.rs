@@ -69,11 +69,11 @@ pub(super) enum VerifyError {
 type HashResult = Result<bool, VerifyError>;
 
 /// The hashes that are being computed.
-type InFlight = HashMap<FlightKey, Flight>;
+type InFlight = HashMap<FlightKey, PendingHash>;
 
-/// A hash that is being computed.
+/// A hash that is being computed, for one request or for several with the same credentials.
 #[derive(Debug, Default)]
-struct Flight {
+struct PendingHash {
     /// Gets the result.
     cell: Arc<OnceCell<bool>>,
     /// The number of requests that wait for the result.
@@ -297,9 +297,9 @@ struct SingleFlight<'a> {
 impl<'a> SingleFlight<'a> {
     fn join(state: &'a VerifierState, key: FlightKey) -> Self {
         let mut in_flight = state.in_flight.lock();
-        let flight = in_flight.entry(key).or_default();
-        flight.requests += 1;
-        let cell = Arc::clone(&flight.cell);
+        let pending = in_flight.entry(key).or_default();
+        pending.requests += 1;
+        let cell = Arc::clone(&pending.cell);
         Self { state, key, cell }
     }
 }

@@ -30,9 +30,9 @@ pub(crate) struct ServedOn {
 }
 
 impl ServedOn {
-    /// Reads `site.listen`. `listen` is `None` if `[listen]` could not be read, which was reported. `base` is the folder of the
-    /// file that has `[listen]`: the site may be in an included file, and its relative paths of sockets are those of
-    /// `[listen]`.
+    /// Reads `site.listen`, the addresses that serve a site. `listen` has the addresses of the `[listen]` table; it is `None` if that
+    /// table has an error, which was reported. Relative paths of Unix sockets are resolved against `base`, the folder of the main
+    /// configuration file, also for a site in an included file: the paths name sockets of `[listen]`, which is in the main file.
     pub(crate) fn read(table: &Table<'_>, listen: Option<&Listen>, base: &Path) -> Self {
         let written = table.get(&site::LISTEN);
         let written = written.map(|list| resolved(table, list, base));

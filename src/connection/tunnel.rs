@@ -97,8 +97,8 @@ impl PendingTunnel {
     where
         IO: AsyncRead + AsyncWrite + Unpin,
     {
-        let mut upload = Flow::new(early.into());
-        let mut download = Flow::new(std::mem::take(&mut tunnel.first));
+        let mut upload = TunnelFlow::new(early.into());
+        let mut download = TunnelFlow::new(std::mem::take(&mut tunnel.first));
         let mut deadline = TunnelDeadline::new(tunnel.max_silence);
         // The upstream takes no more bytes. Those that it sent before may still be on their way to the client.
         let mut upload_error = None;
@@ -292,7 +292,7 @@ enum Failure {
 }
 
 /// One direction of a tunnel.
-struct Flow {
+struct TunnelFlow {
     /// Bytes that arrived before the tunnel began.
     early: Bytes,
     /// Bytes that were read, the first `written` of which the other side has.
@@ -312,7 +312,7 @@ enum FlowState {
     Closed,
 }
 
-impl Flow {
+impl TunnelFlow {
     fn new(early: Bytes) -> Self {
         Self {
             early,
@@ -525,7 +525,7 @@ mod tests {
     async fn early_bytes_are_released_when_they_are_written() {
         let owner = Arc::new([7; 100]);
         let early = Bytes::from_owner(SharedBytes(Arc::clone(&owner)));
-        let mut flow = Flow::new(early.slice(..50));
+        let mut flow = TunnelFlow::new(early.slice(..50));
         drop(early);
         assert_eq!(Arc::strong_count(&owner), 2);
         let (mut near, _far) = tokio::io::duplex(1000);

@@ -87,6 +87,11 @@ impl ClientNetwork {
         network.overlaps(self.0, prefix)
     }
 
+    /// Whether the network is all of its group: an IPv4 address.
+    pub(crate) fn is_whole_group(self) -> bool {
+        self.0.is_ipv4()
+    }
+
     /// The group to which the network belongs.
     pub fn group(self) -> ClientNetworkGroup {
         ClientNetworkGroup(match self.0 {

@@ -128,7 +128,7 @@ impl Cidr {
         self.address.is_ipv4()
     }
 
-    /// Whether the network contains every address of another one.
+    /// Whether every address of `other` is an address of this network.
     pub(crate) fn covers(self, other: Self) -> bool {
         self.prefix <= other.prefix && self.overlaps(other.address, other.prefix)
     }

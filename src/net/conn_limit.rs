@@ -17,11 +17,11 @@ pub struct ConnectionLimit {
     max: usize,
     total: Arc<Semaphore>,
     shares: FairLimit,
-    counts: Arc<Counts>,
+    counts: Arc<ConnectionCounts>,
 }
 
 #[derive(Debug, Default)]
-struct Counts {
+struct ConnectionCounts {
     accepted: Counter,
     rejected: Counter,
 }
@@ -36,8 +36,8 @@ pub struct Capacity {
 #[derive(Debug)]
 pub struct ConnectionPermit {
     share: FairPermit,
-    counts: Arc<Counts>,
-    // Dropped last: a connection that is admitted in its place finds the share returned.
+    counts: Arc<ConnectionCounts>,
+    // Dropped last: the connection that gets this capacity next finds the share of its client network returned.
     _capacity: Capacity,
 }
 

@@ -11,6 +11,7 @@
 //! [`FairShare`] is plain data, which its owner locks. [`FairLimit`] is the same for owners that need no other data under the lock.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -46,8 +47,8 @@ pub(crate) struct FairShare {
 #[derive(Debug, Default)]
 struct GroupCount {
     held: usize,
-    /// The networks of the group that hold permits, with their number. Most groups have one: that of an IPv4 address always.
-    networks: Vec<(ClientNetwork, usize)>,
+    /// The networks of the group that hold permits, with their number. Empty for an IPv4 address, which is its own group.
+    networks: HashMap<ClientNetwork, usize>,
 }
 
 impl ShareRule {
@@ -116,7 +117,7 @@ impl FairShare {
     #[must_use]
     pub(crate) fn take(&mut self, network: ClientNetwork) -> bool {
         let (rule, limit, free) = (self.rule, self.limit, self.free());
-        // One look-up in the map for a group that is known: this is called for each request.
+        // One look-up of a group that is known, because this is called for each request.
         if let Some(count) = self.groups.get_mut(&network.group()) {
             if !rule.allows(limit, free, count.held_by(network), count.held) {
                 return false;
@@ -170,35 +171,27 @@ impl FairShare {
 
 impl GroupCount {
     fn held_by(&self, network: ClientNetwork) -> usize {
-        let known = self.networks.iter().find(|(known, _)| *known == network);
-        known.map_or(0, |(_, held)| *held)
+        if network.is_whole_group() {
+            return self.held;
+        }
+        self.networks.get(&network).copied().unwrap_or_default()
     }
 
     fn add(&mut self, network: ClientNetwork) {
         self.held += 1;
-        let known = self
-            .networks
-            .iter_mut()
-            .find(|(known, _)| *known == network);
-        match known {
-            Some((_, held)) => *held += 1,
-            None => self.networks.push((network, 1)),
+        if !network.is_whole_group() {
+            *self.networks.entry(network).or_default() += 1;
         }
     }
 
     fn remove(&mut self, network: ClientNetwork) {
-        let position = self
-            .networks
-            .iter()
-            .position(|(known, _)| *known == network);
-        let Some(index) = position else {
-            return;
-        };
         self.held = self.held.saturating_sub(1);
-        if let Some((_, held)) = self.networks.get_mut(index) {
-            *held = held.saturating_sub(1);
-            if *held == 0 {
-                self.networks.swap_remove(index);
+        if !network.is_whole_group()
+            && let Entry::Occupied(mut held) = self.networks.entry(network)
+        {
+            *held.get_mut() -= 1;
+            if *held.get() == 0 {
+                held.remove();
             }
         }
     }
@@ -295,6 +288,20 @@ mod tests {
             share.give_back(own);
         }
         assert!(share.groups.len() < 100, "{}", share.groups.len());
+    }
+
+    /// A subscriber with a /48 can hold permits from thousands of its networks, and all clients share the lock.
+    #[test]
+    fn many_networks_of_a_group_make_no_permit_expensive() {
+        let mut share = FairShare::new(20_000, ShareRule::AtMost(1024));
+        assert!((0..5000).all(|number| share.take(subnet(1, number))));
+        let began = std::time::Instant::now();
+        for _ in 0..200_000 {
+            assert!(share.take(subnet(1, 6000)));
+            share.give_back(subnet(1, 6000));
+        }
+        let took = began.elapsed();
+        assert!(took < std::time::Duration::from_secs(5), "{took:?}");
     }
 
     #[test]

@@ -58,7 +58,8 @@ impl ReloadQueue {
         self.building.is_some()
     }
 
-    /// Starts to build the requested reload. `old` is the snapshot in use. Must be called within a runtime.
+    /// Starts to build the snapshot of the requested reload from the configuration in `file`, on a thread that may block. `running`
+    /// has the settings that only a new start can change, and `old` is the snapshot in use. Must be called within a tokio runtime.
     pub(crate) fn start(&mut self, file: PathBuf, running: StartupSettings, old: Arc<Snapshot>) {
         self.is_requested = false;
         self.building = Some(Building {

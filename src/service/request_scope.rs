@@ -162,9 +162,9 @@ impl Observer for RequestBodyObserver {
     }
 }
 
-/// The host as the request writes it, on one line and of a bounded length. The request may be malformed, so nothing is
-/// assumed of these bytes. If there are several Host fields, this is the first one. What precedes an `@` is left out, because it
-/// may be a password.
+/// The host that the request names in Host or `:authority`, for the log: on one line, and of a bounded length. The request may be
+/// malformed, so its bytes may be of any kind, and the first one of several Host fields is taken. In `user:password@host`, the
+/// part before the `@` is left out, because the log must not contain a password.
 fn requested_host(parts: &request::Parts) -> Option<String> {
     let authority = parts
         .uri

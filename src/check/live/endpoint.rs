@@ -10,6 +10,7 @@ use crate::check::live::remedy::{errno_remedy, unix_remedy};
 use crate::config::problem::{Position, Problem};
 use crate::config::{Auth, Route, Site};
 use crate::forward::{Forward, Origin};
+use crate::forwarded::API_VERSION;
 use crate::net::host::https_authority;
 use crate::registry::is_registry_path;
 use crate::site::{self, RouteMatch};
@@ -409,7 +410,5 @@ fn is_web_page(head: &response::Parts) -> bool {
     })
 }
 
-/// The field that a registry sends with every response.
-const API_VERSION: &str = "docker-distribution-api-version";
 /// Maximum number of characters of a field value in a message.
 const MAX_SHOWN: usize = 200;

@@ -384,7 +384,7 @@ fn parse_network(text: &str) -> Option<Cidr> {
     (address == address.to_canonical()).then_some(network)
 }
 
-/// A network as an operator writes it: a single address without the length of its prefix.
+/// Formats a network as an operator writes it: `10.0.0.0/8`, and a single address without `/32` or `/128`.
 fn short_form(network: Cidr) -> String {
     let text = network.to_string();
     let suffix = if network.is_ipv4() { "/32" } else { "/128" };

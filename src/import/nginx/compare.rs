@@ -537,7 +537,8 @@ impl Response {
             && self.sends_no_less(forwarded)
     }
 
-    /// Whether the upstream receives the client's `Authorization` from nginx, or does not receive it from tidegate either.
+    /// Whether tidegate sends the credentials of the client to the upstream only if nginx does: nginx passes on the `Authorization`
+    /// field of the request, or tidegate removes it as well. The verdict of nginx is `self`, and `forwarded` is that of tidegate.
     fn sends_no_less(&self, forwarded: &Forwarded) -> bool {
         let Outcome::Forward {
             sends_authorization,

@@ -432,7 +432,8 @@ fn server_with(maps: &str, inner: &str) -> Import {
     imported(&text).unwrap()
 }
 
-/// A route has no query of its own.
+/// A route of tidegate cannot add a query to the requests that it forwards, so a location in which nginx adds one is closed. A query
+/// that nginx passes on as the client sent it does not close the location.
 #[test]
 fn a_query_that_nginx_adds_closes() {
     for (inner, is_open) in [
@@ -526,7 +527,7 @@ fn a_map_of_the_user_agent_is_a_filter() {
     }
 }
 
-/// nginx requires the password: only the realm `off` turns it off.
+/// `auth_basic ""` requires a password in nginx, where only `auth_basic off` requires none.
 #[test]
 fn an_empty_realm_requires_the_password() {
     let done = server(

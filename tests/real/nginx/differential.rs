@@ -32,7 +32,7 @@ fn nothing_that_nginx_closes_is_forwarded() {
     let seed = number("NGINX_SEED", 1);
     let end = Instant::now() + Duration::from_secs(number("NGINX_SECONDS", 20));
     let setup = Setup::start();
-    let mut counts = Counts::default();
+    let mut counts = ComparisonCounts::default();
     let mut failures = Vec::new();
     for seed in seed.. {
         let is_enough = counts.configurations >= MIN_CONFIGURATIONS && counts.programs > 0;
@@ -55,7 +55,7 @@ fn nothing_that_nginx_closes_is_forwarded() {
 
 /// What was compared.
 #[derive(Debug, Default)]
-struct Counts {
+struct ComparisonCounts {
     /// Configurations that nginx does not accept.
     invalid: usize,
     configurations: usize,
@@ -121,7 +121,7 @@ impl Setup {
             .replace("<TWO>", &format!("127.0.0.1:{two}"))
     }
 
-    fn compare(&self, seed: u64, counts: &mut Counts, failures: &mut Vec<String>) {
+    fn compare(&self, seed: u64, counts: &mut ComparisonCounts, failures: &mut Vec<String>) {
         let [own, other] = self.ports;
         let Some(nginx) = self.start_nginx(seed) else {
             counts.invalid += 1;

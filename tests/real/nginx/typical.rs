@@ -176,48 +176,76 @@ const HEAD: &str = "\
 ";
 
 /// The requests to each place: method, path and credentials.
-const REQUESTS: &[(&str, &str, Credentials)] = &[
-    ("GET", "/v2/", Credentials::None),
-    ("GET", "/v2/", Credentials::Right),
-    ("GET", "/v2/", Credentials::Wrong),
-    ("GET", "/v2", Credentials::Right),
-    ("OPTIONS", "/v2/", Credentials::None),
-    ("GET", "/v2/_catalog", Credentials::Right),
-    ("GET", "/v2/team/app/manifests/1.0", Credentials::None),
-    ("GET", "/v2/team/app/manifests/1.0", Credentials::Right),
-    ("HEAD", "/v2/team/app/manifests/1.0", Credentials::Right),
-    ("PUT", "/v2/team/app/manifests/1.0", Credentials::None),
-    ("PUT", "/v2/team/app/manifests/1.0", Credentials::Right),
-    ("DELETE", "/v2/team/app/manifests/1.0", Credentials::None),
-    ("DELETE", "/v2/team/app/manifests/1.0", Credentials::Right),
-    ("POST", "/v2/team/app/blobs/uploads/", Credentials::None),
-    ("POST", "/v2/team/app/blobs/uploads/", Credentials::Right),
-    ("GET", "/v1/_ping", Credentials::Right),
-    ("GET", "/", Credentials::None),
-    ("GET", "/", Credentials::Right),
-    ("GET", "/ui/index.html", Credentials::Right),
-    ("GET", "/assets/app.js?v=1", Credentials::None),
-    ("GET", "/service/token?service=registry", Credentials::Right),
-    ("POST", "/c/login", Credentials::None),
-    ("PUT", "/api/v2.0/projects/1", Credentials::Right),
-    ("GET", "/gitea/user/login", Credentials::None),
+const REQUESTS: &[(&str, &str, SentCredentials)] = &[
+    ("GET", "/v2/", SentCredentials::None),
+    ("GET", "/v2/", SentCredentials::Right),
+    ("GET", "/v2/", SentCredentials::Wrong),
+    ("GET", "/v2", SentCredentials::Right),
+    ("OPTIONS", "/v2/", SentCredentials::None),
+    ("GET", "/v2/_catalog", SentCredentials::Right),
+    ("GET", "/v2/team/app/manifests/1.0", SentCredentials::None),
+    ("GET", "/v2/team/app/manifests/1.0", SentCredentials::Right),
+    ("HEAD", "/v2/team/app/manifests/1.0", SentCredentials::Right),
+    ("PUT", "/v2/team/app/manifests/1.0", SentCredentials::None),
+    ("PUT", "/v2/team/app/manifests/1.0", SentCredentials::Right),
+    (
+        "DELETE",
+        "/v2/team/app/manifests/1.0",
+        SentCredentials::None,
+    ),
+    (
+        "DELETE",
+        "/v2/team/app/manifests/1.0",
+        SentCredentials::Right,
+    ),
+    ("POST", "/v2/team/app/blobs/uploads/", SentCredentials::None),
+    (
+        "POST",
+        "/v2/team/app/blobs/uploads/",
+        SentCredentials::Right,
+    ),
+    ("GET", "/v1/_ping", SentCredentials::Right),
+    ("GET", "/", SentCredentials::None),
+    ("GET", "/", SentCredentials::Right),
+    ("GET", "/ui/index.html", SentCredentials::Right),
+    ("GET", "/assets/app.js?v=1", SentCredentials::None),
+    (
+        "GET",
+        "/service/token?service=registry",
+        SentCredentials::Right,
+    ),
+    ("POST", "/c/login", SentCredentials::None),
+    ("PUT", "/api/v2.0/projects/1", SentCredentials::Right),
+    ("GET", "/gitea/user/login", SentCredentials::None),
     (
         "GET",
         "/team/app.git/info/refs?service=git-upload-pack",
-        Credentials::Right,
+        SentCredentials::Right,
     ),
-    ("POST", "/team/app.git/git-receive-pack", Credentials::Right),
-    ("GET", "/repository/maven-public/a.jar", Credentials::Right),
-    ("GET", "/healthz", Credentials::None),
-    ("GET", "/404.html", Credentials::Right),
-    ("GET", "/.well-known/acme-challenge/x", Credentials::None),
+    (
+        "POST",
+        "/team/app.git/git-receive-pack",
+        SentCredentials::Right,
+    ),
+    (
+        "GET",
+        "/repository/maven-public/a.jar",
+        SentCredentials::Right,
+    ),
+    ("GET", "/healthz", SentCredentials::None),
+    ("GET", "/404.html", SentCredentials::Right),
+    (
+        "GET",
+        "/.well-known/acme-challenge/x",
+        SentCredentials::None,
+    ),
 ];
 
 /// The path of the WebSocket handshakes.
 const WEBSOCKET: &str = "/-/cable";
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Credentials {
+enum SentCredentials {
     None,
     Right,
     Wrong,
@@ -244,9 +272,9 @@ impl HostAtPort {
             .iter()
             .map(|(method, path, login)| {
                 let words = match login {
-                    Credentials::None => "",
-                    Credentials::Right => ", right password",
-                    Credentials::Wrong => ", wrong password",
+                    SentCredentials::None => "",
+                    SentCredentials::Right => ", right password",
+                    SentCredentials::Wrong => ", wrong password",
                 };
                 let name = format!("{method} {path}{words}, {host}:{port}");
                 self.request(name, host, method, path, *login)
@@ -257,11 +285,14 @@ impl HostAtPort {
             host,
             "GET",
             WEBSOCKET,
-            Credentials::Right,
+            SentCredentials::Right,
         );
         websocket.config.insert_str(0, HANDSHAKE);
         requests.push(websocket);
-        for (path, login) in [("/", Credentials::None), ("/v2/", Credentials::Right)] {
+        for (path, login) in [
+            ("/", SentCredentials::None),
+            ("/v2/", SentCredentials::Right),
+        ] {
             let name = format!("GET {path}, another host at :{port}");
             requests.push(self.request(name, "other.example.net", "GET", path, login));
         }
@@ -274,7 +305,7 @@ impl HostAtPort {
         host: &str,
         method: &str,
         path: &str,
-        login: Credentials,
+        login: SentCredentials,
     ) -> Request {
         let (scheme, _, port) = self.parts();
         let mut config = format!(
@@ -289,9 +320,9 @@ impl HostAtPort {
             );
         }
         match login {
-            Credentials::None => {}
-            Credentials::Right => config.push_str("user = \"alice:a\"\n"),
-            Credentials::Wrong => config.push_str("user = \"alice:wrong\"\n"),
+            SentCredentials::None => {}
+            SentCredentials::Right => config.push_str("user = \"alice:a\"\n"),
+            SentCredentials::Wrong => config.push_str("user = \"alice:wrong\"\n"),
         }
         config.push_str(NEXT);
         Request { name, config }
